@@ -1,0 +1,151 @@
+// The only place that knows the vector width. GCC vector extensions; one width per instruction set:
+// 16 floats (AVX-512), 8 (AVX2), 4 (portable: SSE2, NEON or whatever the compiler lowers to).
+//   vf: floats   vi: int32 lanes of the same count   V: lanes
+// Comparisons give vi masks of 0 / -1; `select(mask, a, b)`.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "base/dtype.h"
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define DAGRT_INLINE inline __attribute__((always_inline))
+
+namespace dagrt::DAGRT_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int V = 16;
+#elif defined(__AVX2__)
+inline constexpr int V = 8;
+#else
+inline constexpr int V = 4;
+#endif
+
+typedef float vf __attribute__((vector_size(V * 4)));
+typedef int32_t vi __attribute__((vector_size(V * 4)));
+typedef uint32_t vu __attribute__((vector_size(V * 4)));
+
+DAGRT_INLINE vf splat(float x) { return x - vf{}; }
+DAGRT_INLINE vi splat_i(int32_t x) { return x - vi{}; }
+DAGRT_INLINE vf load(const float* p) {
+  vf v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+DAGRT_INLINE void store(float* p, vf v) { __builtin_memcpy(p, &v, sizeof v); }
+DAGRT_INLINE vi load_i(const int32_t* p) {
+  vi v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+DAGRT_INLINE void store_i(int32_t* p, vi v) { __builtin_memcpy(p, &v, sizeof v); }
+
+/// The first n lanes (0 <= n <= V), zero behind; reads no memory beyond them.
+DAGRT_INLINE vf load_n(const float* p, int n) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif defined(__AVX2__)
+  vi lane{0, 1, 2, 3, 4, 5, 6, 7};
+  return (vf)_mm256_maskload_ps(p, (__m256i)(lane < splat_i(n)));
+#else
+  vf v{};
+  for (int i = 0; i < n; i++) v[i] = p[i];
+  return v;
+#endif
+}
+DAGRT_INLINE void store_n(float* p, vf v, int n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif defined(__AVX2__)
+  vi lane{0, 1, 2, 3, 4, 5, 6, 7};
+  _mm256_maskstore_ps(p, (__m256i)(lane < splat_i(n)), (__m256)v);
+#else
+  for (int i = 0; i < n; i++) p[i] = v[i];
+#endif
+}
+
+DAGRT_INLINE vf as_f(vi v) { return (vf)v; }
+DAGRT_INLINE vi as_i(vf v) { return (vi)v; }
+DAGRT_INLINE vf select(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
+DAGRT_INLINE vi select_i(vi mask, vi a, vi b) { return (a & mask) | (b & ~mask); }
+/// NaN in either operand gives NaN (as NumPy's maximum and minimum).
+DAGRT_INLINE vf vmax(vf a, vf b) { return select((a > b) | (a != a), a, b); }
+DAGRT_INLINE vf vmin(vf a, vf b) { return select((a < b) | (a != a), a, b); }
+DAGRT_INLINE vf vabs(vf a) { return (vf)((vi)a & splat_i(0x7fffffff)); }
+DAGRT_INLINE vf to_float(vi a) { return __builtin_convertvector(a, vf); }
+DAGRT_INLINE vi to_int(vf a) { return __builtin_convertvector(a, vi); }  // truncates
+
+DAGRT_INLINE vf vsqrt(vf a) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_sqrt_ps((__m512)a);
+#elif defined(__AVX2__)
+  return (vf)_mm256_sqrt_ps((__m256)a);
+#else
+  vf r;
+  for (int i = 0; i < V; i++) r[i] = __builtin_sqrtf(a[i]);
+  return r;
+#endif
+}
+
+/// Horizontal sum and maximum, in a fixed tree order.
+DAGRT_INLINE float sum(vf v) {
+  float t[V];
+  store(t, v);
+  for (int w = V / 2; w; w /= 2)
+    for (int i = 0; i < w; i++) t[i] += t[i + w];
+  return t[0];
+}
+DAGRT_INLINE float hmax(vf v) {
+  float m = v[0];
+  for (int i = 1; i < V; i++) m = (v[i] > m || v[i] != v[i]) ? v[i] : m;
+  return m;
+}
+
+// 16-bit floats are storage: widened on load, rounded to nearest even on store.
+DAGRT_INLINE float bf16_to_float(uint16_t h) {
+  uint32_t u = uint32_t(h) << 16;
+  float f;
+  __builtin_memcpy(&f, &u, 4);
+  return f;
+}
+DAGRT_INLINE uint16_t float_to_bf16(float f) {
+  uint32_t u;
+  __builtin_memcpy(&u, &f, 4);
+  if (f != f) return uint16_t((u >> 16) | 0x40);
+  return uint16_t((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+DAGRT_INLINE float half_to_float(uint16_t h) {
+  uint32_t sign = uint32_t(h & 0x8000) << 16, e = (h >> 10) & 31, m = h & 1023, u;
+  if (e == 31) u = sign | 0x7f800000 | (m << 13);
+  else if (e) u = sign | ((e + 112) << 23) | (m << 13);
+  else {  // zero or denormal: m * 2^-24, exact in float32
+    float f = float(int(m)) * 5.9604644775390625e-8f;
+    __builtin_memcpy(&u, &f, 4);
+    u |= sign;
+  }
+  float f;
+  __builtin_memcpy(&f, &u, 4);
+  return f;
+}
+DAGRT_INLINE uint16_t float_to_half(float f) {
+  uint32_t u;
+  __builtin_memcpy(&u, &f, 4);
+  uint32_t sign = (u >> 16) & 0x8000;
+  u &= 0x7fffffff;
+  if (u > 0x7f800000) return uint16_t(sign | 0x7e00);           // NaN
+  if (u >= 0x477ff000) return uint16_t(sign | 0x7c00);          // rounds to infinity
+  if (u < 0x38800000) {                                         // denormal half: scaled by 2^24, ties to even
+    if (u < 0x33000001) return uint16_t(sign);
+    uint32_t e = u >> 23, m = (u & 0x7fffff) | 0x800000, shift = 126 - e;
+    uint32_t r = m >> shift, rest = m & ((1u << shift) - 1), half = 1u << (shift - 1);
+    if (rest > half || (rest == half && (r & 1))) r++;
+    return uint16_t(sign | r);
+  }
+  u += 0xfff + ((u >> 13) & 1);
+  return uint16_t(sign | ((u - 0x38000000) >> 13));
+}
+
+}  // namespace dagrt::DAGRT_ISA

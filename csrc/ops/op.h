@@ -1,0 +1,140 @@
+// What an op is: a value, not a class hierarchy. One file csrc/ops/x.cpp declares each, top to bottom:
+// equation, attributes, infer, run, grad, cost, and registers it with one line in registry.cpp.
+#pragma once
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/parallel.h"
+#include "base/view.h"
+#include "ir/module.h"
+
+namespace dagrt {
+
+struct InferContext {
+  const Op& op;
+  const Types& in;
+  const void* attrs_;
+  template <class A> const A& attrs() const { return *static_cast<const A*>(attrs_); }
+  /// Throws with the op's name in front: "matmul: inner sizes must agree, got ...".
+  template <class... P> [[noreturn]] void fail(ErrorKind kind, const P&... parts) const;
+};
+
+/// Where a run that meets bad data says so: the first fault wins. All stores are guarded by it.
+struct Status {
+  enum Code : int32_t { ok = 0, index_out_of_range = 1, division_by_zero = 2, cancelled = 3 };
+  int32_t code = ok;
+  int32_t node = -1;
+  int64_t index = 0;  // position in the op's input, in elements
+  int64_t value = 0;  // the offending value
+  int64_t limit = 0;  // what it must be below (index_out_of_range)
+  /// Thread-safe; keeps the fault with the lowest index of the first node, so that the report does not depend on threads.
+  void report(int32_t c, int32_t at_node, int64_t at_index, int64_t v, int64_t lim);
+};
+
+struct RunContext {
+  const void* attrs_;
+  const View* in;
+  const View* out;
+  int inputs, outputs;
+  Stream& stream;
+  void* workspace;  // Op::workspace bytes, shared by the op's threads; 64-byte aligned
+  Status& status;
+  int32_t node;
+  template <class A> const A& attrs() const { return *static_cast<const A*>(attrs_); }
+};
+
+/// Emits nodes into a function whose types are known: used by gradients and passes. Defined in ops/builder.cpp.
+class Builder {
+ public:
+  Builder(Module& module, Function& f) : module_(module), f_(f) {}
+  /// One node; its output types come from `infer`. Returns the outputs.
+  std::vector<ValueId> emit_all(const char* op, std::vector<ValueId> inputs, AttrMap attrs = {});
+  /// The first (often only) output.
+  ValueId emit(const char* op, std::vector<ValueId> inputs, AttrMap attrs = {});
+  const TensorType& type(ValueId v) const { return f_.types[size_t(v)]; }
+
+  // The usual ones, by NumPy's names. Arithmetic broadcasts.
+  ValueId add(ValueId a, ValueId b) { return emit("add", {a, b}); }
+  ValueId sub(ValueId a, ValueId b) { return emit("subtract", {a, b}); }
+  ValueId mul(ValueId a, ValueId b) { return emit("multiply", {a, b}); }
+  ValueId div(ValueId a, ValueId b) { return emit("divide", {a, b}); }
+  ValueId neg(ValueId a) { return emit("negative", {a}); }
+  ValueId select(ValueId c, ValueId a, ValueId b) { return emit("select", {c, a, b}); }
+  ValueId cast(ValueId a, DType t);  // a itself where it already is t
+  ValueId scalar(double value, DType t = DType::float32);
+  ValueId full(Dims shape, double value, DType t = DType::float32);
+  ValueId reshape(ValueId a, Dims shape);  // a itself where the shape is that already
+  ValueId broadcast_to(ValueId a, Dims shape);
+  ValueId transpose(ValueId a, std::vector<int64_t> perm);
+  ValueId sum(ValueId a, std::vector<int64_t> axes, bool keepdims = false);
+  /// Sums a gradient over the axes along which `shape` was broadcast, and reshapes it to `shape`.
+  ValueId unbroadcast(ValueId grad, const Dims& shape);
+
+  Module& module() { return module_; }
+  Function& function() { return f_; }
+  std::vector<std::string> paths;  // given to every node emitted
+ private:
+  Module& module_;
+  Function& f_;
+};
+
+struct GradContext {
+  Builder& b;
+  const Node& node;                    // the forward node; shapes are all known
+  std::vector<ValueId> out_grads;      // per output; no_value: nothing flows back there (means zero)
+  std::vector<bool> wanted;            // per input
+  std::vector<ValueId> in_grads;       // to fill; no_value means zero
+
+  ValueId in(size_t i) const { return node.inputs[i]; }
+  ValueId out(size_t i) const { return node.outputs[i]; }
+  ValueId dout(size_t i = 0) const { return out_grads[i]; }
+  const TensorType& in_type(size_t i) const { return b.type(node.inputs[i]); }
+  const TensorType& out_type(size_t i) const { return b.type(node.outputs[i]); }
+  template <class A> const A& attrs() const { return node.as<A>(); }
+};
+
+struct Cost {
+  double flops = 0;  // a multiply-add is two
+  double bytes = 0;  // read and written, each once
+};
+
+struct Memory {
+  size_t workspace = 0;  // bytes shared by the op's threads
+  size_t scratch = 0;    // bytes for each worker thread (Stream::scratch_bytes)
+};
+
+struct Op {
+  std::string name;
+  std::string equation;  // one line for docs and tables
+  AttrType attrs = attr_type<NoAttrs>();
+  int min_inputs = 1, max_inputs = 1;  // max -1: any number
+
+  Types (*infer)(const InferContext&) = nullptr;
+  void (*run)(const RunContext&) = nullptr;
+  void (*grad)(GradContext&) = nullptr;  // null with not_differentiable false: gradient is zero (integers, comparisons)
+  Cost (*cost)(const void* attrs, const Types& in, const Types& out) = nullptr;        // null: bytes of all operands
+  Memory (*memory)(const void* attrs, const Types& in, const Types& out) = nullptr;    // null: none
+
+  int residuals = 0;       // how many trailing outputs exist only for the gradient; unused ones get null memory
+  std::vector<std::pair<int, int>> in_place;  // (input, output): run allows both to be the same memory
+  bool random = false;     // never merged, never renumbered
+  bool checks = false;     // may report a fault to Status: all stores come after it
+  bool structural = false; // handled by passes, has no run
+  const char* not_differentiable = nullptr;  // advice: reaching this op in `gradients` is a GraphError
+};
+
+/// The op of that name; GraphError naming the nearest ones where there is none.
+const Op& op(const std::string& name);
+const Op* find_op(const std::string& name);
+std::vector<const Op*> all_ops();
+
+/// Runs infer with the arity check in front. `where`: layer path for the message, may be empty.
+Types infer(const Op& op, const void* attrs, const Types& in);
+
+template <class... P> void InferContext::fail(ErrorKind kind, const P&... parts) const {
+  dagrt::fail(kind, op.name, ": ", parts...);
+}
+
+}  // namespace dagrt
