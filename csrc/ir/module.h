@@ -11,6 +11,7 @@
 //   gradients {}                      inputs (loss, wrt...): one output per wrt, shaped like it; expanded by a pass
 //   scan      {body, carries, ...}    see docs/ops.md
 #pragma once
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -75,7 +76,7 @@ struct Constant {
 struct Module {
   std::vector<VariableDecl> variables;
   std::vector<Constant> constants;
-  std::vector<Function> functions;
+  std::deque<Function> functions;  // a deque: adding a function leaves references to the others valid
 
   /// The function of that name; GraphError listing the present ones where there is none.
   const Function& function(const std::string& name) const;
