@@ -1,10 +1,15 @@
 #include "base/dim.h"
 
+#include <algorithm>
+
 namespace dagrt {
 namespace {
 
+constexpr uint32_t max_expression_size = 1 << 16, max_expression_depth = 1000;
+
 int64_t floor_div_int(int64_t a, int64_t b) {
   if (b == 0) fail(ErrorKind::shape, "a size expression divides by zero: ", a, " // 0");
+  if (b == -1 && a == INT64_MIN) fail(ErrorKind::shape, "a size expression overflows 64 bits: ", a, " // -1");
   int64_t q = a / b;
   return (a % b != 0 && ((a < 0) != (b < 0))) ? q - 1 : q;
 }
@@ -55,7 +60,7 @@ Dim::Kind parse_dim_kind(std::string_view name) {
 
 Dim Dim::symbol(std::string name) {
   Dim d;
-  d.expr_ = std::make_shared<const Expr>(Expr{Kind::symbol, std::move(name), {}, {}});
+  d.expr_ = std::make_shared<const Expr>(Expr{Kind::symbol, std::move(name), {}, {}, 1, 1});
   return d;
 }
 
@@ -66,14 +71,14 @@ Dim Dim::make(Kind kind, const Dim& a, const Dim& b) {
       if (a.is(0)) return b;
       if (b.is(0)) return a;
       if (b.known() && a.expr_->kind == Kind::add && a.expr_->b.known())  // (x + 1) + 2
-        return make(Kind::add, a.expr_->a, a.expr_->b.value_ + b.value_);
+        return make(Kind::add, a.expr_->a, fold(Kind::add, a.expr_->b.value_, b.value_));
       if (b.known() && a.expr_->kind == Kind::sub && a.expr_->b.known())
-        return make(Kind::add, a.expr_->a, b.value_ - a.expr_->b.value_);
+        return make(Kind::add, a.expr_->a, fold(Kind::sub, b.value_, a.expr_->b.value_));
       break;
     case Kind::sub:
       if (b.is(0)) return a;
       if (a == b) return 0;
-      if (b.known()) return make(Kind::add, a, -b.value_);
+      if (b.known()) return make(Kind::add, a, fold(Kind::sub, 0, b.value_));
       break;
     case Kind::mul:
       if (a.is(1)) return b;
@@ -104,8 +109,17 @@ Dim Dim::make(Kind kind, const Dim& a, const Dim& b) {
     case Kind::symbol:
       fail(ErrorKind::internal, "Dim::make: a symbol has no operands");
   }
+  uint32_t size = 1, depth = 0;
+  for (const Expr* e : {a.expr(), b.expr()})
+    if (e) {
+      size += e->size;
+      depth = std::max(depth, e->depth);
+    }
+  if (size > max_expression_size || depth >= max_expression_depth)
+    fail(ErrorKind::graph, "a size expression has grown to ", size, " terms (at most ", max_expression_size,
+         ", ", max_expression_depth, " deep); declare more sizes of the inputs as numbers");
   Dim d;
-  d.expr_ = std::make_shared<const Expr>(Expr{kind, {}, a, b});
+  d.expr_ = std::make_shared<const Expr>(Expr{kind, {}, a, b, size, depth + 1});
   return d;
 }
 

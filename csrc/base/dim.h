@@ -24,7 +24,7 @@ class Dim {
   Dim(int64_t value) : value_(value) {}  // NOLINT: a number is a Dim
   Dim(int value) : value_(value) {}      // NOLINT
   static Dim symbol(std::string name);
-  /// Builds (and folds) one operation; Kind::symbol is not allowed here.
+  /// Builds (and folds) one operation; Kind::symbol is not allowed here. A GraphError where the expression grows absurd.
   static Dim make(Kind kind, const Dim& a, const Dim& b);
 
   bool known() const { return !expr_; }
@@ -48,6 +48,7 @@ struct Dim::Expr {
   Kind kind;
   std::string name;  // of a symbol
   Dim a, b;
+  uint32_t size = 1, depth = 1;  // of the whole tree: bounded, since every walk over it is recursive
 };
 
 inline Dim operator+(const Dim& a, const Dim& b) { return Dim::make(Dim::Kind::add, a, b); }

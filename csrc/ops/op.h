@@ -110,6 +110,8 @@ struct Op {
   std::string equation;  // one line for docs and tables
   AttrType attrs = attr_type<NoAttrs>();
   int min_inputs = 1, max_inputs = 1;  // max -1: any number
+  // Inputs from min_inputs to max_inputs - 1 may be left out or absent (TensorType::absent); infer() refuses all other
+  // absent ones. An op with a required input after an optional one sets min_inputs before it and checks it in `infer`.
 
   Types (*infer)(const InferContext&) = nullptr;
   void (*run)(const RunContext&) = nullptr;

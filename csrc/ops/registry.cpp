@@ -65,9 +65,12 @@ Types infer(const Op& op, const void* attrs, const Types& in) {
     fail(ErrorKind::graph, op.name, ": expected ", op.min_inputs,
          op.max_inputs < 0 ? " or more" : op.max_inputs > op.min_inputs ? " to " + std::to_string(op.max_inputs) : "",
          " inputs, got ", in.size());
-  for (const TensorType& t : in)
-    if (t.rank() > max_rank)
-      fail(ErrorKind::shape, op.name, ": expected at most ", max_rank, " axes, got ", text(t.shape));
+  for (size_t i = 0; i < in.size(); i++) {
+    if (in[i].rank() > max_rank)
+      fail(ErrorKind::shape, op.name, ": expected at most ", max_rank, " axes, got ", text(in[i].shape));
+    if (in[i].absent && (int(i) < op.min_inputs || op.max_inputs < 0))
+      fail(ErrorKind::graph, op.name, ": input ", i, " is required, but absent");
+  }
   InferContext c{op, in, attrs};
   Types out = op.infer(c);
   for (const TensorType& t : out) {
