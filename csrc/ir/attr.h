@@ -8,6 +8,7 @@
 //   };
 // From that one declaration come reading with validation (unknown or missing keys are errors), writing,
 // substitution of sizes and the op table's documentation. A third argument makes a field optional.
+// In JSON a size is an integer, a symbol's name or ["+", a, b]; the field's type tells it from a string or a list.
 // Field types: bool, int64_t, double, std::string, DType, Dim (schema type `size`), and vectors of
 // int64_t, double, std::string, Dim.
 #pragma once
@@ -40,7 +41,11 @@ struct AttrType {
   AttrMap (*write)(const void*) = nullptr;
   Attrs (*substitute)(const void*, const DimLookup&) = nullptr;
   bool (*has_unknown)(const void*) = nullptr;  // a size that is still symbolic
+  size_t (*hash)(const void*) = nullptr;       // equal attributes have equal hashes
 };
+
+/// Same keys, kinds and values; a NaN equals itself.
+bool equal(const AttrMap& a, const AttrMap& b);
 
 struct NoAttrs {
   template <class V> void visit(V&) {}
@@ -49,6 +54,7 @@ struct NoAttrs {
 namespace attr_detail {
 
 [[noreturn]] void wrong_type(const std::string& op, const char* name, const char* wanted);
+Dim parse_size(const std::string& op, const char* name, const AttrValue& a, int depth = 0);
 
 inline void take(const std::string& op, const char* n, const AttrValue& a, bool& x) {
   if (auto* p = std::get_if<bool>(&a.v)) x = *p; else wrong_type(op, n, "a bool");
@@ -77,7 +83,7 @@ inline void take(const std::string& op, const char* n, const AttrValue& a, DType
 inline void take(const std::string& op, const char* n, const AttrValue& a, Dim& x) {
   if (auto* p = std::get_if<Dim>(&a.v)) x = *p;
   else if (auto* i = std::get_if<int64_t>(&a.v)) x = *i;
-  else wrong_type(op, n, "a size");
+  else x = parse_size(op, n, a);
 }
 template <class T>
 void take(const std::string& op, const char* n, const AttrValue& a, std::vector<T>& x) {
@@ -146,6 +152,24 @@ struct UnknownFinder {
   }
 };
 
+inline size_t mix(size_t h, size_t x) { return (h ^ x) * size_t(0x9E3779B97F4A7C15) + (h >> 29); }
+inline size_t hash_of(bool x) { return size_t(x); }
+inline size_t hash_of(int64_t x) { return size_t(x); }
+inline size_t hash_of(double x) { return std::hash<double>()(x == x ? x : 0.5); }
+inline size_t hash_of(const std::string& x) { return std::hash<std::string>()(x); }
+inline size_t hash_of(DType x) { return size_t(x); }
+inline size_t hash_of(const Dim& x) { return x.known() ? size_t(x.value()) : size_t(-7); }
+template <class T> size_t hash_of(const std::vector<T>& x) {
+  size_t h = x.size();
+  for (const T& e : x) h = mix(h, hash_of(e));
+  return h;
+}
+
+struct Hasher {
+  size_t h = 0;
+  template <class T, class... D> void operator()(const char*, T& x, const D&...) { h = mix(h, hash_of(x)); }
+};
+
 }  // namespace attr_detail
 
 template <class A> AttrType attr_type() {
@@ -174,6 +198,11 @@ template <class A> AttrType attr_type() {
     attr_detail::UnknownFinder f;
     a.visit(f);
     return f.found;
+  };
+  t.hash = [](const void* p) {
+    attr_detail::Hasher h;
+    const_cast<A*>(static_cast<const A*>(p))->visit(h);  // reads only
+    return h.h;
   };
   return t;
 }

@@ -123,6 +123,7 @@ struct Op {
   std::vector<std::pair<int, int>> in_place;  // (input, output): run allows both to be the same memory
   bool random = false;     // never merged, never renumbered
   bool checks = false;     // may report a fault to Status: all stores come after it
+  bool pointwise = false;  // one functor over operands that broadcast: passes may drop a broadcast_to before it
   bool structural = false; // handled by passes, has no run
   const char* not_differentiable = nullptr;  // advice: reaching this op in `gradients` is a GraphError
 };
