@@ -4,6 +4,7 @@
 #include <string>
 
 #include "ir/module.h"
+#include "ir/structural.h"
 
 namespace dagrt {
 
@@ -12,6 +13,7 @@ const Op& op(const std::string& name);  // GraphError naming the nearest ones wh
 
 const std::string& name_of(const Op& op);
 const AttrType& attrs_of(const Op& op);
+Structural role_of(const Op& op);
 
 /// Output types of a node of `f`, whose input types are known already. Understands the structural ops, which need
 /// the module (read, constant, scan); falls to Op::infer for all others.

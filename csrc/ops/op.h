@@ -9,6 +9,7 @@
 #include "base/parallel.h"
 #include "base/view.h"
 #include "ir/module.h"
+#include "ir/structural.h"
 
 namespace dagrt {
 
@@ -125,6 +126,7 @@ struct Op {
   bool checks = false;     // may report a fault to Status: all stores come after it
   bool pointwise = false;  // one functor over operands that broadcast: passes may drop a broadcast_to before it
   bool structural = false; // handled by passes, has no run
+  Structural role = Structural::none;  // which of them
   const char* not_differentiable = nullptr;  // advice: reaching this op in `gradients` is a GraphError
 };
 
@@ -133,7 +135,9 @@ const Op& op(const std::string& name);
 const Op* find_op(const std::string& name);
 std::vector<const Op*> all_ops();
 
-/// Runs infer with the arity check in front. `where`: layer path for the message, may be empty.
+/// GraphError where the number of inputs does not fit, or a required one is absent.
+void check_arity(const Op& op, const Types& in);
+/// Runs infer, with the checks that all ops share. Structural ops but `gradients` need infer_node (ir/op_view.h).
 Types infer(const Op& op, const void* attrs, const Types& in);
 
 template <class... P> void InferContext::fail(ErrorKind kind, const P&... parts) const {

@@ -60,7 +60,7 @@ const Op& op(const std::string& name) {
        ". A file written by a newer dagrt needs that version to be read.");
 }
 
-Types infer(const Op& op, const void* attrs, const Types& in) {
+void check_arity(const Op& op, const Types& in) {
   if (int(in.size()) < op.min_inputs || (op.max_inputs >= 0 && int(in.size()) > op.max_inputs))
     fail(ErrorKind::graph, op.name, ": expected ", op.min_inputs,
          op.max_inputs < 0 ? " or more" : op.max_inputs > op.min_inputs ? " to " + std::to_string(op.max_inputs) : "",
@@ -71,6 +71,10 @@ Types infer(const Op& op, const void* attrs, const Types& in) {
     if (in[i].absent && (int(i) < op.min_inputs || op.max_inputs < 0))
       fail(ErrorKind::graph, op.name, ": input ", i, " is required, but absent");
   }
+}
+
+Types infer(const Op& op, const void* attrs, const Types& in) {
+  check_arity(op, in);
   InferContext c{op, in, attrs};
   Types out = op.infer(c);
   for (const TensorType& t : out) {
