@@ -1,0 +1,1 @@
+"""Training: data adapters, loss and metric routing, fit / evaluate / predict."""

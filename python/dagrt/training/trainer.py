@@ -1,0 +1,622 @@
+"""compile, fit, evaluate, predict: what turns a model into one that learns.
+
+Each of the three steps (train, test, predict) is Python, traced once for each structure, dtypes and ranks of its
+arguments into one program, with axis 0 of every argument unknown. `train_step` is forward, loss, gradients, optimiser
+and metrics over `dagrt.ops`; a subclass may override it.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from dagrt import tree
+from dagrt.callbacks import CallbackList
+from dagrt.training import data_adapter
+from dagrt.training.compile_utils import CompileLoss, CompileMetrics
+from dagrt.training.step import StepFunction
+
+
+class Trainer:
+    """The training half of `Model`."""
+
+    def __init__(self) -> None:
+        self._reset_trainer()
+
+    def _reset_trainer(self) -> None:
+        self.optimizer: Any = None
+        self.loss: Any = None
+        self.loss_weights: Any = None
+        self.stop_training = False
+        self.compiled = False
+        self.steps_per_execution = 1
+        self.run_eagerly = False
+        self.jit_compile: Any = "auto"
+        self.history: Any = None
+        self._compile_loss: CompileLoss | None = None
+        self._compile_metrics: CompileMetrics | None = None
+        self._loss_tracker: Any = None
+        self._compile_config: dict | None = None
+        self._trainable_snapshot: dict[int, tuple[Any, bool]] | None = None
+        self._initial_epoch: int | None = None
+        self._warned_nan = False
+        self._steps: dict[str, StepFunction] = {}
+
+    # --- compile -----------------------------------------------------------------------------------------------
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        loss_weights: Any = None,
+        metrics: Any = None,
+        weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: Any = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
+        """Configures the model for training.
+
+        Args:
+            optimizer: name or Optimizer.
+            loss: name, Loss or function of (y_true, y_pred); a list or dict of them for several outputs.
+            loss_weights: number for each output, list or dict.
+            metrics: list of names, Metrics or functions; for several outputs a dict, or a list with one entry each.
+                A flat list of names goes to every output.
+            weighted_metrics: as `metrics`, weighted by sample_weight.
+            run_eagerly: trace every step anew, so that Python in it runs each time.
+            steps_per_execution: batches between two calls of batch callbacks.
+            jit_compile: accepted for compatibility; every step is compiled.
+            auto_scale_loss: accepted for compatibility.
+
+        Raises:
+            ValueError: an unknown name, or a structure that does not fit the outputs (some of it is only
+                seen at the first step).
+
+        Example:
+            >>> import dagrt as keras
+            >>> x = keras.Input((4,))
+            >>> model = keras.Model(x, keras.layers.Dense(1)(x))
+            >>> model.compile(optimizer="adam", loss="mse", metrics=["mae"])
+        """
+        from dagrt import optimizers
+        from dagrt.metrics import Mean
+
+        if steps_per_execution < 1:
+            raise ValueError(f"steps_per_execution must be at least 1, got {steps_per_execution}")
+        self.optimizer = optimizers.get(optimizer)
+        self.loss = loss
+        self.loss_weights = loss_weights
+        names = self._output_names_or_none()
+        self._compile_loss = CompileLoss(loss, loss_weights, names) if loss is not None else None
+        if loss is None and loss_weights is not None:
+            raise ValueError("compile: loss_weights were given without a loss")
+        self._compile_metrics = (
+            CompileMetrics(metrics, weighted_metrics, names) if metrics is not None or weighted_metrics is not None else None
+        )
+        self._loss_tracker = Mean(name="loss")
+        self.run_eagerly = run_eagerly
+        self.steps_per_execution = steps_per_execution
+        self.jit_compile = jit_compile
+        self.stop_training = False
+        self.compiled = True
+        self._warned_nan = False
+        self._compile_config = {
+            "optimizer": optimizer,
+            "loss": loss,
+            "loss_weights": loss_weights,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+            "run_eagerly": run_eagerly,
+            "steps_per_execution": steps_per_execution,
+            "jit_compile": jit_compile,
+        }
+        self._trainable_snapshot = self._trainable_flags() if self.built else None
+        self._clear_steps()
+
+    def _output_names_or_none(self) -> list[str] | None:
+        try:
+            return list(self.output_names)
+        except (AttributeError, NotImplementedError):
+            return None
+
+    def _trainable_flags(self) -> dict[int, tuple[Any, bool]]:
+        """Of every layer and variable now: id -> (object, its own flag)."""
+        flags: dict[int, tuple[Any, bool]] = {}
+        for layer in self._flatten_layers():
+            flags[id(layer)] = (layer, layer._trainable)
+        for v in self.variables:
+            flags[id(v)] = (v, v.trainable)
+        return flags
+
+    def _clear_steps(self) -> None:
+        """Forgets the traced steps (after compile, or when the model's graph changed)."""
+        self._steps = {}
+
+    def _check_compiled(self, method: str) -> None:
+        if not self.compiled:
+            raise ValueError(f"{self.name}: call compile(optimizer=..., loss=...) before {method}()")
+
+    @property
+    def metrics(self) -> list[Any]:
+        """The model's metrics: the loss tracker, the metrics of `compile`, trackers of the heads, metrics of layers."""
+        found: list[Any] = [self._loss_tracker] if self._loss_tracker is not None else []
+        if self._compile_metrics is not None:
+            found += self._compile_metrics.metrics
+        if self._compile_loss is not None:
+            found += self._compile_loss.metrics
+        for m in self._tracked_metrics():
+            if all(m is not f for f in found):
+                found.append(m)
+        return found
+
+    def _tracked_metrics(self) -> list[Any]:
+        """Metrics that layers (and this model) hold as attributes."""
+        found: list[Any] = []
+        for layer in self._flatten_layers():
+            for m in getattr(layer, "_metrics", ()):
+                if all(m is not f for f in found):
+                    found.append(m)
+        return found
+
+    @property
+    def metrics_names(self) -> list[str]:
+        return [m.name for m in self.metrics]
+
+    def reset_metrics(self) -> None:
+        """Sets every metric back to its start."""
+        for m in self.metrics:
+            m.reset_state()
+
+    # --- the steps, traced ---------------------------------------------------------------------------------------
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """The total loss of a batch: heads' losses with their weights, add_loss and regularisers. May be overridden."""
+        from dagrt import ops
+
+        total = None
+        if self._compile_loss is not None:
+            total = self._compile_loss(y, y_pred, sample_weight)
+        for extra in self.losses:
+            extra = ops.sum(ops.cast(extra, "float32"))
+            total = extra if total is None else total + extra
+        if total is None:
+            raise ValueError(
+                f"{self.name}: there is no loss to compute. Give compile(loss=...), or call add_loss in a layer."
+            )
+        return total
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Updates the metrics with a batch and returns their results by name. May be overridden."""
+        if self._compile_metrics is not None:
+            self._compile_metrics.update_state(y, y_pred, sample_weight)
+        return self.get_metrics_result()
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Name -> current value of every metric."""
+        results: dict[str, Any] = {}
+        compiled = self._compile_metrics
+        own = compiled.metrics if compiled is not None else []
+        for m in self.metrics:
+            if any(m is c for c in own):
+                continue
+            value = m.result()
+            results.update(value if isinstance(value, dict) else {m.name: value})
+        if compiled is not None:
+            results.update(compiled.result())
+        return results
+
+    def _forward(self, x: Any, training: bool) -> Any:
+        return self(x, training=training) if self._call_has_training_arg else self(x)
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One training step on symbolic values: traced once, then run in C++. Override it for other ways to train.
+
+        Args:
+            data: `x`, `(x, y)` or `(x, y, sample_weight)`; see `dagrt.utils.unpack_x_y_sample_weight`.
+
+        Returns:
+            Name -> scalar: the logs of the step.
+        """
+        from dagrt import ops
+
+        x, y, sample_weight = data_adapter.unpack_x_y_sample_weight(data)
+        y_pred = self._forward(x, training=True)
+        loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+        self._track_loss(loss, x)
+        variables = self.trainable_variables
+        if variables:
+            self.optimizer.apply(ops.gradients(loss, variables), variables)
+        else:
+            warnings.warn("The model does not have any trainable weights.", stacklevel=2)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One evaluation step on symbolic values; may be overridden."""
+        x, y, sample_weight = data_adapter.unpack_x_y_sample_weight(data)
+        y_pred = self._forward(x, training=False)
+        if self._compile_loss is not None or self.losses:
+            loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
+            self._track_loss(loss, x)
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def predict_step(self, data: Any) -> Any:
+        """One prediction step on symbolic values; may be overridden."""
+        x, _, _ = data_adapter.unpack_x_y_sample_weight(data)
+        return self._forward(x, training=False)
+
+    def _track_loss(self, loss: Any, x: Any) -> None:
+        from dagrt import ops
+
+        if self._loss_tracker is not None:
+            self._loss_tracker.update_state(loss, sample_weight=ops.shape(tree.flatten(x)[0])[0])
+
+    def _step(self, mode: str) -> StepFunction:
+        step = self._steps.get(mode)
+        if step is None:
+            step = self._steps[mode] = StepFunction(self, mode)
+        return step
+
+    # --- fit -----------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool | str = True,
+        class_weight: dict | None = None,
+        sample_weight: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Any = 1,
+    ) -> Any:
+        """Trains the model for a number of epochs.
+
+        Args:
+            x, y, sample_weight: arrays, or lists, tuples or dicts of them (dicts bind by name); or x alone: a
+                PyDataset, a generator or another iterable of `(x, y)` or `(x, y, sample_weight)` batches.
+            batch_size: rows of a step, 32 by default.
+            epochs: index of the last epoch (counting from initial_epoch).
+            verbose: 0 silent, 1 progress bar, 2 one line an epoch; "auto" is 1.
+            callbacks: list of callbacks.
+            validation_split: the last fraction of the rows (before shuffling) to validate on.
+            validation_data: `(x, y)` or `(x, y, sample_weight)`, a PyDataset or an iterable.
+            shuffle: rows each epoch (True), the order of batches ("batch") or not.
+            class_weight: class number -> weight.
+            steps_per_epoch: batches of an epoch; the data goes on over epochs.
+            validation_steps, validation_batch_size, validation_freq: likewise, for the validation.
+
+        Returns:
+            History: `.history` has the logs of every epoch.
+
+        Raises:
+            ValueError, TypeError, IndexError: data that does not fit. The model is then as before the step.
+            KeyboardInterrupt: Ctrl-C; the model is as after the last complete step.
+
+        Example:
+            >>> import numpy as np, dagrt as keras
+            >>> x = keras.Input((2,))
+            >>> model = keras.Model(x, keras.layers.Dense(1)(x))
+            >>> model.compile("sgd", "mse")
+            >>> history = model.fit(np.ones((8, 2)), np.ones((8, 1)), epochs=2, verbose=0)
+            >>> len(history.history["loss"])
+            2
+        """
+        self._check_compiled("fit")
+        if validation_split and validation_data is None:
+            (x, y, sample_weight), validation_data = _split_validation(x, y, sample_weight, validation_split)
+        rng = self._shuffle_generator()
+        adapter = data_adapter.make_adapter(
+            x, y, sample_weight, batch_size=batch_size, shuffle=shuffle, class_weight=class_weight, rng=rng,
+            steps=steps_per_epoch,
+        )
+        iterator = data_adapter.EpochIterator(adapter, steps_per_epoch)
+        if not isinstance(callbacks, CallbackList):
+            callbacks = CallbackList(
+                callbacks, add_history=True, add_progbar=verbose not in (0, False), model=self,
+                verbose=_verbosity(verbose), epochs=epochs, steps=iterator.num_batches,
+            )
+        validation = None
+        if validation_data is not None:
+            vx, vy, vw = _unpack_validation(validation_data)
+            validation = data_adapter.EpochIterator(
+                data_adapter.make_adapter(vx, vy, vw, batch_size=validation_batch_size or batch_size),
+                validation_steps,
+            )
+        self.stop_training = False
+        self._initial_epoch = initial_epoch
+        step = self._step("train")
+        callbacks.on_train_begin()
+        training_logs: dict[str, Any] = {}
+        epoch_logs: dict[str, Any] = {}
+        for epoch in range(self._initial_epoch, epochs):
+            self.reset_metrics()
+            callbacks.on_epoch_begin(epoch)
+            logs = self._run_epoch(step, iterator, callbacks, "train")
+            if logs is None:  # no batch at all
+                if iterator.exhausted:
+                    break
+                raise ValueError("fit: x has no rows (or the dataset no batches), so there is nothing to train on")
+            epoch_logs = dict(sorted(logs.items()))
+            if validation is not None and _validates(epoch, validation_freq):
+                val = self._evaluate(validation, callbacks)
+                epoch_logs.update({f"val_{k}": v for k, v in sorted(val.items())})
+            callbacks.on_epoch_end(epoch, epoch_logs)
+            training_logs = epoch_logs
+            if self.stop_training or iterator.exhausted:
+                break
+        callbacks.on_train_end(logs=training_logs)
+        return self.history
+
+    def _shuffle_generator(self) -> np.random.Generator:
+        from dagrt import _config
+
+        return _config.host_generator()
+
+    def _run_epoch(
+        self, step: StepFunction, iterator: data_adapter.EpochIterator, callbacks: CallbackList, mode: str
+    ) -> dict[str, float] | None:
+        """Runs the steps of one epoch; the logs after the last of them, None where there was no batch."""
+        outputs: Any = None
+        saw_nan = False
+        every = self.steps_per_execution
+        listened = callbacks.wants_batches(mode)
+        pending = False
+        index = -1
+        for index, batch in enumerate(iterator.epoch()):
+            if listened and index % every == 0:
+                callbacks.on_batch(mode, "begin", index)
+            outputs = step(batch)
+            if mode == "train" and not saw_nan and _is_nan(outputs):
+                saw_nan = True
+                self._warn_nan(index)
+            pending = True
+            if (index + 1) % every == 0:
+                pending = False
+                if listened:
+                    callbacks.on_batch(mode, "end", index, lambda: _numbers(outputs, saw_nan))  # noqa: B023
+                if self.stop_training and mode == "train":
+                    break
+        if pending and listened:
+            callbacks.on_batch(mode, "end", index, lambda: _numbers(outputs, saw_nan))
+        return None if outputs is None else _numbers(outputs, saw_nan)
+
+    def _warn_nan(self, batch: int) -> None:
+        if not self._warned_nan:
+            self._warned_nan = True
+            warnings.warn(
+                f"{self.name}: the loss is NaN at batch {batch}. The weights keep their last good values: a step whose "
+                "loss is NaN changes nothing. Look for NaN in the data, or lower the learning rate.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+    # --- evaluate and predict ------------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """The loss and metrics on given data.
+
+        Args: as for `fit`.
+
+        Returns:
+            A dict by name (`return_dict=True`); else the loss, or a list: loss, metrics in compile order, losses of the
+            heads, the rest by name.
+        """
+        self._check_compiled("evaluate")
+        if kwargs:
+            raise TypeError(f"evaluate: unknown arguments {sorted(kwargs)}")
+        adapter = data_adapter.make_adapter(x, y, sample_weight, batch_size=batch_size, steps=steps)
+        iterator = data_adapter.EpochIterator(adapter, steps)
+        if not isinstance(callbacks, CallbackList):
+            callbacks = CallbackList(
+                callbacks, add_progbar=verbose not in (0, False), model=self, verbose=_verbosity(verbose), epochs=1,
+                steps=iterator.num_batches,
+            )
+        logs = self._evaluate(iterator, callbacks)
+        if return_dict:
+            return dict(sorted(logs.items()))
+        return self._flatten_logs(logs)
+
+    def _evaluate(self, iterator: data_adapter.EpochIterator, callbacks: CallbackList) -> dict[str, float]:
+        self.reset_metrics()
+        callbacks.on_test_begin()
+        logs = self._run_epoch(self._step("test"), iterator, callbacks, "test")
+        if logs is None:
+            raise ValueError("evaluate: x has no rows (or the dataset no batches), so there is nothing to evaluate")
+        callbacks.on_test_end(logs=logs)
+        return logs
+
+    def predict(
+        self, x: Any, batch_size: int | None = None, verbose: str | int = "auto", steps: int | None = None, callbacks: Any = None
+    ) -> Any:
+        """The outputs for given inputs, computed in batches.
+
+        Args:
+            x: as for `fit` (targets in a dataset's batches are ignored).
+            batch_size: rows of a step, 32 by default.
+
+        Returns:
+            NumPy arrays in the structure of the model's outputs, axis 0 over all rows. Zero rows give zero rows.
+        """
+        adapter = data_adapter.make_adapter(x, batch_size=batch_size, steps=steps)
+        iterator = data_adapter.EpochIterator(adapter, steps)
+        if not isinstance(callbacks, CallbackList):
+            callbacks = CallbackList(
+                callbacks, add_progbar=verbose not in (0, False), model=self, verbose=_verbosity(verbose), epochs=1,
+                steps=iterator.num_batches,
+            )
+        step = self._step("predict")
+        callbacks.on_predict_begin()
+        rows = adapter.rows if isinstance(adapter, data_adapter.ArrayAdapter) and not steps else None
+        if rows == 0:
+            result = step((adapter.data[0], None, None))
+            callbacks.on_predict_end()
+            return result
+        collected = _Collector(rows)
+        listened = callbacks.wants_batches("predict")
+        for index, (bx, _, _) in enumerate(iterator.epoch()):
+            if listened:
+                callbacks.on_batch("predict", "begin", index)
+            outputs = collected.run(step, (bx, None, None))
+            if listened:
+                callbacks.on_batch("predict", "end", index, {"outputs": outputs})
+        callbacks.on_predict_end()
+        if not collected.rows_done:
+            raise ValueError("predict: x has no batches, so the shape of the outputs is not known")
+        return collected.result()
+
+    # --- single batches ------------------------------------------------------------------------------------------
+
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: dict | None = None, return_dict: bool = False
+    ) -> Any:
+        """One training step on one batch; metrics go on from where they were. Returns as `evaluate`."""
+        self._check_compiled("train_on_batch")
+        if class_weight is not None and sample_weight is not None:
+            raise ValueError("Arguments `sample_weight` and `class_weight` cannot be given at the same time.")
+        outputs = self._step("train")(data_adapter.prepare_batch((x, y, sample_weight), class_weight))
+        if nan := _is_nan(outputs):
+            self._warn_nan(0)
+        logs = _numbers(outputs, nan)
+        return logs if return_dict else self._flatten_logs(logs)
+
+    def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+        """One evaluation step on one batch. Returns as `evaluate`."""
+        self._check_compiled("test_on_batch")
+        logs = _numbers(self._step("test")(data_adapter.prepare_batch((x, y, sample_weight))), False)
+        return logs if return_dict else self._flatten_logs(logs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """The outputs for one batch, as NumPy arrays."""
+        return self._step("predict")((data_adapter.as_arrays(x, "x"), None, None))
+
+    def _flatten_logs(self, logs: dict[str, float]) -> Any:
+        names = ["loss"] if "loss" in logs else []
+        if self._compile_metrics is not None and len(getattr(self._compile_loss, "trackers", None) or {}) == 0:
+            names += [k for k, *_ in self._compile_metrics._entries if k in logs and k not in names]
+        if self._compile_loss is not None:
+            names += [m.name for m in self._compile_loss.metrics if m.name in logs and m.name not in names]
+        names += sorted(k for k in logs if k not in names)
+        values = [logs[n] for n in names]
+        return values[0] if len(values) == 1 else values
+
+
+class _Collector:
+    """Gathers the outputs of predict: batches write straight into their rows of the final arrays."""
+
+    def __init__(self, rows: int | None) -> None:
+        self._rows = rows
+        self.rows_done = 0
+        self._flat: list[np.ndarray] | None = None  # final arrays, when the number of rows is known
+        self._parts: list[list[np.ndarray]] = []
+        self._structure: Any = None
+
+    def run(self, step: StepFunction, batch: Any) -> Any:
+        n = data_adapter.arrays_in(batch[0])[0].shape[0]
+        traced = step.prepare(batch)
+        types = traced.output_types()
+        if self._rows is not None and all(len(shape) and shape[0] == n for _, shape in types):
+            if self._flat is None:
+                self._flat = [np.empty((self._rows, *shape[1:]), dtype) for dtype, shape in types]
+            if all(f.shape[1:] == tuple(shape[1:]) for f, (_, shape) in zip(self._flat, types)):
+                out = [f[self.rows_done : self.rows_done + n] for f in self._flat]
+                result = traced.run(out)
+                self._structure = traced.pack
+                self.rows_done += n
+                return result
+            raise ValueError(
+                f"predict: outputs of shape {[s for _, s in types]} do not fit the earlier batches' "
+                f"{[f.shape[1:] for f in self._flat]}"
+            )
+        result = traced.run(None)
+        self._structure = traced.pack
+        self._parts.append([np.asarray(a) for a in tree.flatten(result)])
+        self.rows_done += n
+        return result
+
+    def result(self) -> Any:
+        if self._flat is not None:
+            return self._structure([f[: self.rows_done] for f in self._flat])
+        return self._structure([np.concatenate(p) if p[0].ndim else np.stack(p) for p in zip(*self._parts)])
+
+
+def _verbosity(verbose: str | int) -> int:
+    if verbose == "auto":
+        return 1
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"verbose must be 'auto', 0, 1 or 2, got {verbose!r}")
+    return int(verbose)
+
+
+def _is_nan(logs: Any) -> bool:
+    loss = logs.get("loss") if isinstance(logs, dict) else None
+    return loss is not None and bool(np.isnan(loss).any())
+
+
+def _numbers(outputs: Any, saw_nan: bool) -> dict[str, float]:
+    """Logs as Python floats. Once a batch's loss was NaN, the epoch's loss is NaN, as Keras shows it."""
+    if not isinstance(outputs, dict):
+        outputs = {"loss": outputs} if outputs is not None and not tree.is_nested(outputs) else {}
+    logs = {k: float(v) if np.ndim(v) == 0 else np.asarray(v) for k, v in outputs.items()}
+    if saw_nan and "loss" in logs:
+        logs["loss"] = math.nan
+    return logs
+
+
+def _validates(epoch: int, freq: Any) -> bool:
+    if isinstance(freq, int):
+        if freq < 1:
+            raise ValueError(f"validation_freq must be at least 1, got {freq}")
+        return (epoch + 1) % freq == 0
+    return (epoch + 1) in freq
+
+
+def _unpack_validation(data: Any) -> tuple[Any, Any, Any]:
+    if isinstance(data, (tuple, list)) and data and data_adapter.is_array_like(data):
+        return data_adapter.unpack_x_y_sample_weight(data)
+    return data, None, None
+
+
+def _split_validation(x: Any, y: Any, sample_weight: Any, fraction: float) -> tuple[tuple, tuple]:
+    """Keras's rule: the last rows, before shuffling; the cut is at floor(rows * (1 - fraction))."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_split must be between 0 and 1, got {fraction}")
+    if not data_adapter.is_array_like(x):
+        raise ValueError("validation_split needs arrays; for datasets and generators give validation_data")
+    parts = tuple(data_adapter.as_arrays(d, what) for d, what in ((x, "x"), (y, "y"), (sample_weight, "sample_weight")))
+    sizes = {len(a) for a in data_adapter.arrays_in(parts)}
+    if len(sizes) > 1:
+        raise ValueError(f"Data cardinality is ambiguous: arrays have {sorted(sizes)} rows")
+    n = sizes.pop()
+    cut = math.floor(n * (1.0 - fraction))
+    if cut == 0 or cut == n:
+        raise ValueError(
+            f"validation_split={fraction} of {n} rows leaves {'no rows to train on' if cut == 0 else 'none to validate on'}"
+        )
+    take = lambda s: tree.map_structure(lambda a: None if a is None else a[s], parts)  # noqa: E731
+    return take(slice(0, cut)), take(slice(cut, n))
