@@ -11,6 +11,8 @@
 
 namespace dagrt {
 
+inline constexpr int max_scan_depth = 32;  // scans inside scans
+
 /// GraphError naming the function, node and path of the first violation.
 void verify(const Module& module, const Function& f, bool specialised = false);
 void verify(const Module& module, bool specialised = false);
