@@ -1,0 +1,230 @@
+"""The op harness: every op of the registry, every case of tests/cases/, every instruction set.
+
+For each case: the forward result against a float64 reference; the gradient against central differences of that
+reference; one thread and several give the same bits; guard bands around every caller's buffer stay intact, with inputs
+only element-aligned and outputs pre-filled with NaN.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import cases
+import numpy as np
+import pytest
+from cases import Case
+
+from dagrt import _core
+
+BAND = 7  # elements of guard on both sides: odd, so that buffers are only element-aligned
+NAMES = [m.name for m in pkgutil.iter_modules(cases.__path__)]
+ALL: list[Case] = [c for n in NAMES for c in importlib.import_module(f"cases.{n}").CASES]
+ISAS: list[str] = _core.cpu_info()["isas"]
+TABLE: dict[str, dict] = {row["name"]: row for row in _core.op_table()}
+EPS = float(np.finfo(np.float32).eps)
+# Made by passes, or meaningless alone: exercised by the tests named here.
+ELSEWHERE = {
+    "read": "test_tracing", "constant": "test_tracing", "gradients": "here, for every differentiable op",
+    "scan": "test_tracing", "pointwise": "native test_passes",
+}
+
+
+def case_id(case: Case) -> str:
+    shapes = "_".join("x".join(map(str, a.shape)) or "scalar" if a is not None else "none" for a in case.inputs)
+    return f"{case.op}-{case.name or shapes}"[:80]
+
+
+def guarded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A copy of `array` inside a larger buffer whose both ends hold a known pattern."""
+    buffer = np.full(array.size + 2 * BAND, np.nan if array.dtype.kind == "f" else 113, array.dtype)
+    inner = buffer[BAND : BAND + array.size].reshape(array.shape)
+    inner[...] = array
+    return buffer, inner
+
+
+def bands_intact(buffer: np.ndarray, size: int) -> bool:
+    ends = np.concatenate([buffer[:BAND], buffer[BAND + size :]])
+    return bool(np.isnan(ends).all() if buffer.dtype.kind == "f" else (ends == np.array(113, buffer.dtype)).all())
+
+
+def module(case: Case, arrays: list[Any], kept: int, with_gradient: tuple[int, ...] = ()) -> str:
+    """One node, or one node with a weighted sum of its first `kept` outputs and the gradient of that."""
+    present = [i for i, a in enumerate(arrays) if a is not None]
+    inputs = [
+        {"name": f"x{i}", "dtype": arrays[i].dtype.name, "shape": list(arrays[i].shape)} for i in present
+    ]
+    types = _core.infer(case.op, case.attrs, [None if a is None else (a.dtype.name, a.shape) for a in arrays])
+    ids = {i: k for k, i in enumerate(present)}
+    floats = [k for k in range(kept) if types[k][0] == "float32"]
+    if with_gradient:
+        for k in floats:
+            inputs.append({"name": f"w{k}", "dtype": "float32", "shape": list(types[k][1])})
+    first = len(inputs)
+    outs = list(range(first, first + len(types)))
+    nodes: list[dict] = [
+        {"op": case.op, "in": [ids.get(i, -1) for i in range(len(arrays))], "out": outs, "attrs": plain(case.attrs)}
+    ]
+    outputs = outs[:kept]
+    if with_gradient:
+        following = outs[-1] + 1
+        total = None
+        for j, k in enumerate(floats):
+            nodes.append({"op": "multiply", "in": [outs[k], len(present) + j], "out": [following], "attrs": {}})
+            axes = list(range(len(types[k][1])))
+            nodes.append(
+                {"op": "reduce_sum", "in": [following], "out": [following + 1], "attrs": {"axes": axes, "keepdims": False}}
+            )
+            following += 2
+            if total is None:
+                total = following - 1
+            else:
+                nodes.append({"op": "add", "in": [total, following - 1], "out": [following], "attrs": {}})
+                total, following = following, following + 1
+        wrt = [ids[i] for i in with_gradient]
+        outputs = list(range(following, following + len(wrt)))
+        nodes.append({"op": "gradients", "in": [total, *wrt], "out": outputs, "attrs": {}})
+    return json.dumps({
+        "format": "dagrt", "version": 1, "variables": [], "constants": [],
+        "functions": {"main": {"inputs": inputs, "nodes": nodes, "outputs": outputs,
+                               "output_names": [""] * len(outputs), "stores": [], "guard": None}},
+    })
+
+
+def plain(value: Any) -> Any:
+    """Attributes as JSON says them: inf and nan are strings."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return "nan" if value != value else "inf" if value > 0 else "-inf"
+    return value
+
+
+def run_guarded(text: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    fn = _core.Function(text, [], [])
+    held = [guarded(a) for a in arrays]
+    types = fn.output_types([a.shape for a in arrays])
+    outs = []
+    for dtype, shape in types:
+        fill = np.full(shape, np.nan if dtype.startswith(("float", "bfloat")) else 99, np.dtype(dtype))
+        outs.append(guarded(fill))
+    fn([inner for _, inner in held], [inner for _, inner in outs])
+    for (buffer, inner), a in zip(held, arrays):
+        assert bands_intact(buffer, inner.size), "the band around an input was written"
+        assert np.array_equal(inner, a, equal_nan=a.dtype.kind == "f"), "an input was written"
+    for buffer, inner in outs:
+        assert bands_intact(buffer, inner.size), "the band around an output was written"
+    return [inner.copy() for _, inner in outs]
+
+
+def in_double(a: Any) -> Any:
+    return None if a is None else a.astype("float64") if a.dtype.kind == "f" else a
+
+
+def reference(case: Case, arrays: list[Any]) -> list[np.ndarray]:
+    with np.errstate(all="ignore"):
+        result = case.reference(*[in_double(a) for a in arrays])
+    return [np.asarray(r) for r in (result if isinstance(result, (list, tuple)) else [result])]
+
+
+def close(got: np.ndarray, want: np.ndarray, multiples: float, what: str) -> None:
+    assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
+    if want.dtype.kind != "f":
+        assert np.array_equal(got, want.astype(got.dtype)), f"{what}: got {got}, expected {want}"
+        return
+    assert np.array_equal(np.isnan(got), np.isnan(want)), f"{what}: NaN in other places"
+    infinite = np.isinf(want)
+    assert np.array_equal(got[infinite], want[infinite].astype(got.dtype)), f"{what}: infinities differ"
+    ok = np.isfinite(want)
+    if not ok.any():
+        return
+    scale = max(float(np.abs(want[ok]).max()), 1e-30)
+    error = float(np.abs(got[ok] - want[ok]).max()) / scale
+    assert error <= multiples * EPS, f"{what}: error {error / EPS:.1f} eps of the largest value, allowed {multiples}"
+
+
+@pytest.fixture(autouse=True)
+def restore_settings():
+    yield
+    _core.set_isa(_core.cpu_info()["best"] if "best" in _core.cpu_info() else ISAS[-1])
+    _core.set_num_threads(0)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("case", ALL, ids=case_id)
+def test_forward(case: Case, isa: str) -> None:
+    rng = np.random.default_rng(sum(map(ord, case.op)))
+    arrays = [None if a is None else a.make(rng) for a in case.inputs]
+    present = [a for a in arrays if a is not None]
+    _core.set_isa(isa)
+    _core.set_num_threads(1)
+    if case.fault is not None:
+        types = _core.infer(case.op, case.attrs, [None if a is None else (a.dtype.name, a.shape) for a in arrays])
+        with pytest.raises(_core.DataError, match=case.fault):
+            _core.Function(module(case, arrays, len(types) - TABLE[case.op]["residuals"]), [], [])(present)
+        return
+    want = reference(case, arrays)
+    text = module(case, arrays, len(want))
+    got = run_guarded(text, present)
+    for k, (g, w) in enumerate(zip(got, want)):
+        close(g, w, case.tolerance, f"{case.op} output {k}")
+    _core.set_num_threads(2)
+    for g, h in zip(got, run_guarded(text, present)):
+        assert g.tobytes() == h.tobytes(), "one thread and two give different bits"
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in ALL if c.fault is None and c.grad != () and TABLE[c.op]["differentiable"]], ids=case_id
+)
+def test_gradient(case: Case) -> None:
+    rng = np.random.default_rng(sum(map(ord, case.op)))
+    arrays = [None if a is None else a.make(rng) for a in case.inputs]
+    wrt = case.grad if case.grad is not None else tuple(
+        i for i, a in enumerate(arrays) if a is not None and a.dtype == np.float32
+    )
+    want = reference(case, arrays)
+    floats = [k for k, w in enumerate(want) if w.dtype.kind == "f"]
+    if not wrt or not floats or any(a is not None and a.dtype.kind == "f" and not np.isfinite(a).all() for a in arrays):
+        pytest.skip("no differentiable input, output or finite domain")
+    weights = [rng.uniform(-1, 1, want[k].shape).astype("float32") for k in floats]
+    got = run_guarded(module(case, arrays, len(want), wrt), [a for a in arrays if a is not None] + weights)
+
+    def loss(values: list[Any]) -> float:
+        with np.errstate(all="ignore"):
+            result = case.reference(*values)
+        result = result if isinstance(result, (list, tuple)) else [result]
+        return sum(float((np.asarray(result[k]) * w).sum()) for k, w in zip(floats, weights))
+
+    for i, g in zip(wrt, got):
+        doubles = [in_double(a) for a in arrays]
+        flat = doubles[i].ravel()
+        picks = np.arange(flat.size) if flat.size <= 60 else rng.choice(flat.size, 60, replace=False)
+        numeric = np.zeros(len(picks))
+        for n, at in enumerate(picks):
+            keep, step = flat[at], 1e-5 * max(1.0, abs(flat[at]))
+            flat[at] = keep + step
+            up = loss(doubles)
+            flat[at] = keep - step
+            numeric[n] = (up - loss(doubles)) / (2 * step)
+            flat[at] = keep
+        scale = max(float(np.abs(g).max(initial=0)), float(np.abs(numeric).max(initial=0)), 1e-6)
+        error = float(np.abs(g.ravel()[picks] - numeric).max(initial=0)) / scale
+        assert np.isfinite(g).all(), f"{case.op}: the gradient of input {i} is not finite"
+        assert error <= case.grad_tolerance * EPS + 2e-6, f"{case.op}: gradient of input {i} off by {error:.2e} of {scale:.3g}"
+
+
+def test_every_op_has_cases() -> None:
+    covered = {c.op for c in ALL} | set(ELSEWHERE)
+    assert set(TABLE) - covered == set()
+
+
+def test_registry_matches_documentation() -> None:
+    """Every op is named in docs/ops.md."""
+    page = (Path(__file__).parents[1] / "docs" / "ops.md").read_text()
+    words = {w for w in page.replace(",", " ").replace("|", " ").replace("(", " ").replace(")", " ").replace("/", " ").split()}
+    assert {n for n in TABLE if n not in words and n not in page} == set()
