@@ -46,8 +46,8 @@ struct MemoryReport {
   size_t prepared_bytes = 0;  // weights laid out for an algorithm
 };
 
-/// Answers true where the run is to be cancelled. Asked between nodes, at most every 50 ms, without the variables'
-/// lock being available to the asker.
+/// Answers true where the run is to be cancelled. Asked between nodes, at most every 50 ms,
+/// while the run holds its variables' lock.
 using CancelPoll = bool (*)();
 
 class Callable {

@@ -1,11 +1,18 @@
 // Where variables and arenas live and where steps run: memory, and queues of work done in order.
 //
-// cpu: the host's own memory; a queue runs its work at once. Another device has memory that the host must not touch
-// and queues that run later: the host only waits, for a queue or for an event.
+// cpu: the host's own memory; runs use it directly. Another device has memory that the host must not touch and queues
+// that run later: the host only waits.
+//
+// Arenas belong to a pool of their device, one for each run in flight, grown to the largest program. Before one grows,
+// its bytes are compared with what the machine and its cgroup have left, since overcommitted memory would end the
+// process instead of the call.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <vector>
 
 namespace dagrt {
 
@@ -15,8 +22,52 @@ class Queue {
   virtual ~Queue() = default;
   virtual void copy_in(void* device, const void* host, size_t bytes) = 0;   // host memory is read before it returns
   virtual void copy_out(void* host, const void* device, size_t bytes) = 0;  // host memory is written by `wait`
-  virtual void run(std::function<void()> work) = 0;  // with the device's memory in reach
+  virtual void run(std::function<void()> work) = 0;                         // with the device's memory in reach
   virtual void wait() = 0;
+};
+
+class Device;
+
+/// An arena on loan from its pool.
+class Arena {
+ public:
+  Arena() = default;
+  Arena(Arena&& o) noexcept { swap(o); }
+  Arena& operator=(Arena&& o) noexcept { swap(o); return *this; }
+  ~Arena();
+  char* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  friend class ArenaPool;
+  void swap(Arena& o) {
+    std::swap(device_, o.device_);
+    std::swap(data_, o.data_);
+    std::swap(bytes_, o.bytes_);
+  }
+  Device* device_ = nullptr;
+  char* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+class ArenaPool {
+ public:
+  /// At least `bytes`, 64-byte aligned. MemoryLimitError naming the bytes needed and available.
+  Arena take(Device& device, size_t bytes);
+  size_t bytes() const { return total_.load(std::memory_order_relaxed); }
+  /// Releases the arenas that no run uses.
+  void trim(Device& device);
+
+ private:
+  friend class Arena;
+  struct Block {
+    char* data;
+    size_t bytes;
+  };
+  void give(char* data, size_t bytes);
+  std::mutex mutex_;
+  std::vector<Block> idle_;
+  std::atomic<size_t> total_{0};
 };
 
 class Device {
@@ -28,10 +79,17 @@ class Device {
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* p, size_t bytes) = 0;
   virtual std::unique_ptr<Queue> queue() = 0;
-  /// Bytes that an allocation may still take, and in `why` which limit that is.
+  /// Bytes that may still be allocated; `why` names the limit.
   virtual size_t available(const char** why) const = 0;
+  /// MemoryLimitError where `bytes` more, for `what`, would exceed what is available.
+  void check_available(size_t bytes, const char* what) const;
+
+  ArenaPool arenas;
 };
 
 Device& cpu_device();
+
+/// Memory that the machine and the process's cgroup have left, and which of them limits it.
+size_t available_host_memory(const char** why);
 
 }  // namespace dagrt

@@ -1,0 +1,120 @@
+#include "runtime/executor.h"
+
+#include <cstring>
+
+#include "base/error.h"
+
+namespace dagrt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto poll_interval = std::chrono::milliseconds(50);
+
+/// Asks for cancellation, if it is time to.
+void poll(RunShared& shared) {
+  if (!shared.poll) return;
+  auto now = Clock::now();
+  if (now < shared.next_poll) return;
+  shared.next_poll = now + poll_interval;
+  if (shared.poll()) shared.status.report(Status::cancelled, -1, 0, 0, 0);
+}
+
+void run_scan(const Step& step, const ScanPlan& s, const View* in, const View* out, char* region, RunState& state,
+              RunShared& shared) {
+  const Plan& body = *s.body;
+  const Bases& b = body.bases;
+  char** base = state.bases.data();
+  base[arena_base] = region;
+  int32_t* number = reinterpret_cast<int32_t*>(region + s.step);
+  int32_t captured = b.inputs + int32_t(s.carries + s.sequences);
+  for (int64_t i = 0; i < s.captured; i++) base[captured + i] = in[s.carries + s.sequences + i].as<char>();
+  base[captured + s.captured] = reinterpret_cast<char*>(number);
+  if (s.length == 0)
+    for (int64_t i = 0; i < s.carries; i++)
+      if (s.carry_bytes[size_t(i)]) std::memcpy(out[i].data, in[i].data, s.carry_bytes[size_t(i)]);
+  for (int64_t k = 0; k < s.length; k++) {
+    int64_t t = s.reverse ? s.length - 1 - k : k;
+    *number = int32_t(t);
+    bool to_output = (s.length - 1 - k) % 2 == 0;  // so that the last iteration writes the node's outputs
+    for (int64_t i = 0; i < s.carries; i++) {
+      char* output = out[i].as<char>();
+      char* spare = region + s.spare[size_t(i)];
+      base[b.inputs + i] = k == 0 ? in[i].as<char>() : to_output ? spare : output;
+      base[b.outputs + i] = to_output ? output : spare;
+    }
+    for (int64_t i = 0; i < s.sequences; i++)
+      base[b.inputs + s.carries + i] = in[s.carries + i].as<char>() + size_t(t) * s.element_bytes[size_t(i)];
+    for (int64_t i = 0; i < s.ys; i++)
+      base[b.outputs + s.carries + i] = out[s.carries + i].as<char>() + size_t(t) * s.y_bytes[size_t(i)];
+    run_steps(body, state, shared);
+    poll(shared);
+    if (shared.status.code != Status::ok) return;
+  }
+}
+
+void run_step(const Plan& plan, const Step& step, RunState& state, RunShared& shared) {
+  View* views = state.views.data() + step.first_view;
+  const Place* places = plan.places.data() + step.first_view;
+  char* const* bases = state.bases.data();
+  for (int32_t i = 0, n = step.inputs + step.outputs; i < n; i++) views[i].data = bases[places[i].base] + places[i].offset;
+  const View* out = views + step.inputs;
+  switch (step.kind) {
+    case Step::Kind::copy:
+      if (step.copy_bytes) std::memcpy(out->data, views->data, step.copy_bytes);
+      break;
+    case Step::Kind::scan:
+      run_scan(step, plan.scans[size_t(step.scan)], views, out, bases[step.workspace.base] + step.workspace.offset,
+               state.scans[size_t(step.scan)], shared);
+      break;
+    case Step::Kind::op: {
+      Stream stream{shared.threads, shared.scratch, step.scratch_bytes};
+      step.op->run({step.attrs, views, out, step.inputs, step.outputs, stream,
+                    bases[step.workspace.base] + step.workspace.offset, shared.status, step.node});
+      break;
+    }
+  }
+}
+
+bool holds(const RunState& state, Place p) {
+  return p.base == 0 || *reinterpret_cast<const bool*>(state.bases[size_t(p.base)] + p.offset);
+}
+
+}  // namespace
+
+RunState::RunState(const Plan& plan) : bases(size_t(plan.bases.count), nullptr), views(plan.views) {
+  for (size_t i = 0; i < plan.constants.size(); i++)
+    bases[size_t(plan.bases.constants) + i] = static_cast<char*>(const_cast<void*>(plan.constants[i]));
+  scans.reserve(plan.scans.size());
+  for (const ScanPlan& s : plan.scans) scans.emplace_back(*s.body);
+}
+
+void run_steps(const Plan& plan, RunState& state, RunShared& shared) {
+  for (const Step& step : plan.steps) {
+    if (step.poll) {
+      poll(shared);
+      if (shared.status.code != Status::ok) return;
+    }
+    run_step(plan, step, state, shared);
+    if ((step.checks || step.kind == Step::Kind::scan) && shared.status.code != Status::ok) return;
+  }
+}
+
+void run_commit(const Plan& plan, RunState& state, RunShared& shared, void (*written)(void*, int32_t), void* context) {
+  if (shared.status.code != Status::ok || !holds(state, plan.guard)) return;
+  for (const Commit& c : plan.commits) {
+    if (!holds(state, c.when)) continue;
+    run_step(plan, c.step, state, shared);
+    for (int32_t v : c.variables) written(context, v);
+  }
+}
+
+void raise_status(const Plan& plan, const Status& s) {
+  if (s.code == Status::cancelled)
+    fail(ErrorKind::cancelled, "the run was cancelled; no variable has changed");
+  const std::string who = s.node >= 0 && size_t(s.node) < plan.names->size() ? (*plan.names)[size_t(s.node)] : "a node";
+  if (s.code == Status::division_by_zero)
+    fail(ErrorKind::data, who, ": expected integer divisors other than 0, got 0 at position ", s.index);
+  fail(ErrorKind::data, who, ": expected ids in 0..", s.limit - 1, ", got ", s.value, " at position ", s.index);
+}
+
+}  // namespace dagrt

@@ -1,0 +1,41 @@
+// Runs a plan: no allocation, no lock, no check of shapes. Views are made with the plan; before a step its memory
+// addresses are put in from the table of bases.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "ops/op.h"
+#include "runtime/plan.h"
+
+namespace dagrt {
+
+/// The mutable half of a plan: one for each run in flight, made once and used again.
+struct RunState {
+  explicit RunState(const Plan& plan);
+  std::vector<char*> bases;
+  std::vector<View> views;
+  std::vector<RunState> scans;
+};
+
+/// What a run shares between a plan and the bodies of its scans.
+struct RunShared {
+  int threads = 1;
+  char* scratch = nullptr;  // threads * Plan::scratch_bytes
+  Status status;
+  bool (*poll)() = nullptr;
+  std::chrono::steady_clock::time_point next_poll{};
+};
+
+/// All main steps, up to the first fault. Afterwards shared.status says whether the commit may follow.
+void run_steps(const Plan& plan, RunState& state, RunShared& shared);
+
+/// The commit, where status and guard allow it. `written(variable)` is called for each variable that was.
+void run_commit(const Plan& plan, RunState& state, RunShared& shared, void (*written)(void* context, int32_t variable),
+                void* context);
+
+/// DataError or Cancelled for a status that is not ok.
+[[noreturn]] void raise_status(const Plan& plan, const Status& status);
+
+}  // namespace dagrt

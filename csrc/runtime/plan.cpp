@@ -1,0 +1,552 @@
+#include "runtime/plan.h"
+
+#include <algorithm>
+#include <climits>
+#include <map>
+#include <set>
+
+#include "ir/locate.h"
+#include "ir/op_view.h"
+#include "runtime/offsets.h"
+
+namespace dagrt {
+namespace {
+
+constexpr int32_t at_end = INT_MAX;
+constexpr double poll_ns = 1e6;  // of work on a slow machine between two looks at the clock
+
+enum class Source : uint8_t { step, input, variable, constant };
+
+struct Buffer {  // memory that one value, or several of the same bytes, stand in
+  Source source = Source::step;
+  int32_t index = -1;   // of the input, variable or constant
+  size_t bytes = 0;
+  int32_t parent = -1;  // joined with that one: written in place
+  int32_t first = at_end, last = -1;  // positions
+  bool wanted = false;    // by an output
+  int32_t output = -1;    // stands in that output's memory
+  int32_t variable = -1;  // stands in that variable's memory (commit)
+  int32_t joined = -1;    // position of the last step that wrote it in place
+  int32_t extent = -1;
+  size_t offset = 0;
+};
+
+struct Copy {
+  int32_t from = -1;    // buffer
+  int32_t to = -1;      // buffer, for values staged before the commit
+  int32_t output = -1;  // or an output
+  ValueId value = no_value;
+};
+
+bool is_alias(const Node& n) { return n.op->name == "reshape"; }
+
+bool is_leaf(const Node& n) { return n.op->role == Structural::read || n.op->role == Structural::constant; }
+
+class Planner {
+ public:
+  Planner(const Module& m, const Function& f, std::shared_ptr<std::vector<std::string>> names) : m_(m), f_(f) {
+    plan_.names = std::move(names);
+  }
+
+  Plan build() {
+    lay_bases();
+    collect_buffers();
+    choose_commits();
+    order_steps();
+    prepare_memory();
+    measure_lifetimes();
+    join_in_place();
+    place_outputs();
+    place_arena();
+    emit();
+    return std::move(plan_);
+  }
+
+ private:
+  // --- what there is ---
+  void lay_bases() {
+    Bases& b = plan_.bases;
+    b.inputs = 2;
+    b.outputs = b.inputs + int32_t(f_.inputs.size());
+    b.variables = b.outputs + int32_t(f_.outputs.size());
+    b.constants = b.variables + int32_t(m_.variables.size());
+    b.count = b.constants + int32_t(m_.constants.size());
+    for (const Constant& c : m_.constants) plan_.constants.push_back(c.data.get());
+    plan_.uses_variable.assign(m_.variables.size(), 0);
+  }
+
+  int32_t new_buffer(Source source, int32_t index, size_t bytes) {
+    Buffer b;
+    b.source = source;
+    b.index = index;
+    b.bytes = bytes;
+    buffers_.push_back(b);
+    return int32_t(buffers_.size()) - 1;
+  }
+
+  size_t bytes_of(ValueId v) const { return size_t(f_.types[size_t(v)].bytes()); }
+
+  void collect_buffers() {
+    buffer_.assign(f_.types.size(), -1);
+    uses_.assign(f_.types.size(), 0);
+    for (size_t i = 0; i < f_.inputs.size(); i++)
+      buffer_[size_t(f_.inputs[i].value)] = new_buffer(Source::input, int32_t(i), bytes_of(f_.inputs[i].value));
+    auto use = [&](ValueId v) {
+      if (v != no_value) uses_[size_t(v)]++;
+    };
+    for (const Node& n : f_.nodes)
+      for (ValueId v : n.inputs) use(v);
+    for (ValueId v : f_.outputs) use(v);
+    for (const Store& s : f_.stores) use(s.value), use(s.when);
+    use(f_.guard);
+
+    for (const Node& n : f_.nodes) {
+      if (n.op->role == Structural::read) {
+        int32_t variable = int32_t(n.as<ReadAttrs>().variable);
+        if (variable_buffer_.empty()) variable_buffer_.assign(m_.variables.size(), -1);
+        int32_t& b = variable_buffer_[size_t(variable)];
+        if (b < 0) b = new_buffer(Source::variable, variable, bytes_of(n.outputs[0]));
+        buffer_[size_t(n.outputs[0])] = b;
+        plan_.uses_variable[size_t(variable)] = 1;
+      } else if (n.op->role == Structural::constant) {
+        buffer_[size_t(n.outputs[0])] =
+            new_buffer(Source::constant, int32_t(n.as<ConstantAttrs>().index), bytes_of(n.outputs[0]));
+      } else if (is_alias(n)) {
+        buffer_[size_t(n.outputs[0])] = buffer_[size_t(n.inputs[0])];
+      } else {
+        size_t residuals = n.outputs.size() - std::min(n.outputs.size(), size_t(n.op->residuals));
+        for (size_t o = 0; o < n.outputs.size(); o++)
+          if (o < residuals || uses_[size_t(n.outputs[o])])
+            buffer_[size_t(n.outputs[o])] = new_buffer(Source::step, -1, bytes_of(n.outputs[o]));
+      }
+    }
+    for (const Store& s : f_.stores) plan_.uses_variable[size_t(s.variable)] = 1;
+  }
+
+  bool reads_variable(const Node& n, int32_t variable) const {
+    for (ValueId v : n.inputs)
+      if (v != no_value && is_variable(v, variable)) return true;
+    return false;
+  }
+  bool is_variable(ValueId v, int32_t variable) const {
+    int32_t b = v == no_value ? -1 : buffer_[size_t(v)];
+    return b >= 0 && buffers_[size_t(b)].source == Source::variable && buffers_[size_t(b)].index == variable;
+  }
+
+  // --- the commit ---
+  struct Update {
+    size_t node;
+    ValueId when;
+    std::vector<std::pair<int, int32_t>> in_place;  // (output, variable)
+    std::vector<int32_t> variables;                 // all that its outputs are stored to
+  };
+
+  const Store* only_store_of(ValueId v) const {
+    const Store* found = nullptr;
+    for (const Store& s : f_.stores)
+      if (s.value == v) found = found ? nullptr : &s;
+    return uses_[size_t(v)] == 1 ? found : nullptr;
+  }
+
+  /// A node may wait for the commit if its outputs serve stores alone, all under one predicate, and it may overwrite
+  /// the old value of at least one variable.
+  bool candidate(size_t index, Update& u) const {
+    const Node& n = f_.nodes[index];
+    if (n.op->structural || n.op->checks || n.op->in_place.empty()) return false;
+    u.node = index;
+    bool first = true;
+    for (ValueId v : n.outputs) {
+      if (!uses_[size_t(v)]) continue;
+      const Store* s = only_store_of(v);
+      if (!s || (!first && s->when != u.when)) return false;
+      u.when = s->when;
+      u.variables.push_back(s->variable);
+      first = false;
+    }
+    for (auto [i, o] : n.op->in_place) {
+      if (size_t(i) >= n.inputs.size() || size_t(o) >= n.outputs.size() || !uses_[size_t(n.outputs[size_t(o)])]) continue;
+      ValueId in = n.inputs[size_t(i)], out = n.outputs[size_t(o)];
+      int32_t variable = only_store_of(out)->variable;
+      bool once = std::count_if(n.inputs.begin(), n.inputs.end(), [&](ValueId v) { return is_variable(v, variable); }) == 1;
+      bool again = std::any_of(u.in_place.begin(), u.in_place.end(), [&](auto& p) { return p.first == o; });
+      if (in != no_value && is_variable(in, variable) && once && !again && same_elements(in, out))
+        u.in_place.emplace_back(o, variable);
+    }
+    return !u.in_place.empty();
+  }
+
+  bool same_elements(ValueId a, ValueId b) const {
+    const TensorType &x = f_.types[size_t(a)], &y = f_.types[size_t(b)];
+    return size_of(x.dtype) == size_of(y.dtype) && x.elements() == y.elements();
+  }
+
+  void choose_commits() {
+    if (f_.stores.empty()) return;
+    for (size_t i = 0; i < f_.nodes.size(); i++) {
+      Update u{i, no_value, {}, {}};
+      if (candidate(i, u)) updates_.push_back(std::move(u));
+    }
+    // What another update, a predicate or the guard still reads must not be overwritten. Dropping one update only
+    // removes readers, so this ends.
+    for (bool changed = true; changed;) {
+      changed = false;
+      std::vector<int> readers(m_.variables.size(), 0);
+      for (const Update& u : updates_) {
+        std::set<int32_t> seen;
+        for (ValueId v : f_.nodes[u.node].inputs)
+          if (v != no_value && buffers_[size_t(buffer_[size_t(v)])].source == Source::variable)
+            seen.insert(buffers_[size_t(buffer_[size_t(v)])].index);
+        for (int32_t v : seen) readers[size_t(v)]++;
+      }
+      for (Update& u : updates_) {
+        auto unsafe = [&](const std::pair<int, int32_t>& p) {
+          bool predicate = is_variable(f_.guard, p.second);
+          for (const Store& s : f_.stores) predicate |= is_variable(s.when, p.second);
+          return readers[size_t(p.second)] > 1 || predicate;
+        };
+        auto end = std::remove_if(u.in_place.begin(), u.in_place.end(), unsafe);
+        changed |= end != u.in_place.end();
+        u.in_place.erase(end, u.in_place.end());
+      }
+      updates_.erase(std::remove_if(updates_.begin(), updates_.end(), [](const Update& u) { return u.in_place.empty(); }),
+                     updates_.end());
+    }
+    for (const Update& u : updates_)
+      for (auto [o, variable] : u.in_place)
+        buffers_[size_t(buffer_[size_t(f_.nodes[u.node].outputs[size_t(o)])])].variable = variable;
+  }
+
+  // --- order ---
+  void order_steps() {
+    std::vector<char> late(f_.nodes.size(), 0);
+    for (const Update& u : updates_) late[u.node] = 1;
+    position_.assign(f_.nodes.size(), -1);
+    int32_t next = 0;
+    for (size_t i = 0; i < f_.nodes.size(); i++)
+      if (!late[i] && !is_leaf(f_.nodes[i]) && !is_alias(f_.nodes[i])) {
+        position_[i] = next++;
+        main_.push_back(i);
+      }
+    std::vector<char> direct(buffers_.size(), 0);
+    for (size_t k = 0; k < f_.outputs.size(); k++) {
+      int32_t b = buffer_[size_t(f_.outputs[k])];
+      if (buffers_[size_t(b)].source == Source::step) {  // in-place joins never join two wanted buffers
+        buffers_[size_t(b)].wanted = true;
+        if (!direct[size_t(b)]++) continue;
+      }
+      copies_.push_back({b, -1, int32_t(k), f_.outputs[k]});
+    }
+    next += int32_t(copies_.size());
+    for (const Store& s : f_.stores) {  // a variable's old value, before the commit may overwrite it
+      int32_t b = buffer_[size_t(s.value)];
+      if (buffers_[size_t(b)].source != Source::variable || buffers_[size_t(b)].index == s.variable) continue;
+      int32_t staged = new_buffer(Source::step, -1, buffers_[size_t(b)].bytes);
+      buffers_[size_t(staged)].first = next++;
+      buffers_[size_t(staged)].last = at_end;
+      copies_.push_back({b, staged, -1, s.value});
+      staged_[s.variable] = staged;
+    }
+    for (const Update& u : updates_) position_[u.node] = next++;
+  }
+
+  // --- memory of steps ---
+  Types types_of(const std::vector<ValueId>& values) const {
+    Types t;
+    for (ValueId v : values) {
+      t.emplace_back();
+      if (v == no_value) t.back().absent = true;
+      else t.back() = f_.types[size_t(v)];
+    }
+    return t;
+  }
+
+  void prepare_memory() {
+    memory_.resize(f_.nodes.size());
+    scan_of_.assign(f_.nodes.size(), -1);
+    work_.assign(f_.nodes.size(), 0);
+    for (size_t i = 0; i < f_.nodes.size(); i++) {
+      const Node& n = f_.nodes[i];
+      if (position_[i] < 0) continue;
+      if (n.op->role == Structural::scan) {
+        prepare_scan(i);
+        continue;
+      }
+      if (n.op->structural || !n.op->run)
+        fail(ErrorKind::internal, "plan: ", place(n), " cannot be run");
+      Types in = types_of(n.inputs), out = types_of(n.outputs);
+      if (n.op->memory) memory_[i] = n.op->memory(n.attrs.get(), in, out);
+      Cost cost;
+      if (n.op->cost) cost = n.op->cost(n.attrs.get(), in, out);
+      for (const Types* list : {&in, &out})
+        for (const TensorType& t : *list)
+          if (!n.op->cost && !t.absent) cost.bytes += double(t.bytes());
+      work_[i] = cost.flops + cost.bytes;  // 1 GFLOP/s, 1 GB/s
+    }
+  }
+
+  void prepare_scan(size_t index) {
+    const Node& n = f_.nodes[index];
+    const ScanAttrs& a = n.as<ScanAttrs>();
+    ScanPlan s;
+    const Function& body = m_.function(a.body);
+    s.body = std::make_unique<Plan>(Planner(m_, body, plan_.names).build());
+    s.carries = a.carries;
+    s.sequences = a.sequences;
+    s.captured = int64_t(n.inputs.size()) - a.carries - a.sequences;
+    s.ys = int64_t(n.outputs.size()) - a.carries;
+    s.length = a.length.value();
+    s.reverse = a.reverse;
+    size_t region = aligned(s.body->arena_bytes);
+    for (int64_t i = 0; i < a.carries; i++) {
+      size_t bytes = bytes_of(n.outputs[size_t(i)]);
+      s.carry_bytes.push_back(bytes);
+      s.spare.push_back(region);
+      region += s.length > 1 ? aligned(bytes) : 0;
+    }
+    for (int64_t i = 0; i < a.sequences; i++)
+      s.element_bytes.push_back(size_t(body.types[size_t(body.inputs[size_t(a.carries + i)].value)].bytes()));
+    for (int64_t i = 0; i < s.ys; i++)
+      s.y_bytes.push_back(size_t(body.types[size_t(body.outputs[size_t(a.carries + i)])].bytes()));
+    s.step = region;
+    region += arena_alignment;
+    s.region_bytes = region;
+    memory_[index].workspace = region;
+    memory_[index].scratch = s.body->scratch_bytes;
+    work_[index] = double(s.length) * s.body->work_ns;
+    scan_of_[index] = int32_t(plan_.scans.size());
+    plan_.scans.push_back(std::move(s));
+  }
+
+  // --- lifetimes ---
+  int32_t find(int32_t b) const {
+    while (buffers_[size_t(b)].parent >= 0) b = buffers_[size_t(b)].parent;
+    return b;
+  }
+  Buffer& root(ValueId v) { return buffers_[size_t(find(buffer_[size_t(v)]))]; }
+
+  void measure_lifetimes() {
+    auto touch = [&](ValueId v, int32_t at) {
+      if (v == no_value || buffer_[size_t(v)] < 0) return;
+      Buffer& b = buffers_[size_t(buffer_[size_t(v)])];
+      b.first = std::min(b.first, at);
+      b.last = std::max(b.last, at);
+    };
+    for (size_t i = 0; i < f_.nodes.size(); i++) {
+      if (position_[i] < 0) continue;
+      for (ValueId v : f_.nodes[i].inputs) touch(v, position_[i]);
+      for (ValueId v : f_.nodes[i].outputs) touch(v, position_[i]);
+    }
+    for (ValueId v : f_.outputs) touch(v, at_end);
+    for (const Store& s : f_.stores) touch(s.value, at_end), touch(s.when, at_end);
+    touch(f_.guard, at_end);
+  }
+
+  void join_in_place() {
+    for (size_t i : main_) {
+      const Node& n = f_.nodes[i];
+      for (auto [in, out] : n.op->in_place) {
+        if (size_t(in) >= n.inputs.size() || size_t(out) >= n.outputs.size()) continue;
+        ValueId x = n.inputs[size_t(in)], y = n.outputs[size_t(out)];
+        if (x == no_value || buffer_[size_t(y)] < 0) continue;
+        int32_t from = find(buffer_[size_t(x)]), to = buffer_[size_t(y)];
+        Buffer &a = buffers_[size_t(from)], &b = buffers_[size_t(to)];
+        int same = 0;
+        for (ValueId v : n.inputs) same += v != no_value && find(buffer_[size_t(v)]) == from;
+        if (a.source != Source::step || a.last != position_[i] || b.parent >= 0 || from == to || same != 1 ||
+            !same_elements(x, y) || a.joined == position_[i])
+          continue;
+        b.parent = from;
+        a.last = b.last;
+        a.joined = position_[i];
+        a.wanted |= b.wanted;
+      }
+    }
+  }
+
+  // --- places ---
+  void place_outputs() {
+    for (size_t k = 0; k < f_.outputs.size(); k++) {
+      Buffer& b = root(f_.outputs[k]);
+      if (b.source == Source::step && b.output < 0) b.output = int32_t(k);
+    }
+  }
+
+  void place_arena() {
+    std::vector<Extent> extents;
+    for (Buffer& b : buffers_) {
+      if (b.source != Source::step || b.parent >= 0 || b.output >= 0 || b.variable >= 0) continue;
+      b.extent = int32_t(extents.size());
+      extents.push_back({b.bytes, b.first, b.last, 0});
+    }
+    workspace_.assign(f_.nodes.size(), -1);
+    for (size_t i = 0; i < f_.nodes.size(); i++)
+      if (memory_[i].workspace) {
+        workspace_[i] = int32_t(extents.size());
+        extents.push_back({memory_[i].workspace, position_[i], position_[i], 0});
+      }
+    plan_.arena_bytes = assign_offsets(extents);
+    for (Buffer& b : buffers_)
+      if (b.extent >= 0) b.offset = extents[size_t(b.extent)].offset;
+    for (int32_t& w : workspace_)
+      if (w >= 0) w = int32_t(extents[size_t(w)].offset / arena_alignment);
+  }
+
+  Place place_of_buffer(int32_t index) const {
+    if (index < 0) return {};
+    const Buffer& b = buffers_[size_t(find(index))];
+    if (b.variable >= 0) return {plan_.bases.variables + b.variable, 0};
+    if (b.output >= 0) return {plan_.bases.outputs + b.output, 0};
+    switch (b.source) {
+      case Source::input: return {plan_.bases.inputs + b.index, 0};
+      case Source::variable: return {plan_.bases.variables + b.index, 0};
+      case Source::constant: return {plan_.bases.constants + b.index, 0};
+      case Source::step: break;
+    }
+    return {arena_base, b.offset};
+  }
+  Place place_of(ValueId v) const { return v == no_value ? Place{} : place_of_buffer(buffer_[size_t(v)]); }
+
+  // --- steps ---
+  void add_view(View view, Place at) {
+    plan_.views.push_back(view);
+    plan_.places.push_back(at);
+  }
+
+  Step step_of(size_t i) {
+    const Node& n = f_.nodes[i];
+    Step s;
+    s.kind = scan_of_[i] >= 0 ? Step::Kind::scan : Step::Kind::op;
+    s.op = n.op;
+    s.attrs = n.attrs.get();
+    s.first_view = int32_t(plan_.views.size());
+    s.inputs = int32_t(n.inputs.size());
+    s.outputs = int32_t(n.outputs.size());
+    for (ValueId v : n.inputs) add_view(v == no_value ? View{} : view_of(f_.types[size_t(v)]), place_of(v));
+    for (ValueId v : n.outputs) add_view(view_of(f_.types[size_t(v)]), place_of(v));
+    s.scan = scan_of_[i];
+    s.checks = s.scan >= 0 ? plan_.scans[size_t(s.scan)].body->checks : n.op->checks;
+    if (n.op->checks) {
+      s.node = int32_t(plan_.names->size());
+      plan_.names->push_back(place(n));
+    }
+    if (workspace_[i] >= 0) s.workspace = {arena_base, size_t(workspace_[i]) * arena_alignment};
+    s.scratch_bytes = aligned(memory_[i].scratch);
+    plan_.scratch_bytes = std::max(plan_.scratch_bytes, s.scratch_bytes);
+    return s;
+  }
+
+  Step copy_step(Place from, Place to, ValueId v) {
+    Step s;
+    s.kind = Step::Kind::copy;
+    s.first_view = int32_t(plan_.views.size());
+    s.inputs = s.outputs = 1;
+    View view = view_of(f_.types[size_t(v)]);
+    add_view(view, from);
+    add_view(view, to);
+    s.copy_bytes = size_t(view.bytes());
+    return s;
+  }
+
+  void emit() {
+    double since_poll = 0;
+    for (size_t i : main_) {
+      Step s = step_of(i);
+      s.poll = since_poll >= poll_ns;
+      if (s.poll) since_poll = 0;
+      since_poll += work_[i];
+      plan_.work_ns += work_[i];
+      plan_.checks |= s.checks;
+      plan_.steps.push_back(s);
+    }
+    for (const Copy& c : copies_) {
+      // A wanted buffer may have been placed in the very output it was to be copied to.
+      Place to = c.output >= 0 ? Place{plan_.bases.outputs + c.output, 0} : place_of_buffer(c.to);
+      Place from = place_of_buffer(c.from);
+      if (from.base != to.base || from.offset != to.offset) plan_.steps.push_back(copy_step(from, to, c.value));
+    }
+    plan_.guard = place_of(f_.guard);
+    for (const Update& u : updates_) {
+      Commit c{step_of(u.node), place_of(u.when), {}};
+      for (auto [o, variable] : u.in_place) c.variables.push_back(variable);
+      plan_.commits.push_back(std::move(c));
+    }
+    for (const Store& s : f_.stores) {
+      Place to{plan_.bases.variables + s.variable, 0};
+      auto staged = staged_.find(s.variable);
+      Place from = staged != staged_.end() ? place_of_buffer(staged->second) : place_of(s.value);
+      if (from.base == to.base) continue;  // written in place, or its own old value
+      plan_.commits.push_back({copy_step(from, to, s.value), place_of(s.when), {s.variable}});
+    }
+  }
+
+  const Module& m_;
+  const Function& f_;
+  Plan plan_;
+  std::vector<Buffer> buffers_;
+  std::vector<int32_t> buffer_;           // by value; -1: an output nobody reads
+  std::vector<int32_t> variable_buffer_;  // by variable
+  std::vector<int> uses_;                 // by value
+  std::vector<Update> updates_;
+  std::vector<size_t> main_;
+  std::vector<int32_t> position_, workspace_, scan_of_;  // by node
+  std::vector<Memory> memory_;
+  std::vector<double> work_;
+  std::vector<Copy> copies_;
+  std::map<int32_t, int32_t> staged_;  // variable -> buffer with its next value
+};
+
+void dump(const Plan& plan, std::string& out, const std::string& indent) {
+  auto place_text = [&](Place p) -> std::string {
+    const Bases& b = plan.bases;
+    if (p.base == 0) return "_";
+    if (p.base == arena_base) return "arena+" + std::to_string(p.offset);
+    if (p.base < b.outputs) return "input" + std::to_string(p.base - b.inputs);
+    if (p.base < b.variables) return "output" + std::to_string(p.base - b.outputs);
+    if (p.base < b.constants) return "variable" + std::to_string(p.base - b.variables);
+    return "constant" + std::to_string(p.base - b.constants);
+  };
+  auto line = [&](const Step& s) {
+    std::string t = s.kind == Step::Kind::copy ? "copy" : s.op->name;
+    t += "(";
+    for (int32_t i = 0; i < s.inputs; i++) t += (i ? ", " : "") + place_text(plan.places[size_t(s.first_view + i)]);
+    t += ") -> ";
+    for (int32_t i = 0; i < s.outputs; i++)
+      t += (i ? ", " : "") + place_text(plan.places[size_t(s.first_view + s.inputs + i)]);
+    if (s.workspace.base) t += "  workspace " + place_text(s.workspace);
+    return t;
+  };
+  for (const Step& s : plan.steps) {
+    out += indent + line(s) + "\n";
+    if (s.scan >= 0) dump(*plan.scans[size_t(s.scan)].body, out, indent + "  ");
+  }
+  if (!plan.commits.empty())
+    out += indent + "commit" + (plan.guard.base ? " if " + place_text(plan.guard) : "") + "\n";
+  for (const Commit& c : plan.commits)
+    out += indent + "  " + line(c.step) + (c.when.base ? " when " + place_text(c.when) : "") + "\n";
+}
+
+}  // namespace
+
+View view_of(const TensorType& type) {
+  if (type.rank() > max_rank)
+    fail(ErrorKind::shape, "a tensor may have at most ", max_rank, " axes, got shape ", dagrt::text(type.shape));
+  View v;
+  v.dtype = type.dtype;
+  v.rank = type.rank();
+  for (int i = 0; i < v.rank; i++) v.dims[i] = type.shape[size_t(i)].value();
+  v.ld = v.rank ? v.dims[v.rank - 1] : 1;
+  return v;
+}
+
+Plan build_plan(const Module& module) {
+  return Planner(module, module.functions.front(), std::make_shared<std::vector<std::string>>()).build();
+}
+
+std::string text(const Plan& plan) {
+  std::string out = "plan: arena " + std::to_string(plan.arena_bytes) + " bytes, scratch " +
+                    std::to_string(plan.scratch_bytes) + " bytes for each thread\n";
+  dump(plan, out, "  ");
+  return out;
+}
+
+}  // namespace dagrt

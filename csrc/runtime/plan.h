@@ -1,0 +1,93 @@
+// A plan: what a compiled function does at run time, with every address a base and an offset.
+//
+// Order: main steps, copies of outputs that no step writes directly, then the point of no return (status word, guard),
+// then the commit: optimiser updates that write their variables' own memory, then copies of all other stored values.
+// So a run that fails, is cancelled or is refused by its guard has changed no variable.
+//
+// - A value's place is its producer's: in the arena, or straight in the caller's output, or in a variable (commit).
+//   `reshape` is the same memory under another shape; `read`, `constant` and inputs are borrowed.
+// - An op that may work in place does where its input dies there and lies in memory that the plan owns.
+// - Bodies of scans are plans of their own, whose arena is a region of the outer plan's.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/view.h"
+#include "ir/module.h"
+#include "ops/op.h"
+
+namespace dagrt {
+
+struct Place {  // bases[base] + offset; base 0 is null
+  int32_t base = 0;
+  size_t offset = 0;
+};
+
+/// Where each kind of base begins in the table of bases: 0 is null, 1 the arena.
+struct Bases {
+  int32_t inputs = 2, outputs = 2, variables = 2, constants = 2, count = 2;
+};
+inline constexpr int32_t arena_base = 1;
+
+struct Plan;
+
+struct ScanPlan {
+  std::unique_ptr<Plan> body;
+  int64_t carries = 0, sequences = 0, captured = 0, ys = 0, length = 0;
+  bool reverse = false;
+  std::vector<size_t> carry_bytes, element_bytes, y_bytes;
+  std::vector<size_t> spare;  // offsets in the region: where carries stand in every other iteration
+  size_t step = 0;            // offset of the step number
+  size_t region_bytes = 0;    // the body's arena first, then these
+};
+
+struct Step {
+  enum class Kind : uint8_t { op, scan, copy };
+  Kind kind = Kind::op;
+  bool checks = false;  // may report a fault
+  bool poll = false;    // enough work has passed to look at the clock
+  const Op* op = nullptr;
+  const void* attrs = nullptr;
+  int32_t first_view = 0, inputs = 0, outputs = 0;  // views: inputs, then outputs; copy: one and one
+  int32_t node = -1;                                // whom to name in a fault: Plan::names of the outermost plan
+  int32_t scan = -1;                                // index into Plan::scans
+  Place workspace;
+  size_t scratch_bytes = 0;  // for each worker, aligned
+  size_t copy_bytes = 0;
+};
+
+struct Commit {
+  Step step;
+  Place when;                      // a bool; base 0: always
+  std::vector<int32_t> variables;  // written by it
+};
+
+struct Plan {
+  Bases bases;
+  std::vector<Step> steps;
+  std::vector<Commit> commits;
+  Place guard;
+  std::vector<View> views;    // data is filled at run time from `places`
+  std::vector<Place> places;  // one for each view
+  std::vector<ScanPlan> scans;
+  size_t arena_bytes = 0;
+  size_t scratch_bytes = 0;  // the most that one worker needs
+  bool checks = false;
+  double work_ns = 0;  // a slow machine's time for all main steps, on one thread
+  std::vector<const void*> constants;
+  std::vector<char> uses_variable;         // read or written
+  std::shared_ptr<std::vector<std::string>> names;  // places of the nodes that check
+};
+
+/// Plans the first function of a compiled module (passes/pipeline.h). The plan refers to the module's attributes and
+/// constants, which must outlive it.
+Plan build_plan(const Module& module);
+
+/// One line for each step, with places: for Callable::text.
+std::string text(const Plan& plan);
+
+/// The view of a fully known type, without data.
+View view_of(const TensorType& type);
+
+}  // namespace dagrt

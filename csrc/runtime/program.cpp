@@ -1,0 +1,110 @@
+#include "runtime/program.h"
+
+#include <atomic>
+
+#include "runtime/offsets.h"
+
+namespace dagrt {
+namespace {
+
+std::atomic<size_t> alive{0};
+
+// What an arena of no bytes is: steps may compare addresses with null.
+alignas(arena_alignment) char nothing[arena_alignment];
+
+void* address(const View& v) { return v.data ? v.data : nothing; }  // an array of no elements may have no memory
+
+}  // namespace
+
+/// A state taken from the program's stock, or a new one; given back at the end.
+class Program::Loan {
+ public:
+  explicit Loan(const Program& p) : program_(p) {
+    {
+      std::lock_guard<std::mutex> lock(p.states_mutex_);
+      if (!p.states_.empty()) {
+        state_ = std::move(p.states_.back());
+        p.states_.pop_back();
+      }
+    }
+    if (!state_) state_ = std::make_unique<RunState>(p.plan_);
+  }
+  ~Loan() {
+    std::lock_guard<std::mutex> lock(program_.states_mutex_);
+    program_.states_.push_back(std::move(state_));
+  }
+  RunState& operator*() { return *state_; }
+
+ private:
+  const Program& program_;
+  std::unique_ptr<RunState> state_;
+};
+
+Program::Program(Module compiled, std::vector<VariableRef> variables, Device& device)
+    : module_(std::move(compiled)), variables_(std::move(variables)), device_(device), isa_(chosen_isa),
+      plan_(build_plan(module_)) {
+  const Function& f = function();
+  for (const Input& i : f.inputs) inputs_.push_back(view_of(f.types[size_t(i.value)]));
+  for (ValueId v : f.outputs) outputs_.push_back(view_of(f.types[size_t(v)]));
+  for (size_t i = 0; i < variables_.size() && !any_; i++)
+    if (plan_.uses_variable[i]) any_ = variables_[i].get();
+  alive++;
+}
+
+Program::~Program() { alive--; }
+
+bool Program::fits(const View* in, size_t count) const {
+  if (count != inputs_.size() || isa_ != chosen_isa) return false;
+  for (size_t i = 0; i < count; i++) {
+    const View &a = in[i], &b = inputs_[i];
+    if (a.rank != b.rank || a.dtype != b.dtype) return false;
+    for (int k = 0; k < a.rank; k++)
+      if (a.dims[k] != b.dims[k]) return false;
+  }
+  return true;
+}
+
+size_t Program::arena_bytes() const {
+  return aligned(plan_.arena_bytes) + size_t(default_threads()) * plan_.scratch_bytes;
+}
+
+void Program::run(const View* inputs, const View* outputs, bool (*poll)()) const {
+  GroupLock lock(any_, !plan_.commits.empty());
+  device_.is_host() ? run_on_host(inputs, outputs, poll) : run_on_device(inputs, outputs, poll);
+}
+
+void Program::run_on_host(const View* inputs, const View* outputs, bool (*poll)()) const {
+  RunShared shared;
+  shared.threads = default_threads();
+  size_t arena_part = aligned(plan_.arena_bytes), bytes = arena_part + size_t(shared.threads) * plan_.scratch_bytes;
+  Arena arena;
+  if (bytes) arena = device_.arenas.take(device_, bytes);
+  char* memory = bytes ? arena.data() : nothing;
+  shared.scratch = memory + arena_part;
+  shared.poll = poll;
+  if (poll) shared.next_poll = std::chrono::steady_clock::now() + std::chrono::milliseconds(50);
+  Loan loan(*this);
+  RunState& state = *loan;
+  char** bases = state.bases.data();
+  bases[arena_base] = memory;
+  for (size_t i = 0; i < inputs_.size(); i++) bases[size_t(plan_.bases.inputs) + i] = static_cast<char*>(address(inputs[i]));
+  for (size_t i = 0; i < outputs_.size(); i++)
+    bases[size_t(plan_.bases.outputs) + i] = static_cast<char*>(address(outputs[i]));
+  for (size_t i = 0; i < variables_.size(); i++)
+    bases[size_t(plan_.bases.variables) + i] = static_cast<char*>(variables_[i]->data());
+  {
+    FlushDenormals flush;
+    run_steps(plan_, state, shared);
+    run_commit(plan_, state, shared, [](void* p, int32_t v) { static_cast<const Program*>(p)->written(v); },
+               const_cast<Program*>(this));
+  }
+  if (shared.status.code != Status::ok) raise_status(plan_, shared.status);
+}
+
+void Program::run_on_device(const View*, const View*, bool (*)()) const {
+  fail(ErrorKind::device, "programs cannot run on ", device_.name(), " yet");
+}
+
+size_t programs_in_use() { return alive.load(std::memory_order_relaxed); }
+
+}  // namespace dagrt
