@@ -1,0 +1,82 @@
+"""The seven seed models against numbers that Keras (JAX backend) computed; see golden/record_seed_models.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from seed_models import SEEDS, data, fingerprint, set_weights
+
+import dagrt as keras
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "seed_models.npz")
+# Long images: minutes without vector instructions.
+NAMES = list(SEEDS)
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def seeded(request: pytest.FixtureRequest) -> Any:
+    keras.clear_session()
+    name = request.param
+    seed = SEEDS[name]
+    xs, ys = data(seed)
+    model = seed.build(keras)
+    set_weights(model)
+    return name, seed, model, xs if len(xs) > 1 else xs[0], ys
+
+
+def as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def test_forward(seeded: Any) -> None:
+    name, _, model, x, _ = seeded
+    for i, p in enumerate(as_list(model.predict_on_batch(x))):
+        want = GOLDEN[f"{name}/forward/{i}"]
+        assert p.shape == want.shape
+        assert np.abs(p - want).max() <= 1e-5 * np.abs(want).max()
+
+
+def test_gradients(seeded: Any) -> None:
+    name, seed, model, x, ys = seeded
+    losses = [keras.losses.get(fn) for fn in seed.losses]
+    before = model.get_weights()
+
+    def loss_fn() -> Any:
+        pred = as_list(model(x, training=True))
+        total = 0.0
+        for fn, y, p in zip(losses, ys, pred):
+            total = total + keras.ops.mean(fn(y, p))
+        return total
+
+    value, grads = keras.value_and_grad(loss_fn, model.trainable_variables)()
+    model.set_weights(before)  # batch normalisation moved its statistics
+    want = float(GOLDEN[f"{name}/loss"])
+    assert abs(float(value) - want) <= 1e-5 * abs(want)
+    for i, g in enumerate(grads):
+        got = fingerprint(i, np.asarray(g))
+        recorded = {part: GOLDEN[f"{name}/grad/{i}/{part}"] for part in got}
+        scale = max(float(recorded["largest"][0]), 1e-12)
+        where = f"gradient {i} of {model.trainable_variables[i].path}"
+        if scale < 1e-7:  # a bias before batch normalisation: zero but for rounding
+            assert float(got["largest"][0]) < 1e-5, where
+            continue
+        assert np.abs(got["entries"] - recorded["entries"]).max() <= 1e-4 * scale, where
+        norm = float(recorded["norm"][0])
+        assert abs(float(got["norm"][0]) - norm) <= 1e-4 * norm, where
+        assert np.abs(got["projections"] - recorded["projections"]).max() <= 1e-4 * norm, where
+
+
+def test_trajectory(seeded: Any) -> None:
+    name, seed, model, x, ys = seeded
+    set_weights(model)
+    model.compile(keras.optimizers.Adam(1e-3), seed.losses if len(seed.losses) > 1 else seed.losses[0])
+    got = []
+    for _ in range(10):
+        model.reset_metrics()
+        got.append(model.train_on_batch(x, ys if len(ys) > 1 else ys[0], return_dict=True)["loss"])
+    set_weights(model)
+    want = GOLDEN[f"{name}/trajectory"]
+    assert np.abs(np.array(got) - want).max() <= 1e-4 * np.abs(want).max(), (got, want.tolist())
