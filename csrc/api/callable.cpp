@@ -94,7 +94,7 @@ void Callable::check_variables() {
       fail(ErrorKind::dtype, "variable ", i, " ('", d.name, "'): expected ", d.type.text(), ", got ", name_of(v.dtype()));
     if (!v.has_type(d.type))
       fail(ErrorKind::shape, "variable ", i, " ('", d.name, "'): expected ", d.type.text(), ", got ",
-           text(Dims(v.shape().begin(), v.shape().end())));
+           dagrt::text(Dims(v.shape().begin(), v.shape().end())));
     if (&v.device() != &device_)
       fail(ErrorKind::device, "variable '", d.name, "' is on ", v.device().name(), ", but the function runs on ",
            device_.name());
