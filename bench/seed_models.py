@@ -21,10 +21,9 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from seed_models import SEEDS, data  # noqa: E402
-
-import dagrt as keras  # noqa: E402
-from dagrt import _core  # noqa: E402
+import dagrt as keras
+from dagrt import _core
+from seed_models import SEEDS, data
 
 ROWS = [
     ("mlp", 1), ("mlp", 32), ("ticket", 1), ("ticket", 32), ("siamese", 1), ("siamese", 32), ("detector", 1), ("detector", 8),

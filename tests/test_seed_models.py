@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dagrt as keras
 import numpy as np
 import pytest
 from seed_models import SEEDS, data, fingerprint, set_weights
-
-import dagrt as keras
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "seed_models.npz")
 # Long images: minutes without vector instructions.

@@ -54,9 +54,8 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("name, parameters", [("inception", None), ("resnet", None), ("autoencoder", 28241)])
 def test_page_models_predict(name: str, parameters: int | None) -> None:
     """The page's image models answer for a small batch."""
-    import seed_models
-
     import dagrt as keras
+    import seed_models
 
     seed = seed_models.SEEDS[name]
     model = seed.build(keras)
