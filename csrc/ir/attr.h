@@ -42,6 +42,7 @@ struct AttrType {
   Attrs (*substitute)(const void*, const DimLookup&) = nullptr;
   bool (*has_unknown)(const void*) = nullptr;  // a size that is still symbolic
   size_t (*hash)(const void*) = nullptr;       // equal attributes have equal hashes
+  std::vector<std::string> (*names)() = nullptr;  // in order of declaration
 };
 
 /// Same keys, kinds and values; a NaN equals itself.
@@ -170,6 +171,11 @@ struct Hasher {
   template <class T, class... D> void operator()(const char*, T& x, const D&...) { h = mix(h, hash_of(x)); }
 };
 
+struct Namer {
+  std::vector<std::string> names;
+  template <class T, class... D> void operator()(const char* name, T&, const D&...) { names.push_back(name); }
+};
+
 }  // namespace attr_detail
 
 template <class A> AttrType attr_type() {
@@ -203,6 +209,12 @@ template <class A> AttrType attr_type() {
     attr_detail::Hasher h;
     const_cast<A*>(static_cast<const A*>(p))->visit(h);  // reads only
     return h.h;
+  };
+  t.names = [] {
+    A a{};
+    attr_detail::Namer n;
+    a.visit(n);
+    return std::move(n.names);
   };
   return t;
 }
