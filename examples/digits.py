@@ -11,9 +11,8 @@ from __future__ import annotations
 import sys
 import time
 
-import numpy as np
-
 import dagrt as keras
+import numpy as np
 from dagrt import layers
 
 

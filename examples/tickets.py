@@ -20,9 +20,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
 import dagrt as keras
+import numpy as np
 from dagrt import layers
 
 TITLE, BODY, WORDS, TAGS = 12, 60, 8000, 200

@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import dagrt as keras
 import numpy as np
 import pytest
-
-import dagrt as keras
 from dagrt import ops
 
 

@@ -17,7 +17,6 @@ import cases
 import numpy as np
 import pytest
 from cases import Case
-
 from dagrt import _core
 
 BAND = 7  # elements of guard on both sides: odd, so that buffers are only element-aligned
