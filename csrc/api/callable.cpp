@@ -102,16 +102,19 @@ void Callable::check_variables() {
   join_groups(variables_);
 }
 
+std::shared_ptr<const Program> Callable::find(const View* inputs, size_t count) const {
+  std::lock_guard<std::mutex> lock(cache_mutex_);
+  for (size_t i = 0; i < cache_.size(); i++)
+    if (cache_[i]->fits(inputs, count)) {
+      if (i) std::rotate(cache_.begin(), cache_.begin() + long(i), cache_.begin() + long(i) + 1);
+      return cache_.front();
+    }
+  return nullptr;
+}
+
 std::shared_ptr<const Program> Callable::program(const View* inputs, size_t count) const {
-  {
-    std::lock_guard<std::mutex> lock(cache_mutex_);
-    for (size_t i = 0; i < cache_.size(); i++)
-      if (cache_[i]->fits(inputs, count)) {
-        if (i) std::rotate(cache_.begin(), cache_.begin() + long(i), cache_.begin() + long(i) + 1);
-        return cache_.front();
-      }
-  }
-  return compile(inputs, count);
+  auto found = find(inputs, count);
+  return found ? found : compile(inputs, count);
 }
 
 std::shared_ptr<const Program> Callable::program(const std::vector<std::vector<int64_t>>& shapes) const {

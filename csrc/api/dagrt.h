@@ -68,6 +68,8 @@ class Callable {
   /// ShapeError or DTypeError naming the input that does not fit.
   std::shared_ptr<const Program> program(const View* inputs, size_t count) const;
   std::shared_ptr<const Program> program(const std::vector<std::vector<int64_t>>& shapes) const;
+  /// The same if it is there already, else null; does not wait for another's compilation.
+  std::shared_ptr<const Program> find(const View* inputs, size_t count) const;
 
   /// Runs a program of this function. Inputs are C-contiguous; outputs are the caller's memory, of the types in
   /// `outputs_of(program)`, overlapping neither inputs nor each other. An Error means that no variable has changed.

@@ -1,0 +1,52 @@
+// dagrt's errors as Python classes: each is a dagrt.Error and the builtin that a Python user would catch.
+#include <initializer_list>
+
+#include "base/error.h"
+#include "bindings/bindings.h"
+
+namespace py = pybind11;
+
+namespace dagrt::bindings {
+namespace {
+
+PyObject* classes[10];  // by ErrorKind; immortal
+
+PyObject* add(py::module_& m, const char* name, const char* doc, std::initializer_list<PyObject*> bases) {
+  py::tuple list(bases.size());
+  size_t i = 0;
+  for (PyObject* b : bases) list[i++] = py::reinterpret_borrow<py::object>(b);
+  PyObject* c = PyErr_NewExceptionWithDoc((std::string("dagrt.") + name).c_str(), doc, list.ptr(), nullptr);
+  if (!c) throw py::error_already_set();
+  m.add_object(name, c);
+  return c;
+}
+
+}  // namespace
+
+void bind_errors(py::module_& m) {
+  auto set = [](ErrorKind kind, PyObject* c) { classes[int(kind)] = c; };
+  PyObject* error = add(m, "Error", "Base of all errors that dagrt raises.", {PyExc_Exception});
+  set(ErrorKind::shape, add(m, "ShapeError", "Sizes do not fit each other.", {error, PyExc_ValueError}));
+  set(ErrorKind::dtype, add(m, "DTypeError", "Element types do not fit each other.", {error, PyExc_TypeError}));
+  set(ErrorKind::graph, add(m, "GraphError", "A graph that makes no sense.", {error, PyExc_ValueError}));
+  set(ErrorKind::data, add(m, "DataError", "Data that an op cannot take, such as an id out of range.",
+                           {error, PyExc_IndexError, PyExc_ValueError}));
+  set(ErrorKind::format, add(m, "FormatError", "A file that is not what it should be.", {error, PyExc_ValueError}));
+  set(ErrorKind::device, add(m, "DeviceError", "A device or instruction set that cannot be used.",
+                             {error, PyExc_RuntimeError}));
+  set(ErrorKind::memory_limit, add(m, "MemoryLimitError", "More memory is needed than is left.",
+                                   {error, PyExc_MemoryError}));
+  set(ErrorKind::cancelled, add(m, "Cancelled", "A run that was interrupted; no variable has changed.",
+                                {error, PyExc_KeyboardInterrupt}));
+  set(ErrorKind::value, PyExc_ValueError);
+  set(ErrorKind::internal, error);
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const Error& e) {
+      PyErr_SetString(classes[int(e.kind)], e.what());
+    }
+  });
+}
+
+}  // namespace dagrt::bindings

@@ -1,0 +1,64 @@
+// dagrt._core: see docs/boundary.md.
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "api/dagrt.h"
+#include "bindings/bindings.h"
+#include "bindings/convert.h"
+#include "kernels/kernel.h"
+
+namespace py = pybind11;
+
+namespace dagrt::bindings {
+namespace {
+
+void bind_machine(py::module_& m) {
+  const Isa best = chosen_isa;  // what the machine's own choice was, before the environment's
+  std::vector<std::string> present;
+  for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+    try {
+      choose_isa(name_of(isa));
+      present.push_back(name_of(isa));
+    } catch (const Error&) {  // not in this build, or not on this machine
+    }
+  }
+  chosen_isa = best;
+  if (const char* wanted = std::getenv("DAGRT_CPU_ISA"); wanted && *wanted) choose_isa(wanted);
+
+  m.def("cpu_info", [present, best] {
+    py::dict d;
+    d["isa"] = name_of(chosen_isa);
+    py::list isas;
+    for (const std::string& name : present) isas.append(name);
+    d["isas"] = isas;
+    d["best"] = name_of(best);
+    d["threads"] = default_threads();
+    return d;
+  });
+  m.def("set_num_threads", [](int n) { set_default_threads(n); }, py::arg("n"));
+  m.def("num_threads", &default_threads);
+  m.def("set_isa", [](const std::string& name) { choose_isa(name.c_str()); }, py::arg("name"));
+  m.def("memory_in_use", [] {
+    MemoryInUse u = memory_in_use();
+    py::dict d;
+    d["arena_bytes"] = u.arena_bytes;
+    d["variable_bytes"] = u.variable_bytes;
+    d["programs"] = u.programs;
+    return d;
+  });
+}
+
+}  // namespace
+}  // namespace dagrt::bindings
+
+PYBIND11_MODULE(_core, m) {
+  using namespace dagrt::bindings;
+  m.doc() = "The C++ half of dagrt.";
+  bind_errors(m);
+  init_convert();
+  bind_dim(m);
+  bind_ops(m);
+  bind_function(m);
+  bind_machine(m);
+}
