@@ -186,8 +186,7 @@ class Planner {
       Update u{i, no_value, {}, {}};
       if (candidate(i, u)) updates_.push_back(std::move(u));
     }
-    // What another update, a predicate or the guard still reads must not be overwritten. Dropping one update only
-    // removes readers, so this ends.
+    // What another update still reads must not be overwritten. Dropping one update only removes readers, so this ends.
     for (bool changed = true; changed;) {
       changed = false;
       std::vector<int> readers(m_.variables.size(), 0);
@@ -199,11 +198,7 @@ class Planner {
         for (int32_t v : seen) readers[size_t(v)]++;
       }
       for (Update& u : updates_) {
-        auto unsafe = [&](const std::pair<int, int32_t>& p) {
-          bool predicate = is_variable(f_.guard, p.second);
-          for (const Store& s : f_.stores) predicate |= is_variable(s.when, p.second);
-          return readers[size_t(p.second)] > 1 || predicate;
-        };
+        auto unsafe = [&](const std::pair<int, int32_t>& p) { return readers[size_t(p.second)] > 1; };
         auto end = std::remove_if(u.in_place.begin(), u.in_place.end(), unsafe);
         changed |= end != u.in_place.end();
         u.in_place.erase(end, u.in_place.end());
@@ -237,16 +232,22 @@ class Planner {
       copies_.push_back({b, -1, int32_t(k), f_.outputs[k]});
     }
     next += int32_t(copies_.size());
-    for (const Store& s : f_.stores) {  // a variable's old value, before the commit may overwrite it
-      int32_t b = buffer_[size_t(s.value)];
-      if (buffers_[size_t(b)].source != Source::variable || buffers_[size_t(b)].index == s.variable) continue;
-      int32_t staged = new_buffer(Source::step, -1, buffers_[size_t(b)].bytes);
-      buffers_[size_t(staged)].first = next++;
-      buffers_[size_t(staged)].last = at_end;
-      copies_.push_back({b, staged, -1, s.value});
-      staged_[s.variable] = staged;
+    for (const Store& s : f_.stores) {  // old values of variables, before the commit may overwrite them
+      if (!is_variable(s.value, s.variable)) stage(s.value, next);
+      stage(s.when, next);
     }
     for (const Update& u : updates_) position_[u.node] = next++;
+  }
+
+  /// Copies a value that stands in a variable to the arena.
+  void stage(ValueId v, int32_t& next) {
+    int32_t b = v == no_value ? -1 : buffer_[size_t(v)];
+    if (b < 0 || buffers_[size_t(b)].source != Source::variable || staged_.count(v)) return;
+    int32_t staged = new_buffer(Source::step, -1, buffers_[size_t(b)].bytes);
+    buffers_[size_t(staged)].first = next++;
+    buffers_[size_t(staged)].last = at_end;
+    copies_.push_back({b, staged, -1, v});
+    staged_[v] = staged;
   }
 
   // --- memory of steps ---
@@ -406,6 +407,12 @@ class Planner {
   }
   Place place_of(ValueId v) const { return v == no_value ? Place{} : place_of_buffer(buffer_[size_t(v)]); }
 
+  /// Where the commit finds a value: not in a variable, which it may have overwritten.
+  Place staged_place(ValueId v) const {
+    auto staged = staged_.find(v);
+    return staged != staged_.end() ? place_of_buffer(staged->second) : place_of(v);
+  }
+
   // --- steps ---
   void add_view(View view, Place at) {
     plan_.views.push_back(view);
@@ -466,16 +473,16 @@ class Planner {
     }
     plan_.guard = place_of(f_.guard);
     for (const Update& u : updates_) {
-      Commit c{step_of(u.node), place_of(u.when), {}};
+      Commit c{step_of(u.node), staged_place(u.when), {}};
       for (auto [o, variable] : u.in_place) c.variables.push_back(variable);
       plan_.commits.push_back(std::move(c));
     }
     for (const Store& s : f_.stores) {
       Place to{plan_.bases.variables + s.variable, 0};
-      auto staged = staged_.find(s.variable);
-      Place from = staged != staged_.end() ? place_of_buffer(staged->second) : place_of(s.value);
-      if (from.base == to.base) continue;  // written in place, or its own old value
-      plan_.commits.push_back({copy_step(from, to, s.value), place_of(s.when), {s.variable}});
+      if (is_variable(s.value, s.variable)) continue;  // its own old value
+      Place from = staged_place(s.value);
+      if (from.base == to.base) continue;  // written in place
+      plan_.commits.push_back({copy_step(from, to, s.value), staged_place(s.when), {s.variable}});
     }
   }
 
@@ -492,7 +499,7 @@ class Planner {
   std::vector<Memory> memory_;
   std::vector<double> work_;
   std::vector<Copy> copies_;
-  std::map<int32_t, int32_t> staged_;  // variable -> buffer with its next value
+  std::map<ValueId, int32_t> staged_;  // value that stands in a variable -> buffer with a copy of it
 };
 
 void dump(const Plan& plan, std::string& out, const std::string& indent) {

@@ -21,16 +21,29 @@ struct MixAttrs {
 inline int64_t fault_at = -1;  // salt of the checking node that is to fail
 
 /// out_j[e] = salt + j + sum over k of (k + 2) * in_k[e % n_k], in small integers held as float: exact.
+/// With one output it is written once from in_0 and then again for each other input, which therefore must not be the
+/// same memory, as an op that declares {0, 0} in place may do.
 inline void mix_run(const RunContext& c) {
   int64_t salt = c.attrs<MixAttrs>().salt;
   if (c.node >= 0 && salt == fault_at) c.status.report(Status::index_out_of_range, c.node, 3, 77, 10);
   if (c.workspace) std::memset(c.workspace, 0xEE, 128);  // must not be anyone's
-  for (int64_t e = 0, n = c.out[0].elements(); e < n; e++) {
-    double sum = double(salt);
-    for (int k = 0; k < c.inputs; k++)
-      if (int64_t m = c.in[k].data ? c.in[k].elements() : 0) sum += (k + 2) * double(c.in[k].as<float>()[e % m]);
+  auto term = [&](int k, int64_t e) {
+    int64_t m = c.in[k].data ? c.in[k].elements() : 0;
+    return m ? float(k + 2) * c.in[k].as<float>()[e % m] : 0.0f;
+  };
+  int64_t n = c.out[0].elements();
+  if (c.outputs == 1) {
+    float* y = c.out[0].as<float>();
+    for (int64_t e = 0; e < n; e++) y[e] = std::fmod(float(salt) + term(0, e), 1021.0f);
+    for (int k = 1; k < c.inputs; k++)
+      for (int64_t e = 0; e < n; e++) y[e] = std::fmod(y[e] + term(k, e), 1021.0f);
+    return;
+  }
+  for (int64_t e = 0; e < n; e++) {
+    float sum = float(salt);
+    for (int k = 0; k < c.inputs; k++) sum += term(k, e);
     for (int j = 0; j < c.outputs; j++)
-      if (c.out[j].data) c.out[j].as<float>()[e] = float(std::fmod(sum + j, 1021));
+      if (c.out[j].data) c.out[j].as<float>()[e] = std::fmod(sum + float(j), 1021.0f);
   }
 }
 
@@ -43,7 +56,8 @@ inline Op mix_op(const char* name, bool checks, int outputs, bool workspace) {
   o.run = mix_run;
   o.checks = checks;
   if (!checks)
-    for (int i = 0; i < outputs; i++) o.in_place.emplace_back(i, i);
+    for (int i = 0; i < outputs; i++)
+      for (int k = 0; k <= i; k++) o.in_place.emplace_back(k, i);
   if (workspace) o.memory = [](const void*, const Types&, const Types&) { return Memory{128, 64}; };
   return o;
 }
@@ -175,7 +189,8 @@ inline void random_graph(Graph& g, std::mt19937& rng) {
     by_size[g.f.types[size_t(v)].elements()].push_back(v);
   };
   int variables = 1 + upto(5);
-  for (int i = 0; i < variables; i++) g.variable(sizes[upto(5)]);
+  for (int i = 0; i < variables; i++)
+    g.variable(i && upto(2) ? g.module.variables.back().type.elements() : sizes[upto(5)]);
   for (int i = 0, n = 1 + upto(3); i < n; i++) add(g.input(floats(sizes[upto(5)])));
   for (int i = 0; i < variables; i++)
     if (upto(4)) add(g.read(i));
@@ -200,12 +215,17 @@ inline void random_graph(Graph& g, std::mt19937& rng) {
     if (same.empty() || upto(5) == 0) continue;
     ValueId value = same[size_t(upto(int(same.size())))];
     if (upto(2)) {  // an update: the old value first, then a "gradient"
-      std::vector<ValueId> in{g.read(i), pool[size_t(upto(int(pool.size())))]};
+      std::vector<ValueId> in{g.read(i), upto(2) || i + 1 >= variables ? pool[size_t(upto(int(pool.size())))] : g.read(i + 1)};
       value = g.mix(upto(3) ? plain : pair, in, g.f.types[size_t(in[0])].elements(), 100 + i);
       if (upto(4) == 0) add(value);
     }
     if (g.f.types[size_t(value)].shape.size() != 1) continue;  // the variable's own shape
     g.f.stores.push_back({i, value, upto(3) ? no_value : bit});
+    bool of_pair = g.f.nodes.back().op == &pair && g.f.nodes.back().outputs[0] == value;
+    if (of_pair && i + 1 < variables && g.module.variables[size_t(i + 1)].type == g.module.variables[size_t(i)].type) {
+      i++;
+      g.f.stores.push_back({i, value + 1, upto(3) ? no_value : bit});
+    }
   }
   for (int i = 0, n = 1 + upto(4); i < n; i++) g.f.outputs.push_back(pool[size_t(upto(int(pool.size())))]);
   g.f.output_names.resize(g.f.outputs.size());

@@ -165,3 +165,36 @@ TEST_CASE("two variables swap their values") {
   p.run(s.in.data(), s.out.data(), nullptr);
   CHECK(s.values() == std::vector<std::vector<float>>{s.before[1], s.before[0]});
 }
+
+TEST_CASE("a predicate that is itself stored is asked before it changes") {
+  static const Op flip = [] {
+    Op o;
+    o.name = "flip";
+    o.in_place = {{0, 0}};
+    o.run = [](const RunContext& c) { *c.out[0].as<bool>() = !*c.in[0].as<bool>(); };
+    return o;
+  }();
+  Graph g;
+  g.module.variables = {{"armed", {DType::bool_, {}}}, {"v", floats(2)}};
+  ValueId x = g.input(floats(2)), armed = g.read(0);
+  ValueId flipped = g.node(flip, {armed}, {{DType::bool_, {}}}, Graph::salted(0))[0];
+  g.f.stores = {{0, flipped, no_value}, {1, x, armed}};
+  bool yes = true;
+  float zero[2] = {0, 0}, one[2] = {1, 1}, now[2];
+  std::vector<VariableRef> v{std::make_shared<Variable>("armed", DType::bool_, std::vector<int64_t>{}, &yes),
+                             std::make_shared<Variable>("v", DType::float32, std::vector<int64_t>{2}, zero)};
+  join_groups(v);
+  Program p(g.module, v, cpu_device());
+  View in = p.inputs()[0];
+  in.data = one;
+  p.run(&in, nullptr, nullptr);
+  v[1]->read(now);
+  CHECK(now[0] == 1);
+  in.data = zero;
+  v[0]->assign(&(yes = false));
+  p.run(&in, nullptr, nullptr);
+  v[1]->read(now);
+  CHECK(now[0] == 1);
+  v[0]->read(&yes);
+  CHECK(yes);
+}
