@@ -1,6 +1,7 @@
 #include "runtime/program.h"
 
 #include <atomic>
+#include <cstring>
 
 #include "runtime/offsets.h"
 
@@ -48,6 +49,7 @@ Program::Program(Module compiled, std::vector<VariableRef> variables, Device& de
   for (ValueId v : f.outputs) outputs_.push_back(view_of(f.types[size_t(v)]));
   for (size_t i = 0; i < variables_.size() && !any_; i++)
     if (plan_.uses_variable[i]) any_ = variables_[i].get();
+  place_constants();
   alive++;
 }
 
@@ -101,8 +103,73 @@ void Program::run_on_host(const View* inputs, const View* outputs, bool (*poll)(
   if (shared.status.code != Status::ok) raise_status(plan_, shared.status);
 }
 
-void Program::run_on_device(const View*, const View*, bool (*)()) const {
-  fail(ErrorKind::device, "programs cannot run on ", device_.name(), " yet");
+/// Inputs and outputs pass through slots of the arena; status word and guard are tested on the device, so that the host
+/// waits once, at the end.
+void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll)()) const {
+  RunShared shared;
+  shared.threads = default_threads();
+  shared.poll = poll;
+  size_t bytes = aligned(plan_.arena_bytes);
+  auto slot = [&](size_t n) {
+    size_t at = bytes;
+    bytes += aligned(n ? n : 1);
+    return at;
+  };
+  std::vector<size_t> in, out;
+  for (const View& v : inputs_) in.push_back(slot(size_t(v.bytes())));
+  for (const View& v : outputs_) out.push_back(slot(size_t(v.bytes())));
+  size_t word = slot(sizeof(Status)), scratch = slot(size_t(shared.threads) * plan_.scratch_bytes);
+  Arena arena = device_.arenas.take(device_, bytes);
+  char* memory = arena.data();
+  shared.scratch = memory + scratch;
+  Loan loan(*this);
+  RunState& state = *loan;
+  char** bases = state.bases.data();
+  bases[arena_base] = memory;
+  for (size_t i = 0; i < in.size(); i++) bases[size_t(plan_.bases.inputs) + i] = memory + in[i];
+  for (size_t i = 0; i < out.size(); i++) bases[size_t(plan_.bases.outputs) + i] = memory + out[i];
+  for (size_t i = 0; i < variables_.size(); i++)
+    bases[size_t(plan_.bases.variables) + i] = static_cast<char*>(variables_[i]->data());
+
+  std::unique_ptr<Queue> queue = device_.queue();
+  for (size_t i = 0; i < in.size(); i++) queue->copy_in(memory + in[i], inputs[i].data, size_t(inputs_[i].bytes()));
+  std::vector<int32_t> written;
+  queue->run([&] {
+    run_steps(plan_, state, shared);
+    std::memcpy(memory + word, &shared.status, sizeof(Status));
+  });
+  queue->run([&] {
+    std::memcpy(&shared.status, memory + word, sizeof(Status));
+    auto note = [](void* list, int32_t v) { static_cast<std::vector<int32_t>*>(list)->push_back(v); };
+    run_commit(plan_, state, shared, note, &written);
+  });
+  Status status;
+  queue->copy_out(&status, memory + word, sizeof(Status));
+  for (size_t i = 0; i < out.size(); i++) queue->copy_out(outputs[i].data, memory + out[i], size_t(outputs_[i].bytes()));
+  {
+    FlushDenormals flush;
+    queue->wait();
+  }
+  for (int32_t v : written) this->written(v);
+  if (status.code != Status::ok) raise_status(plan_, status);
+}
+
+/// On a device other than the host, constants have copies there, which the plan and the bodies of its scans refer to.
+void Program::place_constants() {
+  if (device_.is_host()) return;
+  std::vector<const void*> copies;
+  for (const Constant& c : module_.constants) {
+    constants_.push_back(std::make_shared<Variable>("constant", c.type.dtype, std::vector<int64_t>{c.type.elements()},
+                                                    c.data.get(), device_));
+    copies.push_back(constants_.back()->data());
+  }
+  std::vector<Plan*> plans{&plan_};
+  while (!plans.empty()) {
+    Plan* p = plans.back();
+    plans.pop_back();
+    p->constants = copies;
+    for (ScanPlan& s : p->scans) plans.push_back(s.body.get());
+  }
 }
 
 size_t programs_in_use() { return alive.load(std::memory_order_relaxed); }

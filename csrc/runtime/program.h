@@ -38,10 +38,12 @@ class Program {
   class Loan;  // of a state
   void run_on_host(const View* inputs, const View* outputs, bool (*poll)()) const;
   void run_on_device(const View* inputs, const View* outputs, bool (*poll)()) const;
+  void place_constants();
   void written(int32_t variable) const { variables_[size_t(variable)]->raise_version(); }
 
   Module module_;
   std::vector<VariableRef> variables_;
+  std::vector<VariableRef> constants_;  // copies on a device that is not the host
   Device& device_;
   Isa isa_;
   Plan plan_;

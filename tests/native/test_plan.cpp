@@ -6,6 +6,7 @@
 #include <random>
 
 #include "graph.h"
+#include "host_sim.h"
 #include "runtime/offsets.h"
 #include "runtime/program.h"
 
@@ -62,11 +63,11 @@ struct Setup {
   std::vector<View> in, out;
   std::vector<std::vector<float>> results;
 
-  Setup(const Module& m, std::mt19937& rng)
+  Setup(const Module& m, std::mt19937& rng, Device& device = cpu_device())
       : inputs(random_values(input_types(m), rng)), before(random_values(variable_types(m), rng)) {
     for (size_t i = 0; i < before.size(); i++)
       variables.push_back(std::make_shared<Variable>(m.variables[i].name, DType::float32,
-                                                     std::vector<int64_t>{int64_t(before[i].size())}, before[i].data()));
+                                                     std::vector<int64_t>{int64_t(before[i].size())}, before[i].data(), device));
     join_groups(variables);
   }
   void bind(const Program& p) {
@@ -197,4 +198,74 @@ TEST_CASE("a predicate that is itself stored is asked before it changes") {
   CHECK(now[0] == 1);
   v[0]->read(&yes);
   CHECK(yes);
+}
+
+TEST_CASE("on a device with memory of its own, late queues and a status word, the same happens") {
+  HostSim sim;
+  std::mt19937 rng(5);
+  size_t faults = 0;
+  for (int round = 0; round < 300; round++) {
+    Graph g;
+    random_graph(g, rng);
+    Setup s(g.module, rng, sim);
+    Program p(g.module, s.variables, sim);
+    s.bind(p);
+    INFO("round " << round << "\n" << text(p.plan()));
+    for (const Node& n : g.f.nodes) {
+      if (n.op != &checking) continue;
+      fault_at = n.as<MixAttrs>().salt;
+      faults++;
+      CHECK_THROWS_AS(p.run(s.in.data(), s.out.data(), nullptr), Error);
+      fault_at = -1;
+      CHECK(s.values() == s.before);
+      break;
+    }
+    std::vector<std::vector<float>> before = s.before;
+    for (int step = 0; step < 3; step++) {  // training: each step starts from the last one's variables
+      Result want = reference(g.module, s.inputs, before);
+      p.run(s.in.data(), s.out.data(), nullptr);
+      CHECK(s.results == want.outputs);
+      CHECK(s.values() == want.variables);
+      before = want.variables;
+    }
+  }
+  CHECK(faults > 50);
+}
+
+TEST_CASE("a scan and a constant on a device of its own") {
+  HostSim sim;
+  Graph g;
+  std::vector<float> numbers{1, 2, 3};
+  g.module.constants.push_back({floats(3), std::shared_ptr<const void>(numbers.data(), [](const void*) {})});
+  ValueId k = g.node(op("constant"), {}, {floats(3)}, std::make_shared<ConstantAttrs>(ConstantAttrs{0}))[0];
+  ValueId x = g.input(floats(3));
+  auto a = std::make_shared<ScanAttrs>();
+  a->body = "body";
+  a->carries = 1;
+  a->length = 5;
+  ValueId y = g.node(op("scan"), {x, k}, {floats(3)}, a)[0];
+  g.f.outputs = {y};
+  g.f.output_names = {""};
+  Function& body = g.module.functions.emplace_back();
+  body.name = "body";
+  for (const char* name : {"c", "k"}) body.inputs.push_back({name, body.add_value(floats(3))});
+  body.inputs.push_back({"step", body.add_value({DType::int32, {}})});
+  Node n;
+  n.op = &plain;
+  n.attrs = Graph::salted(1);
+  n.inputs = {0, 1};
+  n.outputs = {body.add_value(floats(3))};
+  body.nodes.push_back(n);
+  body.outputs = n.outputs;
+  std::vector<float> in{4, 5, 6}, out(3), want = in;
+  for (int t = 0; t < 5; t++)
+    for (size_t e = 0; e < 3; e++) want[e] = std::fmod(std::fmod(1 + 2 * want[e], 1021.0f) + 3 * numbers[e], 1021.0f);
+  for (Device* device : {static_cast<Device*>(&sim), &cpu_device()}) {
+    Program p(g.module, {}, *device);
+    View i = p.inputs()[0], o = p.outputs()[0];
+    i.data = in.data();
+    o.data = out.data();
+    p.run(&i, &o, nullptr);
+    CHECK(out == want);
+  }
 }
