@@ -44,7 +44,7 @@ class Tensor:
         return n
 
     @property
-    def T(self) -> Any:  # noqa: N802
+    def T(self) -> Any:
         return _ops().transpose(self)
 
     def reshape(self, *shape: Any) -> Any:

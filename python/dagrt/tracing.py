@@ -68,6 +68,13 @@ class _Scope:
         self.nodes: list[_Node] = []
         self.outputs: list[TracedTensor] = []
         self.constants: dict[Any, TracedTensor] = {}
+        self._step: TracedTensor | None = None
+
+    def step(self) -> TracedTensor:
+        """In the body of a scan: the number of the step, its last input."""
+        if self._step is None:
+            self._step = TracedTensor(self, "int32", ())
+        return self._step
 
     def add_input(self, name: str, dtype: str, dims: tuple) -> TracedTensor:
         t = TracedTensor(self, dtype, dims)
@@ -159,6 +166,7 @@ class Trace:
         self.constant_arrays: list[np.ndarray] = []
         self.allow_variables = True
         self.streams: dict[int, int] = {}  # of seed generators: calls in this trace
+        self.random_states: dict[int, TracedTensor] = {}
         self.keep: list[Any] = []
 
     # --- ops -----------------------------------------------------------------------------------------------------
@@ -339,7 +347,7 @@ def outside() -> contextlib.AbstractContextManager[None]:
     return _running(None)
 
 
-class path_scope:  # noqa: N801
+class path_scope:
     """Puts a name in front of the paths of nodes and variables."""
 
     __slots__ = ("_name",)
@@ -358,7 +366,7 @@ def current_path() -> str:
     return "/".join(_context.paths)
 
 
-class training_scope:  # noqa: N801
+class training_scope:
     """Sets the flag that layers called inside inherit."""
 
     __slots__ = ("_value",)

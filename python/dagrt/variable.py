@@ -172,10 +172,6 @@ def _forward(name: str) -> Any:
     return method
 
 
-for _name in (
-    "__add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ __rtruediv__ __floordiv__ __rfloordiv__ __mod__ __rmod__ "
-    "__pow__ __rpow__ __matmul__ __rmatmul__ __neg__ __abs__ __invert__ __and__ __or__ __xor__ __eq__ __ne__ __lt__ __le__ "
-    "__gt__ __ge__ __getitem__"
-).split():
+for _name in ["__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__floordiv__", "__rfloordiv__", "__mod__", "__rmod__", "__pow__", "__rpow__", "__matmul__", "__rmatmul__", "__neg__", "__abs__", "__invert__", "__and__", "__or__", "__xor__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__getitem__"]:
     setattr(Variable, _name, _forward(_name))
 Variable.__hash__ = lambda self: id(self)  # type: ignore[method-assign]

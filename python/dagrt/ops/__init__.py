@@ -1,0 +1,56 @@
+"""Operations on tensors of any kind, by Keras's names.
+
+On arrays they run at once; in a traced function they become part of the program; on KerasTensors (from `Input`) they
+become a node of the model. See docs/ops.md for the ops they are composed of.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from dagrt.ops import control as _control
+from dagrt.ops import core as _core_ops
+from dagrt.ops import elementwise as _elementwise
+from dagrt.ops import linalg as _linalg
+from dagrt.ops import nn as _nn
+from dagrt.ops import raw
+from dagrt.ops import reductions as _reductions
+from dagrt.ops import shapes as _shapes
+from dagrt.ops.control import *  # noqa: F403
+from dagrt.ops.core import *  # noqa: F403
+from dagrt.ops.elementwise import *  # noqa: F403
+from dagrt.ops.linalg import *  # noqa: F403
+from dagrt.ops.nn import *  # noqa: F403
+from dagrt.ops.reductions import *  # noqa: F403
+from dagrt.ops.shapes import *  # noqa: F403
+from dagrt.ops.shapes import slice_op as slice
+from dagrt.tracing import gradients
+
+_HOMES = (_core_ops, _elementwise, _reductions, _shapes, _linalg, _nn, _control)
+_HIDDEN = {"public", "as_tensor", "as_bool", "emit", "tree", "tracing", "annotations", "Any", "Callable"}
+
+__all__ = sorted(
+    {
+        name
+        for home in _HOMES
+        for name, value in vars(home).items()
+        if callable(value) and not name.startswith("_") and getattr(value, "__module__", "").startswith("dagrt.ops")
+        and name not in _HIDDEN and name != "slice_op"
+    }
+    | {"gradients", "slice", "raw"}
+)
+
+
+def find_by_class_name(name: str) -> Any:
+    """The op whose node is called by that class name in files."""
+    aliases = {"TrueDivide": "true_divide", "Divide": "divide", "Absolute": "absolute", "Concatenate": "concatenate"}
+    return globals().get(aliases.get(name, ""))
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    near = difflib.get_close_matches(name, __all__, n=1)
+    hint = f" The nearest is ops.{near[0]}." if near else ""
+    raise AttributeError(f"dagrt.ops has no {name!r}.{hint} What is there: {', '.join(__all__)}")
