@@ -1,0 +1,37 @@
+#include "passes/pipeline.h"
+
+#include <cstdlib>
+#include <string>
+
+#include "ir/verify.h"
+#include "passes/passes.h"
+
+namespace dagrt {
+
+Module compile(const Module& traced, const std::string& entry, const Types& inputs, const CompileOptions& options) {
+  static const bool always = [] {
+    const char* v = std::getenv("DAGRT_VERIFY");
+    return v && std::string(v) == "1";
+  }();
+  const bool check = options.verify || always;
+  auto checked = [&](Module& m, bool specialised) {
+    if (check) verify(m, specialised);
+  };
+  Module m = specialise(traced, entry, inputs);
+  checked(m, false);
+  eliminate_dead_code(m);
+  checked(m, false);
+  expand_gradients(m);
+  checked(m, true);
+  fold_layout(m);
+  checked(m, true);
+  eliminate_common_subexpressions(m);
+  checked(m, true);
+  eliminate_dead_code(m);
+  checked(m, true);
+  renumber(m);
+  checked(m, true);
+  return m;
+}
+
+}  // namespace dagrt
