@@ -1,0 +1,134 @@
+"""Activation functions by name: what every `activation=` argument takes.
+
+Each maps a tensor to one of the same shape, over `dagrt.ops`; formulas are given there.
+
+Example:
+    >>> import dagrt
+    >>> dagrt.activations.relu([-1.0, 2.0]).numpy()
+    array([0., 2.], dtype=float32)
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+from dagrt import ops
+from dagrt.ops import (  # noqa: F401
+    celu,
+    elu,
+    exponential,
+    glu,
+    hard_shrink,
+    hard_sigmoid,
+    hard_silu,
+    hard_swish,
+    hard_tanh,
+    log_sigmoid,
+    log_softmax,
+    mish,
+    relu6,
+    selu,
+    sigmoid,
+    silu,
+    soft_shrink,
+    softplus,
+    softsign,
+    sparse_plus,
+    sparse_sigmoid,
+    squareplus,
+    swish,
+    tanh,
+    tanh_shrink,
+    threshold,
+)
+from dagrt.ops.core import as_tensor, public
+
+
+def linear(x: Any) -> Any:
+    """x itself."""
+    return x
+
+
+@public
+def relu(x: Any, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Any:
+    """x above the threshold, at most `max_value`; negative_slope * (x - threshold) below."""
+    x = as_tensor(x)
+    if negative_slope == 0.0 and max_value is None and threshold == 0.0:
+        return ops.relu(x)
+    below = ops.multiply(ops.subtract(x, threshold), negative_slope) if negative_slope else 0.0
+    y = ops.where(ops.greater(x, threshold) if threshold else ops.greater_equal(x, threshold), x, below)
+    if max_value is not None:
+        y = ops.minimum(y, float(max_value))
+    return y
+
+
+@public
+def leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
+    """x above 0, negative_slope * x below."""
+    return ops.leaky_relu(x, negative_slope)
+
+
+@public
+def gelu(x: Any, approximate: bool = False) -> Any:
+    """x times the normal distribution's cumulative probability."""
+    return ops.gelu(x, approximate=approximate)
+
+
+@public
+def softmax(x: Any, axis: int = -1) -> Any:
+    """exp(x) over its sum along the axis."""
+    return ops.softmax(x, axis=axis)
+
+
+_NAMES = {
+    name: value
+    for name, value in globals().items()
+    if callable(value) and not name.startswith("_") and name not in ("Any", "as_tensor", "public", "annotations")
+}
+_NAMES["hard_swish"] = hard_silu
+
+
+def serialize(activation: Any) -> Any:
+    """The name of a function of dagrt's, or a description of one's own."""
+    if activation is None:
+        return None
+    name = getattr(activation, "__name__", None)
+    if name in _NAMES and _NAMES[name] is activation:
+        return name
+    from dagrt.saving import serialize_keras_object
+
+    return serialize_keras_object(activation)
+
+
+def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    return get(config)
+
+
+def get(identifier: Any) -> Any:
+    """The function that a name, a function, a layer or a config stands for; None is `linear`.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if identifier is None:
+        return linear
+    if isinstance(identifier, str):
+        if identifier in _NAMES:
+            return _NAMES[identifier]
+        from dagrt.saving import get_registered_object
+
+        found = get_registered_object(identifier)
+        if found is not None:
+            return found
+        near = difflib.get_close_matches(identifier, list(_NAMES), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Could not interpret activation function identifier: {identifier!r}.{hint}")
+    if isinstance(identifier, dict):
+        from dagrt.saving import deserialize_keras_object
+
+        return deserialize_keras_object(identifier)
+    if callable(identifier) and not inspect.isclass(identifier):
+        return identifier
+    raise ValueError(f"Could not interpret activation function identifier: {identifier!r}")

@@ -1,0 +1,110 @@
+"""Rules that weights must obey after each optimiser step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dagrt import _config, ops
+
+
+class Constraint:
+    """A function from a weight to the weight that obeys."""
+
+    def __call__(self, w: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} must implement __call__(w)")
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        return cls(**config)
+
+
+def _norms(w: Any, axis: Any) -> Any:
+    return ops.sqrt(ops.sum(ops.square(w), axis=axis, keepdims=True))
+
+
+class MaxNorm(Constraint):
+    """Norms along an axis at most `max_value`."""
+
+    def __init__(self, max_value: float = 2, axis: Any = 0) -> None:
+        self.max_value, self.axis = max_value, axis
+
+    def __call__(self, w: Any) -> Any:
+        norms = _norms(w, self.axis)
+        return w * (ops.clip(norms, 0, float(self.max_value)) / (_config.epsilon() + norms))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"max_value": self.max_value, "axis": self.axis}
+
+
+class NonNeg(Constraint):
+    """No weight below 0."""
+
+    def __call__(self, w: Any) -> Any:
+        return ops.maximum(w, 0.0)
+
+
+class UnitNorm(Constraint):
+    """Norms along an axis equal 1."""
+
+    def __init__(self, axis: Any = 0) -> None:
+        self.axis = axis
+
+    def __call__(self, w: Any) -> Any:
+        return w / (_config.epsilon() + _norms(w, self.axis))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"axis": self.axis}
+
+
+class MinMaxNorm(Constraint):
+    """Norms along an axis moved towards [min_value, max_value] by `rate`."""
+
+    def __init__(self, min_value: float = 0.0, max_value: float = 1.0, rate: float = 1.0, axis: Any = 0) -> None:
+        self.min_value, self.max_value, self.rate, self.axis = min_value, max_value, rate, axis
+
+    def __call__(self, w: Any) -> Any:
+        norms = _norms(w, self.axis)
+        wanted = self.rate * ops.clip(norms, float(self.min_value), float(self.max_value)) + (1 - self.rate) * norms
+        return w * (wanted / (_config.epsilon() + norms))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"min_value": self.min_value, "max_value": self.max_value, "rate": self.rate, "axis": self.axis}
+
+
+max_norm, non_neg, unit_norm, min_max_norm = MaxNorm, NonNeg, UnitNorm, MinMaxNorm
+_NAMES = {
+    "max_norm": MaxNorm, "non_neg": NonNeg, "unit_norm": UnitNorm, "min_max_norm": MinMaxNorm,
+    "MaxNorm": MaxNorm, "NonNeg": NonNeg, "UnitNorm": UnitNorm, "MinMaxNorm": MinMaxNorm,
+}
+
+
+def serialize(constraint: Any) -> Any:
+    from dagrt.saving import serialize_keras_object
+
+    return serialize_keras_object(constraint)
+
+
+def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    from dagrt.saving import deserialize_keras_object
+
+    return deserialize_keras_object(config, custom_objects)
+
+
+def get(identifier: Any) -> Any:
+    """The constraint that a name, config or object stands for; None is none."""
+    if identifier is None:
+        return None
+    if isinstance(identifier, dict):
+        return deserialize(identifier)
+    if isinstance(identifier, str):
+        if identifier in _NAMES:
+            return _NAMES[identifier]()
+        raise ValueError(f"Could not interpret constraint identifier: {identifier!r}; there are {', '.join(sorted(_NAMES))}")
+    if isinstance(identifier, type):
+        return identifier()
+    if callable(identifier):
+        return identifier
+    raise ValueError(f"Could not interpret constraint identifier: {identifier!r}")
