@@ -1,0 +1,516 @@
+"""Losses: functions of (y_true, y_pred), and the classes that reduce them to a scalar.
+
+Formulas are given at the functions, which give one value for each sample: shape `y_pred.shape[:-1]`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable
+from typing import Any
+
+from dagrt import _config, ops
+from dagrt.ops.core import as_tensor
+from dagrt.tensor import Tensor
+
+
+def squeeze_or_expand_to_same_rank(x1: Any, x2: Any, expand_rank_1: bool = True) -> tuple[Any, Any]:
+    """Keras's repair of ranks: (N,) beside (N, 1)."""
+    r1, r2 = len(x1.shape), len(x2.shape)
+    if r1 == r2:
+        return x1, x2
+    if r1 == r2 + 1:
+        if x1.shape[-1] == 1:
+            if r2 == 1 and expand_rank_1:
+                x2 = ops.expand_dims(x2, axis=-1)
+            else:
+                x1 = ops.squeeze(x1, axis=-1)
+    elif r2 == r1 + 1 and x2.shape[-1] == 1:
+        if r1 == 1 and expand_rank_1:
+            x1 = ops.expand_dims(x1, axis=-1)
+        else:
+            x2 = ops.squeeze(x2, axis=-1)
+    return x1, x2
+
+
+def reduce_to_samplewise_values(values: Any, sample_weight: Any, reduce_fn: Callable, dtype: str) -> tuple[Any, Any]:
+    """For metrics: values of (batch,) and weights of the same shape."""
+    mask = getattr(values, "_keras_mask", None)
+    values = ops.cast(values, dtype)
+    if sample_weight is not None:
+        sample_weight = ops.convert_to_tensor(sample_weight, dtype=dtype)
+        if mask is not None:
+            sample_weight = apply_mask(sample_weight, mask, dtype, "sum")
+        values, sample_weight = squeeze_or_expand_to_same_rank(values, sample_weight)
+        weight_rank, value_rank = len(sample_weight.shape), len(values.shape)
+        if value_rank > weight_rank:
+            values = reduce_fn(values, axis=list(range(weight_rank, value_rank)))
+        values = values * sample_weight
+        if value_rank > 1:
+            sample_weight = reduce_fn(sample_weight, axis=list(range(1, weight_rank)))
+    elif mask is not None:
+        sample_weight = ops.cast(mask, dtype)
+        values, sample_weight = squeeze_or_expand_to_same_rank(values, sample_weight)
+        values = values * ops.broadcast_to(sample_weight, values.dims)
+    return values, sample_weight
+
+
+def apply_mask(sample_weight: Any, mask: Any, dtype: str, reduction: str | None) -> Any:
+    """Weights that leave masked places out; the mean counts valid places only."""
+    if mask is None:
+        return sample_weight
+    mask = ops.cast(mask, dtype)
+    if reduction in ("mean", "sum_over_batch_size"):
+        total = _size(mask, dtype)
+        valid = ops.sum(mask)
+        mask = mask * (total / (valid + _config.epsilon()))
+    if sample_weight is None:
+        return mask
+    sample_weight = ops.cast(sample_weight, dtype)
+    mask, sample_weight = squeeze_or_expand_to_same_rank(mask, sample_weight)
+    return sample_weight * mask
+
+
+def _size(x: Any, dtype: str) -> Any:
+    n: Any = 1
+    for d in x.dims:
+        n = n * d
+    return ops.cast(as_tensor(n), dtype)
+
+
+def reduce_values(values: Any, sample_weight: Any = None, reduction: str | None = "sum_over_batch_size") -> Any:
+    """The scalar of a loss; the mean is over all elements, whatever their weights sum to."""
+    if reduction in (None, "none") or not values.shape:
+        return values
+    total = ops.sum(values)
+    if reduction in ("sum_over_batch_size", "mean", "mean_with_sample_weight"):
+        if reduction == "mean_with_sample_weight" and sample_weight is not None:
+            divisor = ops.sum(ops.cast(sample_weight, total.dtype))
+        else:
+            divisor = _size(values, total.dtype)
+        # Over no elements the loss is 0, not NaN.
+        total = ops.where(ops.equal(divisor, 0.0), 0.0, total / divisor)
+    return total
+
+
+def reduce_weighted_values(values: Any, reduction: str | None, sample_weight: Any, mask: Any, dtype: str) -> Any:
+    values = ops.convert_to_tensor(values, dtype=dtype)
+    if sample_weight is not None:
+        sample_weight = ops.convert_to_tensor(sample_weight, dtype=dtype)
+    if mask is not None:
+        mask = ops.convert_to_tensor(mask, dtype="bool")
+    sample_weight = apply_mask(sample_weight, mask, dtype, reduction)
+    if sample_weight is not None:
+        values, sample_weight = squeeze_or_expand_to_same_rank(values, sample_weight)
+        values = values * sample_weight
+    return reduce_values(values, sample_weight, reduction)
+
+
+_REDUCTIONS = (None, "none", "sum", "sum_over_batch_size", "mean", "mean_with_sample_weight")
+
+
+class Loss:
+    """A loss of (y_true, y_pred). Subclasses write `call`, one value for each sample.
+
+    Args:
+        name: name of the loss.
+        reduction: "sum_over_batch_size" (mean over all elements), "sum", "mean_with_sample_weight" or None.
+
+    Raises:
+        ValueError: another reduction.
+    """
+
+    def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size", dtype: Any = None) -> None:
+        if reduction not in _REDUCTIONS:
+            raise ValueError(
+                f"Invalid value for argument `reduction`. Expected one of {_REDUCTIONS}. Received: reduction={reduction!r}"
+            )
+        self.name = name or _config.unique_name(_config.to_snake_case(type(self).__name__))
+        self.reduction = reduction
+        self._dtype = getattr(dtype, "name", dtype) or _config.floatx()
+
+    @property
+    def dtype(self) -> str:
+        return self._dtype
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} must implement call(y_true, y_pred)")
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        mask_in, mask_out = getattr(y_true, "_keras_mask", None), getattr(y_pred, "_keras_mask", None)
+        y_pred = self._prepared(y_pred)
+        y_true = self._prepared(y_true)
+        values = self.call(y_true, y_pred)
+        if mask_in is not None and mask_out is not None:
+            mask = ops.logical_and(mask_in, mask_out)
+        else:
+            mask = mask_in if mask_in is not None else mask_out
+        return reduce_weighted_values(values, self.reduction, sample_weight, mask, self._dtype)
+
+    def _prepared(self, y: Any) -> Any:
+        t = as_tensor(y)
+        return t if t.dtype in ("int32", "int64") and self._keeps_integers else ops.cast(t, self._dtype)
+
+    _keeps_integers = False
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "reduction": self.reduction}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        config = dict(config)
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = config["dtype"].get("config", {}).get("name")
+        return cls(**config)
+
+
+class LossFunctionWrapper(Loss):
+    """A Loss of a function of (y_true, y_pred)."""
+
+    def __init__(
+        self, fn: Callable, reduction: str | None = "sum_over_batch_size", name: str | None = None, dtype: Any = None, **kwargs: Any
+    ) -> None:
+        super().__init__(name=name, reduction=reduction, dtype=dtype)
+        self.fn = fn
+        self._fn_kwargs = kwargs
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        if isinstance(y_true, Tensor) and isinstance(y_pred, Tensor):
+            y_true, y_pred = squeeze_or_expand_to_same_rank(y_true, y_pred)
+        return self.fn(y_true, y_pred, **self._fn_kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if type(self) is LossFunctionWrapper:
+            from dagrt.saving import serialize_keras_object
+
+            config["fn"] = serialize_keras_object(self.fn)
+        return {**config, **self._fn_kwargs}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        if "fn" in config:
+            from dagrt.saving import deserialize_keras_object
+
+            config = {**config, "fn": deserialize_keras_object(config["fn"])}
+        return super().from_config(config)
+
+
+# --- functions -----------------------------------------------------------------------------------------------------
+
+
+def _both(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+    p = as_tensor(y_pred)
+    if "float" not in p.dtype:
+        p = ops.cast(p, _config.floatx())
+    t = as_tensor(y_true, p.dtype)
+    return squeeze_or_expand_to_same_rank(t, p)
+
+
+def mean_squared_error(y_true: Any, y_pred: Any) -> Any:
+    """mean((y_true - y_pred)²) over the last axis."""
+    t, p = _both(y_true, y_pred)
+    return ops.mean(ops.square(t - p), axis=-1)
+
+
+def mean_absolute_error(y_true: Any, y_pred: Any) -> Any:
+    """mean(|y_true - y_pred|) over the last axis."""
+    t, p = _both(y_true, y_pred)
+    return ops.mean(ops.absolute(t - p), axis=-1)
+
+
+def mean_absolute_percentage_error(y_true: Any, y_pred: Any) -> Any:
+    """100 mean(|y_true - y_pred| / max(|y_true|, 1e-7))."""
+    t, p = _both(y_true, y_pred)
+    return 100.0 * ops.mean(ops.absolute((t - p) / ops.maximum(ops.absolute(t), _config.epsilon())), axis=-1)
+
+
+def mean_squared_logarithmic_error(y_true: Any, y_pred: Any) -> Any:
+    """mean((log(y_true + 1) - log(y_pred + 1))²), both at least 1e-7."""
+    t, p = _both(y_true, y_pred)
+    a, b = (ops.log(ops.maximum(x, _config.epsilon()) + 1.0) for x in (t, p))
+    return ops.mean(ops.square(a - b), axis=-1)
+
+
+def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Any:
+    """-sum(normalised y_true * normalised y_pred)."""
+    t, p = _both(y_true, y_pred)
+    return -ops.sum(ops.normalize(t, axis=axis) * ops.normalize(p, axis=axis), axis=axis)
+
+
+def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Any:
+    """mean of e²/2 where |e| <= delta, else delta |e| - delta²/2."""
+    t, p = _both(y_true, y_pred)
+    e = p - t
+    a = ops.absolute(e)
+    return ops.mean(ops.where(a <= delta, 0.5 * ops.square(e), delta * a - 0.5 * delta * delta), axis=-1)
+
+
+def log_cosh(y_true: Any, y_pred: Any) -> Any:
+    """mean(log(cosh(y_pred - y_true)))."""
+    t, p = _both(y_true, y_pred)
+    x = p - t
+    return ops.mean(x + ops.softplus(-2.0 * x) - math.log(2.0), axis=-1)
+
+
+def hinge(y_true: Any, y_pred: Any) -> Any:
+    """mean(max(1 - y_true y_pred, 0)); labels 0 and 1 become -1 and 1."""
+    t, p = _both(y_true, y_pred)
+    return ops.mean(ops.maximum(1.0 - _signs(t) * p, 0.0), axis=-1)
+
+
+def squared_hinge(y_true: Any, y_pred: Any) -> Any:
+    """mean(max(1 - y_true y_pred, 0)²)."""
+    t, p = _both(y_true, y_pred)
+    return ops.mean(ops.square(ops.maximum(1.0 - _signs(t) * p, 0.0)), axis=-1)
+
+
+def _signs(t: Any) -> Any:
+    binary = ops.all(ops.logical_or(ops.equal(t, 0.0), ops.equal(t, 1.0)))
+    return ops.where(binary, 2.0 * t - 1.0, t)
+
+
+def categorical_hinge(y_true: Any, y_pred: Any) -> Any:
+    """max(max((1 - y_true) y_pred) - sum(y_true y_pred) + 1, 0)."""
+    t, p = _both(y_true, y_pred)
+    return ops.maximum(ops.max((1.0 - t) * p, axis=-1) - ops.sum(t * p, axis=-1) + 1.0, 0.0)
+
+
+def kl_divergence(y_true: Any, y_pred: Any) -> Any:
+    """sum(y_true log(y_true / y_pred)), both in [1e-7, 1]."""
+    t, p = _both(y_true, y_pred)
+    t, p = (ops.clip(x, _config.epsilon(), 1.0) for x in (t, p))
+    return ops.sum(t * ops.log(t / p), axis=-1)
+
+
+def poisson(y_true: Any, y_pred: Any) -> Any:
+    """mean(y_pred - y_true log(y_pred + 1e-7))."""
+    t, p = _both(y_true, y_pred)
+    return ops.mean(p - t * ops.log(p + _config.epsilon()), axis=-1)
+
+
+def categorical_crossentropy(
+    y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
+) -> Any:
+    """-sum(y_true log(y_pred)); probabilities are normalised and kept in [1e-7, 1 - 1e-7]."""
+    p = as_tensor(y_pred)
+    t = as_tensor(y_true, p.dtype)
+    if p.shape and p.shape[-1] == 1:
+        import warnings
+
+        warnings.warn(
+            "In loss categorical_crossentropy, expected y_pred.shape to be (batch_size, num_classes) with num_classes > 1. "
+            f"Received: y_pred.shape={p.shape}. Consider using 'binary_crossentropy' if you only have 2 classes.",
+            stacklevel=2,
+        )
+    if label_smoothing:
+        n = ops.cast(as_tensor(p.dims[-1]), p.dtype)
+        t = t * (1.0 - label_smoothing) + label_smoothing / n
+    return ops.categorical_crossentropy(t, p, from_logits=from_logits, axis=axis)
+
+
+def sparse_categorical_crossentropy(
+    y_true: Any, y_pred: Any, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
+) -> Any:
+    """-log of the probability of the class that y_true names."""
+    p, t = as_tensor(y_pred), as_tensor(y_true)
+    if len(t.shape) == len(p.shape) and t.shape[-1] == 1:
+        t = ops.squeeze(t, -1)
+    if ignore_class is None:
+        return ops.sparse_categorical_crossentropy(t, p, from_logits=from_logits, axis=axis)
+    t = t if t.dtype in ("int32", "int64") else ops.cast(t, "int32")
+    valid = ops.not_equal(t, ignore_class)
+    values = ops.sparse_categorical_crossentropy(ops.where(valid, t, 0), p, from_logits=from_logits, axis=axis)
+    values = ops.where(valid, values, 0.0)
+    values._keras_mask = valid
+    return values
+
+
+def binary_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1) -> Any:
+    """mean(-t log(p) - (1 - t) log(1 - p)); probabilities are kept in [1e-7, 1 - 1e-7]."""
+    t, p = _both(y_true, y_pred)
+    if label_smoothing:
+        t = t * (1.0 - label_smoothing) + 0.5 * label_smoothing
+    return ops.mean(ops.binary_crossentropy(t, p, from_logits=from_logits), axis=axis)
+
+
+def binary_focal_crossentropy(
+    y_true: Any, y_pred: Any, apply_class_balancing: bool = False, alpha: float = 0.25, gamma: float = 2.0,
+    from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1,
+) -> Any:
+    """Binary cross-entropy times (1 - p_t)^gamma (Lin et al., 2017)."""
+    t, p = _both(y_true, y_pred)
+    if label_smoothing:
+        t = t * (1.0 - label_smoothing) + 0.5 * label_smoothing
+    if from_logits:
+        p = ops.sigmoid(p)
+    entropy = ops.binary_crossentropy(t, p)
+    right = t * p + (1.0 - t) * (1.0 - p)
+    loss = ops.power(1.0 - right, gamma) * entropy
+    if apply_class_balancing:
+        loss = (t * alpha + (1.0 - t) * (1.0 - alpha)) * loss
+    return ops.mean(loss, axis=axis)
+
+
+def categorical_focal_crossentropy(
+    y_true: Any, y_pred: Any, alpha: float = 0.25, gamma: float = 2.0, from_logits: bool = False, label_smoothing: float = 0.0,
+    axis: int = -1,
+) -> Any:
+    """Categorical cross-entropy times alpha (1 - p)^gamma."""
+    p = as_tensor(y_pred)
+    t = as_tensor(y_true, p.dtype)
+    if label_smoothing:
+        t = t * (1.0 - label_smoothing) + label_smoothing / p.shape[-1]
+    if from_logits:
+        p = ops.softmax(p, axis=axis)
+    p = p / ops.sum(p, axis=axis, keepdims=True)
+    p = ops.clip(p, _config.epsilon(), 1.0 - _config.epsilon())
+    return ops.sum(alpha * ops.power(1.0 - p, gamma) * -t * ops.log(p), axis=axis)
+
+
+def dice(y_true: Any, y_pred: Any, axis: Any = None) -> Any:
+    """1 - 2 sum(y_true y_pred) / (sum y_true + sum y_pred)."""
+    t, p = _both(y_true, y_pred)
+    both = ops.sum(t * p, axis=axis)
+    return 1.0 - 2.0 * both / (ops.sum(t, axis=axis) + ops.sum(p, axis=axis) + _config.epsilon())
+
+
+def tversky(y_true: Any, y_pred: Any, alpha: float = 0.5, beta: float = 0.5, axis: Any = None) -> Any:
+    """1 - tp / (tp + alpha fp + beta fn)."""
+    t, p = _both(y_true, y_pred)
+    hit = ops.sum(t * p, axis=axis)
+    fp, fn = ops.sum((1.0 - t) * p, axis=axis), ops.sum(t * (1.0 - p), axis=axis)
+    return 1.0 - hit / (hit + fp * alpha + fn * beta + _config.epsilon())
+
+
+# --- classes -------------------------------------------------------------------------------------------------------
+
+
+def _wrapped(class_name: str, fn: Callable, default_name: str, *parameters: tuple[str, Any], integers: bool = False) -> type:
+    """A Loss class of a function, with Keras's argument order: the function's own, reduction, name, dtype."""
+
+    names = [n for n, _ in parameters]
+    source = (
+        f"def __init__(self, {''.join(f'{n}={d!r}, ' for n, d in parameters)}"
+        f"reduction='sum_over_batch_size', name={default_name!r}, dtype=None):\n"
+        f"    LossFunctionWrapper.__init__(self, fn, reduction, name, dtype, {', '.join(f'{n}={n}' for n in names)})\n"
+    )
+    scope: dict[str, Any] = {"LossFunctionWrapper": LossFunctionWrapper, "fn": fn}
+    exec(source, scope)
+    doc = f"{(fn.__doc__ or '').strip()} See `{fn.__name__}`; reduced as `Loss` says."
+    body = {"__init__": scope["__init__"], "__doc__": doc, "__module__": __name__, "_keeps_integers": integers}
+    return type(class_name, (LossFunctionWrapper,), body)
+
+
+MeanSquaredError = _wrapped("MeanSquaredError", mean_squared_error, "mean_squared_error")
+MeanAbsoluteError = _wrapped("MeanAbsoluteError", mean_absolute_error, "mean_absolute_error")
+MeanAbsolutePercentageError = _wrapped(
+    "MeanAbsolutePercentageError", mean_absolute_percentage_error, "mean_absolute_percentage_error")
+MeanSquaredLogarithmicError = _wrapped(
+    "MeanSquaredLogarithmicError", mean_squared_logarithmic_error, "mean_squared_logarithmic_error")
+Huber = _wrapped("Huber", huber, "huber_loss", ("delta", 1.0))
+LogCosh = _wrapped("LogCosh", log_cosh, "log_cosh")
+Hinge = _wrapped("Hinge", hinge, "hinge")
+SquaredHinge = _wrapped("SquaredHinge", squared_hinge, "squared_hinge")
+CategoricalHinge = _wrapped("CategoricalHinge", categorical_hinge, "categorical_hinge")
+KLDivergence = _wrapped("KLDivergence", kl_divergence, "kl_divergence")
+Poisson = _wrapped("Poisson", poisson, "poisson")
+CosineSimilarity = _wrapped("CosineSimilarity", cosine_similarity, "cosine_similarity", ("axis", -1))
+BinaryCrossentropy = _wrapped(
+    "BinaryCrossentropy", binary_crossentropy, "binary_crossentropy",
+    ("from_logits", False), ("label_smoothing", 0.0), ("axis", -1))
+BinaryFocalCrossentropy = _wrapped(
+    "BinaryFocalCrossentropy", binary_focal_crossentropy, "binary_focal_crossentropy", ("apply_class_balancing", False),
+    ("alpha", 0.25), ("gamma", 2.0), ("from_logits", False), ("label_smoothing", 0.0), ("axis", -1))
+CategoricalCrossentropy = _wrapped(
+    "CategoricalCrossentropy", categorical_crossentropy, "categorical_crossentropy",
+    ("from_logits", False), ("label_smoothing", 0.0), ("axis", -1))
+CategoricalFocalCrossentropy = _wrapped(
+    "CategoricalFocalCrossentropy", categorical_focal_crossentropy, "categorical_focal_crossentropy",
+    ("alpha", 0.25), ("gamma", 2.0), ("from_logits", False), ("label_smoothing", 0.0), ("axis", -1))
+Dice = _wrapped("Dice", dice, "dice", ("axis", None))
+Tversky = _wrapped("Tversky", tversky, "tversky", ("alpha", 0.5), ("beta", 0.5), ("axis", None))
+
+
+class SparseCategoricalCrossentropy(LossFunctionWrapper):
+    """Cross-entropy with class numbers as targets; see `sparse_categorical_crossentropy`."""
+
+    _keeps_integers = True
+
+    def __init__(
+        self, from_logits: bool = False, ignore_class: int | None = None, reduction: str | None = "sum_over_batch_size",
+        axis: int = -1, name: str = "sparse_categorical_crossentropy", dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            sparse_categorical_crossentropy, reduction, name, dtype, from_logits=from_logits, ignore_class=ignore_class, axis=axis
+        )
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self.fn(y_true, y_pred, **self._fn_kwargs)
+
+
+_FUNCTIONS: dict[str, Callable] = {
+    f.__name__: f
+    for f in (
+        mean_squared_error, mean_absolute_error, mean_absolute_percentage_error, mean_squared_logarithmic_error,
+        cosine_similarity, huber, log_cosh, hinge, squared_hinge, categorical_hinge, kl_divergence, poisson,
+        categorical_crossentropy, sparse_categorical_crossentropy, binary_crossentropy, binary_focal_crossentropy,
+        categorical_focal_crossentropy, dice, tversky,
+    )
+}
+mse = MSE = mean_squared_error
+mae = MAE = mean_absolute_error
+mape = MAPE = mean_absolute_percentage_error
+msle = MSLE = mean_squared_logarithmic_error
+kld = KLD = kl_divergence
+logcosh = log_cosh
+bce = BCE = binary_crossentropy
+_NAMES: dict[str, Any] = {
+    **_FUNCTIONS, "mse": mse, "MSE": mse, "mae": mae, "MAE": mae, "mape": mape, "MAPE": mape, "msle": msle, "MSLE": msle,
+    "kld": kld, "KLD": kld, "logcosh": log_cosh, "bce": bce, "BCE": bce, "huber_loss": huber,
+    "kullback_leibler_divergence": kl_divergence, "cosine": cosine_similarity,
+}
+_CLASSES = {n: v for n, v in globals().items() if isinstance(v, type) and issubclass(v, Loss)}
+
+
+def serialize(loss: Any) -> Any:
+    from dagrt.saving import serialize_keras_object
+
+    return serialize_keras_object(loss)
+
+
+def deserialize(name: Any, custom_objects: dict | None = None) -> Any:
+    from dagrt.saving import deserialize_keras_object
+
+    return get(name) if isinstance(name, str) else deserialize_keras_object(name, custom_objects)
+
+
+def get(identifier: Any) -> Any:
+    """The loss that a name, function, class, config or object stands for; None is none.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if identifier is None or isinstance(identifier, Loss):
+        return identifier
+    if isinstance(identifier, dict):
+        return deserialize(identifier)
+    if isinstance(identifier, str):
+        if identifier in _NAMES:
+            return _NAMES[identifier]
+        if identifier in _CLASSES:
+            return _CLASSES[identifier]()
+        from dagrt.saving import get_registered_object
+
+        found = get_registered_object(identifier)
+        if found is None:
+            near = difflib.get_close_matches(identifier, list(_NAMES), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"Could not interpret loss identifier: {identifier!r}.{hint}")
+        return found() if isinstance(found, type) else found
+    if isinstance(identifier, type):
+        return identifier()
+    if callable(identifier):
+        return identifier
+    raise ValueError(f"Could not interpret loss identifier: {identifier!r}")
