@@ -80,13 +80,29 @@ DAGRT_INLINE vi to_int(vf a) { return __builtin_convertvector(a, vi); }  // trun
 
 DAGRT_INLINE vf vsqrt(vf a) {
 #if defined(__AVX512F__)
-  return (vf)_mm512_sqrt_ps((__m512)a);
+  return (vf)_mm512_maskz_sqrt_ps((__mmask16)-1, (__m512)a);  // the plain form warns in GCC 12
 #elif defined(__AVX2__)
   return (vf)_mm256_sqrt_ps((__m256)a);
 #else
   vf r;
   for (int i = 0; i < V; i++) r[i] = __builtin_sqrtf(a[i]);
   return r;
+#endif
+}
+
+/// The halves of the 64-bit products a * m, for each lane.
+DAGRT_INLINE void multiply_wide(vu a, uint32_t m, vu& high, vu& low) {
+  low = a * m;
+#if defined(__AVX512F__)
+  __m512i b = _mm512_set1_epi32(int(m)), even = _mm512_maskz_mul_epu32((__mmask8)-1, (__m512i)a, b);
+  __m512i odd = _mm512_maskz_mul_epu32((__mmask8)-1, _mm512_maskz_srli_epi64((__mmask8)-1, (__m512i)a, 32), b);
+  high = (vu)_mm512_mask_blend_epi32((__mmask16)0xaaaa, _mm512_maskz_srli_epi64((__mmask8)-1, even, 32), odd);
+#elif defined(__AVX2__)
+  __m256i b = _mm256_set1_epi32(int(m)), even = _mm256_mul_epu32((__m256i)a, b);
+  __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), b);
+  high = (vu)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+#else
+  for (int i = 0; i < V; i++) high[i] = uint32_t((uint64_t(a[i]) * m) >> 32);
 #endif
 }
 
