@@ -138,10 +138,11 @@ class Loss:
         raise NotImplementedError(f"{type(self).__name__} must implement call(y_true, y_pred)")
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        mask_in, mask_out = getattr(y_true, "_keras_mask", None), getattr(y_pred, "_keras_mask", None)
+        mask_in = getattr(y_pred, "_keras_mask", None)
         y_pred = self._prepared(y_pred)
         y_true = self._prepared(y_true)
         values = self.call(y_true, y_pred)
+        mask_out = getattr(values, "_keras_mask", None)  # places that the loss itself leaves out
         if mask_in is not None and mask_out is not None:
             mask = ops.logical_and(mask_in, mask_out)
         else:
