@@ -69,7 +69,7 @@ class _Confusion(Metric):
 
 
 def _single(class_name: str, count: str) -> type:
-    def __init__(self: Any, thresholds: Any = None, name: str | None = None, dtype: Any = None) -> None:  # noqa: N807
+    def __init__(self: Any, thresholds: Any = None, name: str | None = None, dtype: Any = None) -> None:
         _Confusion.__init__(self, thresholds, name, dtype)
 
     def result(self: Any) -> Any:

@@ -137,8 +137,8 @@ class Mean(Metric):
         self.total.assign(self.total + ops.sum(values))
         if weight is not None:
             n = ops.sum(weight)
-        elif len(values.shape) >= 1:
-            n = losses._size(values, self.dtype) if len(values.shape) == 1 else ops.cast(as_tensor(values.dims[0]), self.dtype)
+        elif values.shape:
+            n = losses._size(values, self.dtype)
         else:
             n = ops.ones((), self.dtype)
         self.count.assign(self.count + n)

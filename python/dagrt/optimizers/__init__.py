@@ -1,0 +1,54 @@
+"""Optimisers and schedules by Keras's names."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from dagrt._config import to_snake_case
+from dagrt.optimizers import schedules
+from dagrt.optimizers.algorithms import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, Nadam, RMSprop
+from dagrt.optimizers.optimizer import Optimizer
+
+_CLASSES = {c.__name__: c for c in (SGD, RMSprop, Adam, AdamW, Adagrad, Adadelta, Adamax, Nadam, Lion)}
+_NAMES = {n.lower(): c for n, c in _CLASSES.items()} | {to_snake_case(n): c for n, c in _CLASSES.items()}
+
+__all__ = [*_CLASSES, "Optimizer", "deserialize", "get", "schedules", "serialize"]
+
+
+def serialize(optimizer: Any) -> Any:
+    from dagrt.saving import serialize_keras_object
+
+    return serialize_keras_object(optimizer)
+
+
+def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    from dagrt.saving import deserialize_keras_object
+
+    if isinstance(config, dict) and str(config.get("class_name", "")).lower() in _NAMES:
+        config = {**config, "class_name": _NAMES[config["class_name"].lower()].__name__}
+    return deserialize_keras_object(config, custom_objects)
+
+
+def get(identifier: Any) -> Any:
+    """The optimizer that a name, class, config or object stands for; None is none.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if identifier is None or isinstance(identifier, Optimizer):
+        return identifier
+    if isinstance(identifier, dict):
+        return deserialize(identifier)
+    if isinstance(identifier, str):
+        cls = _NAMES.get(identifier.lower())
+        if cls is None:
+            near = difflib.get_close_matches(identifier.lower(), list(_NAMES), n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"Could not interpret optimizer identifier: {identifier!r}.{hint}")
+        return cls()
+    if isinstance(identifier, type) and issubclass(identifier, Optimizer):
+        return identifier()
+    if hasattr(identifier, "apply") and hasattr(identifier, "variables"):
+        return identifier
+    raise ValueError(f"Could not interpret optimizer identifier: {identifier!r}")

@@ -1,0 +1,302 @@
+"""The optimisers. SGD, RMSprop and Adam(W) are one op for each variable; the others are composed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dagrt import ops
+from dagrt.ops.raw import emit
+from dagrt.optimizers.optimizer import Optimizer
+from dagrt.variable import Variable
+
+_BASE = (
+    "weight_decay=None, clipnorm=None, clipvalue=None, global_clipnorm=None, use_ema=False, ema_momentum=0.99, "
+    "ema_overwrite_frequency=None, loss_scale_factor=None, gradient_accumulation_steps=None, name=None, **kwargs"
+)
+
+
+def _signature(own: str, base: str = _BASE) -> Any:
+    """Class decorator: an `__init__` with Keras's arguments, which keeps its own ones as attributes."""
+    names = [p.split("=")[0].strip() for p in own.split(",")]
+    passed = [p.split("=")[0].strip() for p in base.split(",") if "**" not in p]
+
+    def decorate(cls: Any) -> Any:
+        body = "".join(f"    self.{n} = {n}\n" for n in names if n not in ("learning_rate", "weight_decay"))
+        source = (
+            f"def __init__(self, {own}, {base}):\n"
+            f"    Optimizer.__init__(self, learning_rate=learning_rate, "
+            f"{'weight_decay=weight_decay, ' if 'weight_decay' in names else ''}"
+            f"{', '.join(f'{n}={n}' for n in passed)}, **kwargs)\n{body}    self._check()\n"
+        )
+        scope: dict[str, Any] = {"Optimizer": Optimizer}
+        exec(source, scope)
+        cls.__init__ = scope["__init__"]
+        own_names = [n for n in names if n not in ("learning_rate", "weight_decay")]
+
+        def get_config(self: Any) -> dict[str, Any]:
+            return {**Optimizer.get_config(self), **{n: getattr(self, n) for n in own_names}}
+
+        if "get_config" not in cls.__dict__:
+            cls.get_config = get_config
+        return cls
+
+    return decorate
+
+
+class _Checked(Optimizer):
+    def _check(self) -> None:
+        """Arguments out of range."""
+
+
+def _fusible(v: Variable) -> bool:
+    return v.dtype == "float32"
+
+
+@_signature("learning_rate=0.01, momentum=0.0, nesterov=False")
+class SGD(_Checked):
+    """var -= lr * g; with momentum m = momentum * m - lr * g and var += m (Nesterov: var += momentum * m - lr * g)."""
+
+    _fused_decay = True
+
+    def _check(self) -> None:
+        if not isinstance(self.momentum, (int, float)) or not 0 <= self.momentum <= 1:
+            raise ValueError("`momentum` must be a float between [0, 1].")
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        if self.momentum:
+            (self._momentums,) = self._slots("momentum")
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        decay = float(self.weight_decay or 0.0) if self._decays(variable) else 0.0
+        if not self.momentum:
+            self.assign(variable, emit("sgd_update", variable, gradient, learning_rate, weight_decay=decay))
+            return
+        m = self._momentums[self._place(variable)]
+        new, moment = emit(
+            "momentum_update", variable, m, gradient, learning_rate, momentum=float(self.momentum), nesterov=bool(self.nesterov),
+            weight_decay=decay,
+        )
+        self.assign(variable, new)
+        self.assign(m, moment)
+
+
+@_signature("learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False")
+class Adam(_Checked):
+    """Steps by first and second moments of the gradients (Kingma and Ba, 2014).
+
+    m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g²; var -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon).
+    """
+
+    @property
+    def _fused_decay(self) -> bool:  # type: ignore[override]
+        return not self.amsgrad
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        names = ["momentum", "velocity"] + (["velocity_hat"] if self.amsgrad else [])
+        if self.amsgrad:
+            self._momentums, self._velocities = self._slots("momentum", "velocity")
+            (self._hats,) = self._slots(names[2])
+        else:
+            self._momentums, self._velocities = self._slots("momentum", "velocity")
+
+    def _begin_step(self, learning_rate: Any) -> None:
+        self._step_number = ops.cast(ops.convert_to_tensor(self.iterations), "int32")
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        at = self._place(variable)
+        m, v = self._momentums[at], self._velocities[at]
+        if self.amsgrad:
+            self._amsgrad_step(gradient, variable, learning_rate, m, v, self._hats[at])
+            return
+        decay = float(self.weight_decay or 0.0) if self._decays(variable) else 0.0
+        new, m2, v2 = emit(
+            "adam_update", variable, m, v, gradient, learning_rate, self._step_number, beta_1=float(self.beta_1),
+            beta_2=float(self.beta_2), epsilon=float(self.epsilon), weight_decay=decay,
+        )
+        self.assign(variable, new)
+        self.assign(m, m2)
+        self.assign(v, v2)
+
+    def _amsgrad_step(self, g: Any, variable: Variable, lr: Any, m: Variable, v: Variable, hat: Variable) -> None:
+        t = ops.cast(self._step_number, "float32") + 1.0
+        alpha = lr * ops.sqrt(1.0 - ops.power(float(self.beta_2), t)) / (1.0 - ops.power(float(self.beta_1), t))
+        m2 = m.value + (g - m.value) * (1.0 - self.beta_1)
+        v2 = v.value + (ops.square(g) - v.value) * (1.0 - self.beta_2)
+        h2 = ops.maximum(hat.value, v2)
+        self.assign(m, m2)
+        self.assign(v, v2)
+        self.assign(hat, h2)
+        self.assign_sub(variable, m2 * alpha / (ops.sqrt(h2) + self.epsilon))
+
+
+_NO_DECAY = _BASE.replace("weight_decay=None, ", "")
+
+
+@_signature("learning_rate=0.001, weight_decay=0.004, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False", _NO_DECAY)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2017)."""
+
+    def _check(self) -> None:
+        if self.weight_decay is None:
+            raise ValueError("Argument `weight_decay` must be a float. Received: weight_decay=None")
+
+
+@_signature("learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False")
+class RMSprop(_Checked):
+    """Gradients divided by the root of a running mean of their squares (Tieleman and Hinton, 2012)."""
+
+    @property
+    def _fused_decay(self) -> bool:  # type: ignore[override]
+        return not self.momentum and not self.centered
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        (self._velocities,) = self._slots("velocity")
+        self._momentums = self._slots("momentum")[0] if self.momentum > 0 else []
+        self._average_gradients = self._slots("average_gradient")[0] if self.centered else []
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        at = self._place(variable)
+        v = self._velocities[at]
+        if self._fused_decay:
+            decay = float(self.weight_decay or 0.0) if self._decays(variable) else 0.0
+            new, v2 = emit(
+                "rmsprop_update", variable, v, gradient, learning_rate, rho=float(self.rho), epsilon=float(self.epsilon),
+                weight_decay=decay,
+            )
+            self.assign(variable, new)
+            self.assign(v, v2)
+            return
+        v2 = self.rho * v.value + (1.0 - self.rho) * ops.square(gradient)
+        self.assign(v, v2)
+        spread = v2
+        if self.centered:
+            a = self._average_gradients[at]
+            a2 = self.rho * a.value + (1.0 - self.rho) * gradient
+            self.assign(a, a2)
+            spread = v2 - ops.square(a2)
+        step = learning_rate * gradient / ops.sqrt(spread + self.epsilon)
+        if self.momentum > 0:
+            m = self._momentums[at]
+            step = self.momentum * m.value + step
+            self.assign(m, step)
+        self.assign_sub(variable, step)
+
+
+@_signature("learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7")
+class Adagrad(_Checked):
+    """Gradients divided by the root of the sum of their squares so far (Duchi et al., 2011)."""
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        from dagrt.initializers import Constant
+
+        start = Constant(self.initial_accumulator_value)
+        self._accumulators = [self.add_variable_from_reference(v, "accumulator", start) for v in self._trainable_variables]
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        a = self._accumulators[self._place(variable)]
+        total = a.value + ops.square(gradient)
+        self.assign(a, total)
+        self.assign_sub(variable, learning_rate * gradient / ops.sqrt(total + self.epsilon))
+
+
+@_signature("learning_rate=0.001, rho=0.95, epsilon=1e-7")
+class Adadelta(_Checked):
+    """Steps scaled by running means of squared gradients and squared steps (Zeiler, 2012)."""
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self._grads, self._deltas = self._slots("accumulated_grad", "accumulated_delta_var")
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        at = self._place(variable)
+        g, d = self._grads[at], self._deltas[at]
+        g2 = self.rho * g.value + (1.0 - self.rho) * ops.square(gradient)
+        delta = -ops.sqrt(d.value + self.epsilon) * gradient / ops.sqrt(g2 + self.epsilon)
+        self.assign(g, g2)
+        self.assign(d, self.rho * d.value + (1.0 - self.rho) * ops.square(delta))
+        self.assign_add(variable, learning_rate * delta)
+
+
+class _Moments(_Checked):
+    def _power(self, base: float, plus: float = 1.0) -> Any:
+        return ops.power(float(base), ops.cast(ops.convert_to_tensor(self.iterations), "float32") + plus)
+
+
+@_signature("learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7")
+class Adamax(_Moments):
+    """Adam with the largest gradient in place of the second moment."""
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self._m, self._u = self._slots("momentum", "norm")
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        at = self._place(variable)
+        m, u = self._m[at], self._u[at]
+        m2 = m.value + (gradient - m.value) * (1.0 - self.beta_1)
+        u2 = ops.maximum(self.beta_2 * u.value, ops.absolute(gradient))
+        self.assign(m, m2)
+        self.assign(u, u2)
+        self.assign_sub(variable, learning_rate * m2 / ((1.0 - self._power(self.beta_1)) * (u2 + self.epsilon)))
+
+
+@_signature("learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7")
+class Nadam(_Moments):
+    """Adam with Nesterov momentum (Dozat, 2015)."""
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self._m, self._v = self._slots("momentum", "velocity")
+        self._u_product = self.add_variable((), "ones", name="variable")
+
+    def _begin_step(self, learning_rate: Any) -> None:
+        self._u_t = self.beta_1 * (1.0 - 0.5 * self._power(0.96))
+        self._u_next = self.beta_1 * (1.0 - 0.5 * self._power(0.96, 2.0))
+        self._product = self._u_product.value * self._u_t
+        self.assign(self._u_product, self._product)
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        at = self._place(variable)
+        m, v = self._m[at], self._v[at]
+        m2 = m.value + (gradient - m.value) * (1.0 - self.beta_1)
+        v2 = v.value + (ops.square(gradient) - v.value) * (1.0 - self.beta_2)
+        m_hat = self._u_next * m2 / (1.0 - self._product * self._u_next) + (1.0 - self._u_t) * gradient / (1.0 - self._product)
+        v_hat = v2 / (1.0 - self._power(self.beta_2))
+        self.assign(m, m2)
+        self.assign(v, v2)
+        self.assign_sub(variable, m_hat * learning_rate / (ops.sqrt(v_hat) + self.epsilon))
+
+
+@_signature("learning_rate=0.001, beta_1=0.9, beta_2=0.99")
+class Lion(_Checked):
+    """Steps by the sign of an interpolated momentum (Chen et al., 2023)."""
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        (self._m,) = self._slots("momentum")
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        m = self._m[self._place(variable)]
+        step = learning_rate * ops.sign(m.value * self.beta_1 + gradient * (1.0 - self.beta_1))
+        self.assign_sub(variable, step)
+        self.assign(m, m.value * self.beta_2 + gradient * (1.0 - self.beta_2))
