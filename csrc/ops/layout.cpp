@@ -11,14 +11,14 @@ namespace dagrt {
 namespace {
 
 AttrValue sizes(const Dims& dims) {
-  AttrList list;
-  for (const Dim& d : dims) list.push_back({d});
+  AttrList list(dims.size());
+  for (size_t i = 0; i < dims.size(); i++) list[i].v = dims[i];
   return {list};
 }
 
 AttrValue integers(const std::vector<int64_t>& values) {
-  AttrList list;
-  for (int64_t v : values) list.push_back({v});
+  AttrList list(values.size());
+  for (size_t i = 0; i < values.size(); i++) list[i].v = values[i];
   return {list};
 }
 
