@@ -30,7 +30,7 @@ class Arg:
 
     def make(self, rng: np.random.Generator) -> np.ndarray:
         if self.values is not None:
-            return np.ascontiguousarray(np.array(self.values, dtype=self.dtype))
+            return np.array(self.values, dtype=self.dtype, order="C")
         if self.dtype == "bool":
             return rng.random(self.shape) < 0.5
         if self.dtype in ("int32", "int64", "uint8"):
