@@ -1,0 +1,135 @@
+"""Layers that disturb in training only: dropout and noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dagrt import ops, random
+from dagrt.layers.layer import Layer
+from dagrt.layers.reshaping import data_format_of
+
+
+class Dropout(Layer):
+    """In training, elements become 0 with probability `rate`, the others are divided by 1 - rate.
+
+    Args:
+        rate: between 0 and 1.
+        noise_shape: sizes of the random choice, broadcast to the inputs; None for the input's size.
+        seed: integer for the same numbers in every run.
+    """
+
+    def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= rate <= 1:
+            raise ValueError(f"Invalid value received for argument `rate`. Expected a float value between 0 and 1. Received: rate={rate}")
+        self.rate, self.noise_shape, self.seed = rate, noise_shape, seed
+        if rate > 0:
+            self.seed_generator = random.SeedGenerator(seed)
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: Any, training: Any = False) -> Any:
+        if not training or self.rate == 0:
+            return inputs
+        return random.dropout(inputs, self.rate, noise_shape=self._noise(inputs), seed=self.seed_generator)
+
+    def _noise(self, inputs: Any) -> Any:
+        return self.noise_shape
+
+    def compute_output_shape(self, input_shape: Any) -> tuple:
+        return tuple(input_shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": self.noise_shape}
+
+
+class SpatialDropout1D(Dropout):
+    """Dropout of whole channels of sequences."""
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(rate, None, seed, **kwargs)
+
+    def _noise(self, inputs: Any) -> Any:
+        return (inputs.dims[0], 1, inputs.dims[2])
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["noise_shape"]
+        return config
+
+
+class SpatialDropout2D(SpatialDropout1D):
+    """Dropout of whole channels of images."""
+
+    def __init__(self, rate: float, data_format: str | None = None, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(rate, seed, **kwargs)
+        self.data_format = data_format_of(data_format)
+
+    def _noise(self, inputs: Any) -> Any:
+        b, c = inputs.dims[0], inputs.dims[1 if self.data_format == "channels_first" else 3]
+        return (b, c, 1, 1) if self.data_format == "channels_first" else (b, 1, 1, c)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "data_format": self.data_format}
+
+
+class GaussianNoise(Layer):
+    """In training, adds normal noise of the given standard deviation."""
+
+    def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stddev, self.seed = stddev, seed
+        if stddev > 0:
+            self.seed_generator = random.SeedGenerator(seed)
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: Any, training: Any = False) -> Any:
+        if not training or self.stddev == 0:
+            return inputs
+        return inputs + random.normal(inputs.dims, 0.0, self.stddev, dtype=inputs.dtype, seed=self.seed_generator)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "stddev": self.stddev, "seed": self.seed}
+
+
+class GaussianDropout(Layer):
+    """In training, multiplies by normal numbers of mean 1 and variance rate / (1 - rate)."""
+
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= rate <= 1:
+            raise ValueError(f"Invalid value received for argument `rate`. Expected a float value between 0 and 1. Received: rate={rate}")
+        self.rate, self.seed = rate, seed
+        if rate > 0:
+            self.seed_generator = random.SeedGenerator(seed)
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: Any, training: Any = False) -> Any:
+        if not training or self.rate == 0:
+            return inputs
+        stddev = (self.rate / (1.0 - self.rate)) ** 0.5
+        return inputs * random.normal(inputs.dims, 1.0, stddev, dtype=inputs.dtype, seed=self.seed_generator)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+class ActivityRegularization(Layer):
+    """Adds l1 * sum|x| + l2 * sum x² to the loss and passes the inputs on."""
+
+    def __init__(self, l1: float = 0.0, l2: float = 0.0, **kwargs: Any) -> None:
+        from dagrt.regularizers import L1L2
+
+        super().__init__(activity_regularizer=L1L2(l1, l2), **kwargs)
+        self.l1, self.l2 = l1, l2
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        return ops.convert_to_tensor(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.pop("activity_regularizer", None)
+        return {**config, "l1": self.l1, "l2": self.l2}
