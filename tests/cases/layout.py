@@ -41,7 +41,8 @@ def _pad(shape: tuple[int, ...], low: list[int], high: list[int], interior: list
         return y
 
     return Case("pad", [Arg(shape, dtype)], reference, {"low": low, "high": high, "interior": interior, "value": value},
-                name=f"{shape}_{low}_{high}_{interior}_{value}_{dtype}", tolerance=0)
+                name=f"{shape}_{low}_{high}_{interior}_{value}_{dtype}", tolerance=0,
+                grad=None if np.isfinite(value) else ())
 
 
 def _concat(shapes: list[tuple[int, ...]], axis: int, dtype: str = "float32") -> Case:
@@ -111,6 +112,7 @@ CASES = [
     _pad((5,), [0], [1], [2], 1.5),
     _pad((2, 5, 6, 3), [0, 1, 2, 0], [0, 1, 1, 0], [0, 0, 0, 0]),
     _pad((2, 3, 4, 3), [0, 1, 0, 0], [0, 0, 2, 1], [0, 1, 2, 0], float("-inf")),
+    _pad((2, 3, 4, 3), [0, 1, 0, 0], [0, 0, 2, 1], [0, 1, 2, 0], -1.5),
     _pad((3, 0), [1, 2], [0, 1], [0, 3]),
     _pad((3, 17), [0, 0], [0, 0], [0, 0]),
     _pad((4, 4), [1, 1], [1, 1], [1, 0], 7, "int32"),
