@@ -106,6 +106,25 @@ DAGRT_INLINE void copy_run(char* dst, const char* src, int64_t n) {
   }
 }
 
+// `times` runs of n bytes, whose starts are ss and ds bytes apart. Runs of a few bytes are copied by fixed sizes.
+template <int64_t fixed> DAGRT_INLINE void copy_fixed(char* dst, int64_t ds, const char* src, int64_t ss, int64_t times) {
+  for (; times > 0; times--, src += ss, dst += ds) __builtin_memcpy(dst, src, fixed);
+}
+
+DAGRT_INLINE void copy_runs(char* dst, int64_t ds, const char* src, int64_t ss, int64_t n, int64_t times) {
+  switch (n) {
+    case 2: return copy_fixed<2>(dst, ds, src, ss, times);
+    case 4: return copy_fixed<4>(dst, ds, src, ss, times);
+    case 8: return copy_fixed<8>(dst, ds, src, ss, times);
+    case 12: return copy_fixed<12>(dst, ds, src, ss, times);
+    case 16: return copy_fixed<16>(dst, ds, src, ss, times);
+    case 32: return copy_fixed<32>(dst, ds, src, ss, times);
+    case 64: return copy_fixed<64>(dst, ds, src, ss, times);
+    default:
+      for (; times > 0; times--, src += ss, dst += ds) copy_run(dst, src, n);
+  }
+}
+
 template <class T> DAGRT_INLINE T load_any(const void* p) {
   T t;
   __builtin_memcpy(&t, p, sizeof t);
@@ -132,11 +151,17 @@ void copy_contiguous(const CopyArgs& a, const Axis* ax, int r, const Stream& s) 
   }
   int64_t group = larger(1, piece_bytes / run);
   double ns = double(group) * (double(run) * ns_per_byte + 3);
+  if (r == 1) return copy_run(dst, src, run);
+  const Axis up = ax[r - 2];
   s.parallel(pieces(rows, group), ns, [&](int64_t u, char*) {
-    int64_t end = smaller(rows, (u + 1) * group);
+    int64_t row = u * group, end = smaller(rows, row + group), from = row % up.n;
     Walk w;
-    w.start(ax, r - 1, u * group);
-    for (int64_t row = u * group; row < end; row++, w.next(ax, r - 1)) copy_run(dst + w.d * e, src + w.s * e, run);
+    w.start(ax, r - 2, row / up.n);
+    for (; row < end; from = 0, w.next(ax, r - 2)) {
+      int64_t times = smaller(up.n - from, end - row);
+      copy_runs(dst + (w.d + from * up.d) * e, up.d * e, src + (w.s + from * up.s) * e, up.s * e, run, times);
+      row += times;
+    }
   });
 }
 
