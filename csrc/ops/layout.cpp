@@ -421,8 +421,7 @@ struct IotaAttrs {
 
 Types infer_iota(const InferContext& c) {
   const auto& a = c.attrs<IotaAttrs>();
-  if (a.dtype != DType::float32 && !is_integer(a.dtype))
-    c.fail(ErrorKind::dtype, "dtype must be float32 or an integer, got ", name_of(a.dtype), "; cast afterwards");
+  if (a.dtype == DType::bool_) c.fail(ErrorKind::dtype, "dtype must be float or integer, got bool; cast afterwards");
   if (a.size.known() && a.size.value() < 0) c.fail(ErrorKind::shape, "size must not be negative, got ", a.size.text());
   return {{a.dtype, {a.size}}};
 }

@@ -235,6 +235,11 @@ TEST_CASE("full, iota, pad with a value") {
     run_op(layout_op("iota"), {{"size", {int64_t(40)}}, {"dtype", {std::string("int32")}}}, {}, {&n});
     CHECK(n.at<int32_t>(39) == 39);
     CHECK(n.intact());
+    Tensor line(DType::bfloat16, {9}), half(DType::float16, {9});
+    run_op(layout_op("iota"), {{"size", {int64_t(9)}}, {"dtype", {std::string("bfloat16")}}}, {}, {&line});
+    run_op(layout_op("iota"), {{"size", {int64_t(9)}}, {"dtype", {std::string("float16")}}}, {}, {&half});
+    CHECK(line.at<uint16_t>(8) == 0x4100);
+    CHECK(half.at<uint16_t>(3) == 0x4200);
     Tensor x(DType::float32, {2}), y(DType::float32, {5});
     x.set<float>([](int64_t k) { return float(k); });
     run_op(layout_op("pad"), {{"low", integers({1})}, {"high", integers({1})}, {"interior", integers({1})}, {"value", {__builtin_inf()}}}, {&x}, {&y});

@@ -404,12 +404,22 @@ template <class T> void pad_typed(const PadArgs& a, T value, const Stream& s) {
   });
 }
 
-template <class T> void iota_typed(const IotaArgs& a, const Stream& s) {
+struct Number {
+  template <class T> static DAGRT_INLINE T of(int64_t i) { return T(i); }
+};
+struct Bf16 {
+  template <class T> static DAGRT_INLINE T of(int64_t i) { return float_to_bf16(float(i)); }
+};
+struct Half {
+  template <class T> static DAGRT_INLINE T of(int64_t i) { return float_to_half(float(i)); }
+};
+
+template <class T, class F = Number> void iota_typed(const IotaArgs& a, const Stream& s) {
   constexpr int64_t piece = 8192;
   T* dst = static_cast<T*>(a.dst);
   s.parallel(pieces(a.n, piece), piece * 0.5, [&](int64_t u, char*) {
     int64_t end = smaller(a.n, (u + 1) * piece);
-    for (int64_t i = u * piece; i < end; i++) dst[i] = T(i);
+    for (int64_t i = u * piece; i < end; i++) dst[i] = F::template of<T>(i);
   });
 }
 
@@ -461,6 +471,8 @@ void fill(const FillArgs& given, const Stream& s) {
 void iota(const IotaArgs& a, const Stream& s) {
   switch (a.dtype) {
     case DType::float32: return iota_typed<float>(a, s);
+    case DType::bfloat16: return iota_typed<uint16_t, Bf16>(a, s);
+    case DType::float16: return iota_typed<uint16_t, Half>(a, s);
     case DType::int64: return iota_typed<int64_t>(a, s);
     case DType::uint8: return iota_typed<uint8_t>(a, s);
     default: return iota_typed<int32_t>(a, s);
