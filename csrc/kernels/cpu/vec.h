@@ -69,11 +69,27 @@ DAGRT_INLINE void store_n(float* p, vf v, int n) {
 
 DAGRT_INLINE vf as_f(vi v) { return (vf)v; }
 DAGRT_INLINE vi as_i(vf v) { return (vi)v; }
-DAGRT_INLINE vf select(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
-DAGRT_INLINE vi select_i(vi mask, vi a, vi b) { return (a & mask) | (b & ~mask); }
+DAGRT_INLINE vf select(vi mask, vf a, vf b) { return mask ? a : b; }
+DAGRT_INLINE vi select_i(vi mask, vi a, vi b) { return mask ? a : b; }
 /// NaN in either operand gives NaN (as NumPy's maximum and minimum).
-DAGRT_INLINE vf vmax(vf a, vf b) { return select((a > b) | (a != a), a, b); }
-DAGRT_INLINE vf vmin(vf a, vf b) { return select((a < b) | (a != a), a, b); }
+DAGRT_INLINE vf vmax(vf a, vf b) {
+#if defined(__AVX512F__)  // the instruction gives b where either is NaN
+  return select(a != a, a, (vf)_mm512_max_ps((__m512)a, (__m512)b));
+#elif defined(__AVX2__)
+  return select(a != a, a, (vf)_mm256_max_ps((__m256)a, (__m256)b));
+#else
+  return select((a > b) | (a != a), a, b);
+#endif
+}
+DAGRT_INLINE vf vmin(vf a, vf b) {
+#if defined(__AVX512F__)
+  return select(a != a, a, (vf)_mm512_min_ps((__m512)a, (__m512)b));
+#elif defined(__AVX2__)
+  return select(a != a, a, (vf)_mm256_min_ps((__m256)a, (__m256)b));
+#else
+  return select((a < b) | (a != a), a, b);
+#endif
+}
 DAGRT_INLINE vf vabs(vf a) { return (vf)((vi)a & splat_i(0x7fffffff)); }
 DAGRT_INLINE vf to_float(vi a) { return __builtin_convertvector(a, vf); }
 DAGRT_INLINE vi to_int(vf a) { return __builtin_convertvector(a, vi); }  // truncates
@@ -106,18 +122,27 @@ DAGRT_INLINE void multiply_wide(vu a, uint32_t m, vu& high, vu& low) {
 #endif
 }
 
+/// Lane i of the result is lane i ^ w of v.
+DAGRT_INLINE vf swap_lanes(vf v, int w) {
+#if defined(__AVX512F__)
+  vi lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif defined(__AVX2__)
+  vi lane{0, 1, 2, 3, 4, 5, 6, 7};
+#else
+  vi lane{0, 1, 2, 3};
+#endif
+  return __builtin_shuffle(v, lane ^ splat_i(w));
+}
 /// Horizontal sum and maximum, in a fixed tree order.
 DAGRT_INLINE float sum(vf v) {
-  float t[V];
-  store(t, v);
-  for (int w = V / 2; w; w /= 2)
-    for (int i = 0; i < w; i++) t[i] += t[i + w];
-  return t[0];
+#pragma GCC unroll 4
+  for (int w = V / 2; w; w /= 2) v += swap_lanes(v, w);
+  return v[0];
 }
 DAGRT_INLINE float hmax(vf v) {
-  float m = v[0];
-  for (int i = 1; i < V; i++) m = (v[i] > m || v[i] != v[i]) ? v[i] : m;
-  return m;
+#pragma GCC unroll 4
+  for (int w = V / 2; w; w /= 2) v = vmax(v, swap_lanes(v, w));
+  return v[0];
 }
 
 // 16-bit floats are storage: widened on load, rounded to nearest even on store.
