@@ -60,14 +60,9 @@ DAGRT_INLINE vi first_lanes(int n) {
 
 /// All lanes joined, in a fixed tree.
 template <class F> DAGRT_INLINE float join_lanes(vf v) {
-  float t[V];
-  store(t, v);
-  for (int w = V / 2; w; w /= 2) {
-    float u[2 * V] = {};
-    for (int i = 0; i < w; i++) u[i] = t[i], u[V + i] = t[i + w];
-    store(t, F::join(load(u), load(u + V)));
-  }
-  return t[0];
+#pragma GCC unroll 4
+  for (int w = V / 2; w; w /= 2) v = F::join(v, swap_lanes(v, w));
+  return v[0];
 }
 
 /// One contiguous row.
