@@ -1,0 +1,31 @@
+// Matrix products: C[b] = A[b] B[b], float32, any strides of A and B.
+#pragma once
+#include "base/view.h"
+#include "kernels/kernel.h"
+
+namespace dagrt {
+
+struct MatmulArgs {
+  const float* a = nullptr;  // [M, K], strides a_row, a_col
+  const float* b = nullptr;  // [K, N], strides b_row, b_col
+  float* c = nullptr;        // [M, N], rows ldc apart
+  int64_t M = 0, N = 0, K = 0;
+  int64_t a_row = 0, a_col = 1, b_row = 0, b_col = 1, ldc = 0;
+  // Batches: sizes of the batch axes of C, and how far A, B and C move along each (0: broadcast).
+  int batch_rank = 0;
+  int64_t batch[max_rank] = {}, a_batch[max_rank] = {}, b_batch[max_rank] = {}, c_batch[max_rank] = {};
+  char* workspace = nullptr;  // matmul_workspace bytes
+};
+
+DAGRT_KERNEL(matmul, MatmulArgs)
+
+/// How a product is cut up: a function of its sizes alone.
+struct MatmulPlan {
+  bool pack = false;    // B is copied into panels first
+  int64_t splits = 1;   // partial sums along K
+  int64_t batches = 1;
+  size_t workspace = 0;  // bytes
+};
+MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous);
+
+}  // namespace dagrt

@@ -1,0 +1,152 @@
+// matmul: y[..., m, n] = sum_k a[..., m, k] b[..., k, n], batch axes broadcast. With transpose_a, a is [..., k, m]; with
+// transpose_b, b is [..., n, k]. float32; sums in float32.
+#include "kernels/matmul.h"
+
+#include "ops/registry.h"
+
+namespace dagrt {
+namespace {
+
+struct MatmulAttrs {
+  bool transpose_a = false, transpose_b = false;
+  template <class V> void visit(V& v) {
+    v("transpose_a", transpose_a, false);
+    v("transpose_b", transpose_b, false);
+  }
+};
+
+Types infer_matmul(const InferContext& c) {
+  const auto& at = c.attrs<MatmulAttrs>();
+  const TensorType &a = c.in[0], &b = c.in[1];
+  if (a.dtype != DType::float32 || b.dtype != DType::float32)
+    c.fail(ErrorKind::dtype, "expected float32, got ", name_of(a.dtype), " and ", name_of(b.dtype), "; cast to float32");
+  if (a.rank() < 2 || b.rank() < 2)
+    c.fail(ErrorKind::shape, "expected at least 2 axes, got ", text(a.shape), " and ", text(b.shape));
+  size_t ra = size_t(a.rank()), rb = size_t(b.rank());
+  const Dim &ka = a.shape[at.transpose_a ? ra - 2 : ra - 1], &kb = b.shape[at.transpose_b ? rb - 1 : rb - 2];
+  if (ka.known() && kb.known() && ka != kb)
+    c.fail(ErrorKind::shape, "inner sizes must agree, got ", ka.text(), " and ", kb.text(), " of ", text(a.shape), " and ",
+           text(b.shape));
+  TensorType y;
+  y.shape = broadcast(Dims(a.shape.begin(), a.shape.end() - 2), Dims(b.shape.begin(), b.shape.end() - 2));
+  y.shape.push_back(a.shape[at.transpose_a ? ra - 1 : ra - 2]);
+  y.shape.push_back(b.shape[at.transpose_b ? rb - 2 : rb - 1]);
+  return {y};
+}
+
+/// Sizes of the product as the kernel sees it: leading axes of a beside a matrix b fold into M.
+struct Product {
+  int64_t batches = 1, M = 0, N = 0, K = 0;
+  bool folded = false, b_rows = true;
+};
+
+Product product_of(const MatmulAttrs& at, const int64_t* a, int ra, const int64_t* b, int rb, const int64_t* y, int ry) {
+  Product p;
+  p.M = y[ry - 2];
+  p.N = y[ry - 1];
+  p.K = at.transpose_a ? a[ra - 2] : a[ra - 1];
+  p.b_rows = !at.transpose_b;
+  for (int i = 0; i < ry - 2; i++) p.batches *= y[i];
+  if (rb == 2 && ra > 2 && !at.transpose_a) {
+    p.folded = true;
+    p.M *= p.batches;
+    p.batches = 1;
+  }
+  return p;
+}
+
+void run_matmul(const RunContext& c) {
+  const auto& at = c.attrs<MatmulAttrs>();
+  const View &a = c.in[0], &b = c.in[1], &y = c.out[0];
+  Product p = product_of(at, a.dims, a.rank, b.dims, b.rank, y.dims, y.rank);
+  MatmulArgs g;
+  g.a = a.as<const float>();
+  g.b = b.as<const float>();
+  g.c = y.as<float>();
+  g.M = p.M;
+  g.N = p.N;
+  g.K = p.K;
+  g.a_row = at.transpose_a ? 1 : a.ld;
+  g.a_col = at.transpose_a ? a.ld : 1;
+  g.b_row = at.transpose_b ? 1 : b.ld;
+  g.b_col = at.transpose_b ? b.ld : 1;
+  g.ldc = y.ld;
+  g.workspace = static_cast<char*>(c.workspace);
+  if (!p.folded) {
+    g.batch_rank = y.rank - 2;
+    int64_t sa = a.dims[a.rank - 2] * a.ld, sb = b.dims[b.rank - 2] * b.ld, sy = y.dims[y.rank - 2] * y.ld;
+    for (int i = y.rank - 3, ia = a.rank - 3, ib = b.rank - 3; i >= 0; i--, ia--, ib--) {
+      g.batch[i] = y.dims[i];
+      g.a_batch[i] = ia >= 0 && a.dims[ia] != 1 ? sa : 0;
+      g.b_batch[i] = ib >= 0 && b.dims[ib] != 1 ? sb : 0;
+      g.c_batch[i] = sy;
+      if (ia >= 0) sa *= a.dims[ia];
+      if (ib >= 0) sb *= b.dims[ib];
+      sy *= y.dims[i];
+    }
+  }
+  matmul(g, c.stream);
+}
+
+void grad_matmul(GradContext& c) {
+  const auto at = c.attrs<MatmulAttrs>();
+  Builder& b = c.b;
+  auto product = [&](ValueId l, ValueId r, bool tl, bool tr) {
+    return b.emit("matmul", {l, r}, {{"transpose_a", {tl}}, {"transpose_b", {tr}}});
+  };
+  ValueId x = c.in(0), w = c.in(1), g = c.dout();
+  if (c.wanted[0]) {
+    ValueId d = at.transpose_a ? product(w, g, at.transpose_b, true) : product(g, w, false, !at.transpose_b);
+    c.in_grads[0] = b.unbroadcast(d, b.type(x).shape);
+  }
+  if (!c.wanted[1]) return;
+  if (b.type(w).rank() == 2 && b.type(x).rank() > 2 && !at.transpose_a) {  // one long product instead of many and a sum
+    const Dims sx = b.type(x).shape, sg = b.type(g).shape;
+    Dim rows = dagrt::product(Dims(sx.begin(), sx.end() - 1)), grows = dagrt::product(Dims(sg.begin(), sg.end() - 1));
+    ValueId x2 = b.reshape(x, {rows, sx.back()}), g2 = b.reshape(g, {grows, sg.back()});
+    c.in_grads[1] = at.transpose_b ? product(g2, x2, true, false) : product(x2, g2, true, false);
+    return;
+  }
+  ValueId d = at.transpose_b ? product(g, x, true, at.transpose_a) : product(x, g, !at.transpose_a, false);
+  c.in_grads[1] = b.unbroadcast(d, b.type(w).shape);
+}
+
+Product product_of(const void* attrs, const Types& in, const Types& out) {
+  auto sizes = [](const TensorType& t) {
+    std::vector<int64_t> s;
+    for (const Dim& d : t.shape) s.push_back(d.value());
+    return s;
+  };
+  std::vector<int64_t> a = sizes(in[0]), b = sizes(in[1]), y = sizes(out[0]);
+  return product_of(*static_cast<const MatmulAttrs*>(attrs), a.data(), int(a.size()), b.data(), int(b.size()), y.data(),
+                    int(y.size()));
+}
+
+Cost cost_matmul(const void* attrs, const Types& in, const Types& out) {
+  Product p = product_of(attrs, in, out);
+  return {2.0 * double(p.batches) * double(p.M) * double(p.N) * double(p.K),
+          double(in[0].bytes() + in[1].bytes() + out[0].bytes())};
+}
+
+Memory memory_matmul(const void* attrs, const Types& in, const Types& out) {
+  Product p = product_of(attrs, in, out);
+  return {matmul_plan(p.batches, p.M, p.N, p.K, p.b_rows).workspace, 0};
+}
+
+}  // namespace
+
+void register_matmul(Registry& r) {
+  Op m;
+  m.name = "matmul";
+  m.equation = "y[..., m, n] = sum_k a[..., m, k] b[..., k, n]";
+  m.attrs = attr_type<MatmulAttrs>();
+  m.min_inputs = m.max_inputs = 2;
+  m.infer = infer_matmul;
+  m.run = run_matmul;
+  m.grad = grad_matmul;
+  m.cost = cost_matmul;
+  m.memory = memory_matmul;
+  r.add(std::move(m));
+}
+
+}  // namespace dagrt
