@@ -74,7 +74,7 @@ DAGRT_INLINE vi select_i(vi mask, vi a, vi b) { return mask ? a : b; }
 /// NaN in either operand gives NaN (as NumPy's maximum and minimum).
 DAGRT_INLINE vf vmax(vf a, vf b) {
 #if defined(__AVX512F__)  // the instruction gives b where either is NaN
-  return select(a != a, a, (vf)_mm512_max_ps((__m512)a, (__m512)b));
+  return select(a != a, a, (vf)_mm512_maskz_max_ps((__mmask16)-1, (__m512)a, (__m512)b));
 #elif defined(__AVX2__)
   return select(a != a, a, (vf)_mm256_max_ps((__m256)a, (__m256)b));
 #else
@@ -83,7 +83,7 @@ DAGRT_INLINE vf vmax(vf a, vf b) {
 }
 DAGRT_INLINE vf vmin(vf a, vf b) {
 #if defined(__AVX512F__)
-  return select(a != a, a, (vf)_mm512_min_ps((__m512)a, (__m512)b));
+  return select(a != a, a, (vf)_mm512_maskz_min_ps((__mmask16)-1, (__m512)a, (__m512)b));
 #elif defined(__AVX2__)
   return select(a != a, a, (vf)_mm256_min_ps((__m256)a, (__m256)b));
 #else
