@@ -8,7 +8,7 @@
 // A lane's value depends on its own operands alone: neither strips nor threads nor broadcasting change a bit.
 #include "kernels/pointwise.h"
 
-#include "kernels/cpu/vec_math.h"
+#include "kernels/cpu/strips.h"
 
 namespace dagrt::DAGRT_ISA {
 namespace {
@@ -16,284 +16,6 @@ namespace {
 constexpr int64_t strip_elements = 1024;
 constexpr int64_t strips_per_unit = 8;
 constexpr double memory_ns = 0.3;  // to read and write an element
-
-// y, the inputs, a mask of those that are scalars (bit i: input i), elements
-using Strip = void (*)(void* y, const void* const* x, unsigned scalars, int64_t n);
-
-// ---------------------------------------------------------------- floats
-template <class F> void unary_strip(void* yp, const void* const* x, unsigned, int64_t n) {
-  float* y = static_cast<float*>(yp);
-  const float* a = static_cast<const float*>(x[0]);
-  int64_t i = 0;
-  for (; i + V <= n; i += V) store(y + i, F::value(load(a + i)));
-  if (i < n) store_n(y + i, F::value(load_n(a + i, int(n - i))), int(n - i));
-}
-
-template <class F> void binary_strip(void* yp, const void* const* x, unsigned scalars, int64_t n) {
-  float* y = static_cast<float*>(yp);
-  const float *a = static_cast<const float*>(x[0]), *b = static_cast<const float*>(x[1]);
-  int64_t i = 0;
-  if (scalars == 0) {
-    for (; i + V <= n; i += V) store(y + i, F::value(load(a + i), load(b + i)));
-    if (i < n) store_n(y + i, F::value(load_n(a + i, int(n - i)), load_n(b + i, int(n - i))), int(n - i));
-  } else if (scalars == 1) {
-    vf s = splat(*a);
-    for (; i + V <= n; i += V) store(y + i, F::value(s, load(b + i)));
-    if (i < n) store_n(y + i, F::value(s, load_n(b + i, int(n - i))), int(n - i));
-  } else {
-    vf s = splat(*b);
-    for (; i + V <= n; i += V) store(y + i, F::value(load(a + i), s));
-    if (i < n) store_n(y + i, F::value(load_n(a + i, int(n - i)), s), int(n - i));
-  }
-}
-
-typedef uint8_t vb __attribute__((vector_size(V)));
-DAGRT_INLINE void store_mask(uint8_t* y, vi mask, int n) {
-  vb bits = __builtin_convertvector(mask & splat_i(1), vb);
-  if (n == V) __builtin_memcpy(y, &bits, V);
-  else
-    for (int i = 0; i < n; i++) y[i] = bits[i];
-}
-
-template <class F> void predicate_strip(void* yp, const void* const* x, unsigned, int64_t n) {
-  uint8_t* y = static_cast<uint8_t*>(yp);
-  const float* a = static_cast<const float*>(x[0]);
-  int64_t i = 0;
-  for (; i + V <= n; i += V) store_mask(y + i, F::value(load(a + i)), V);
-  if (i < n) store_mask(y + i, F::value(load_n(a + i, int(n - i))), int(n - i));
-}
-
-template <class F> void compare_strip(void* yp, const void* const* x, unsigned scalars, int64_t n) {
-  uint8_t* y = static_cast<uint8_t*>(yp);
-  const float *a = static_cast<const float*>(x[0]), *b = static_cast<const float*>(x[1]);
-  vf s = splat(scalars == 1 ? *a : *b);
-  int64_t i = 0;
-  for (; i + V <= n; i += V)
-    store_mask(y + i, F::value(scalars & 1 ? s : load(a + i), scalars & 2 ? s : load(b + i)), V);
-  int m = int(n - i);
-  if (m) store_mask(y + i, F::value(scalars & 1 ? s : load_n(a + i, m), scalars & 2 ? s : load_n(b + i, m)), m);
-}
-
-// ---------------------------------------------------------------- integers
-template <class T> struct Unsigned { using type = uint32_t; };
-template <> struct Unsigned<int64_t> { using type = uint64_t; };
-
-// Division by zero was refused before; here it must only not trap. The smallest integer by -1 wraps.
-template <class T> DAGRT_INLINE T int_floor_divide(T a, T b) {
-  using U = typename Unsigned<T>::type;
-  if (b == T(0)) return T(0);
-  if (T(-1) < T(0) && b == T(-1)) return T(U(0) - U(a));
-  T q = T(a / b);
-  return T(q - T((a % b != T(0)) && ((a < T(0)) != (b < T(0)))));
-}
-template <class T> DAGRT_INLINE T int_mod(T a, T b) {
-  if (b == T(0) || (T(-1) < T(0) && b == T(-1))) return T(0);
-  T r = T(a % b);
-  return T(r + ((r != T(0)) && ((r < T(0)) != (b < T(0))) ? b : T(0)));
-}
-/// Negative exponents: 1 and -1 have powers, all else gives 0 (truncated).
-template <class T> DAGRT_INLINE T int_power(T a, T b) {
-  using U = typename Unsigned<T>::type;
-  if (b < T(0)) return T(a == T(1) ? T(1) : T(-1) < T(0) && a == T(-1) ? (b & T(1) ? T(-1) : T(1)) : T(0));
-  U r = 1, base = U(a);
-  for (U e = U(b); e; e >>= 1) {
-    if (e & 1) r *= base;
-    base *= base;
-  }
-  return T(r);
-}
-
-template <class T, class R, class F> void int_unary_strip(void* yp, const void* const* x, unsigned, int64_t n) {
-  R* y = static_cast<R*>(yp);
-  const T* a = static_cast<const T*>(x[0]);
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; i++) y[i] = R(F::template integer<T>(a[i]));
-}
-template <class T, class R, class F> void int_binary_strip(void* yp, const void* const* x, unsigned scalars, int64_t n) {
-  R* y = static_cast<R*>(yp);
-  const T *a = static_cast<const T*>(x[0]), *b = static_cast<const T*>(x[1]);
-  if (scalars == 0) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) y[i] = R(F::template integer<T>(a[i], b[i]));
-  } else if (scalars == 1) {
-    T s = *a;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) y[i] = R(F::template integer<T>(s, b[i]));
-  } else {
-    T s = *b;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) y[i] = R(F::template integer<T>(a[i], s));
-  }
-}
-
-// ---------------------------------------------------------------- the table's rows as types
-#define DAGRT_ROW(name, equation, types, ns, expression, whole, gradient)                 \
-  struct name##_f {                                                                       \
-    DAGRT_INLINE static vf value(vf a) { return expression; }                             \
-    template <class T> DAGRT_INLINE static T integer(T a) {                               \
-      using U [[maybe_unused]] = typename Unsigned<T>::type;                              \
-      return T(whole);                                                                    \
-    }                                                                                     \
-  };
-DAGRT_UNARY(DAGRT_ROW)
-#undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, types, ns, expression, whole, ga, gb)                   \
-  struct name##_f {                                                                       \
-    DAGRT_INLINE static vf value(vf a, vf b) { return expression; }                       \
-    template <class T> DAGRT_INLINE static T integer(T a, T b) {                          \
-      using U [[maybe_unused]] = typename Unsigned<T>::type;                              \
-      return T(whole);                                                                    \
-    }                                                                                     \
-  };
-DAGRT_BINARY(DAGRT_ROW)
-#undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, expression)                                             \
-  struct name##_f {                                                                       \
-    DAGRT_INLINE static vi value(vf a, vf b) { return expression; }                       \
-    template <class T> DAGRT_INLINE static bool integer(T a, T b) { return expression; }  \
-  };
-DAGRT_COMPARE(DAGRT_ROW)
-#undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, expression)                                             \
-  struct name##_f {                                                                       \
-    DAGRT_INLINE static vi value(vf a) { return expression; }                             \
-  };
-DAGRT_PREDICATE(DAGRT_ROW)
-#undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, expression)                                             \
-  struct name##_f {                                                                       \
-    template <class T> DAGRT_INLINE static T integer(T a, T b) { return T(expression); }  \
-  };
-DAGRT_BITS(DAGRT_ROW)
-#undef DAGRT_ROW
-struct not_f {
-  template <class T> DAGRT_INLINE static T integer(T a) { return T(a == T(0)); }
-};
-
-// ---------------------------------------------------------------- select, copy, cast
-template <class T> void select_strip(void* yp, const void* const* x, unsigned scalars, int64_t n) {
-  T* y = static_cast<T*>(yp);
-  const uint8_t* c = static_cast<const uint8_t*>(x[0]);
-  const T *a = static_cast<const T*>(x[1]), *b = static_cast<const T*>(x[2]);
-  T s = *a, t = *b;
-  if (scalars == 0) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) {
-      T p = a[i], q = b[i];
-      y[i] = c[i] ? p : q;
-    }
-  } else if (scalars == 2) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) {
-      T q = b[i];
-      y[i] = c[i] ? s : q;
-    }
-  } else if (scalars == 4) {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) {
-      T p = a[i];
-      y[i] = c[i] ? p : t;
-    }
-  } else {
-#pragma GCC ivdep
-    for (int64_t i = 0; i < n; i++) y[i] = c[i] ? s : t;
-  }
-}
-
-template <class T> void copy_strip(void* y, const void* const* x, unsigned, int64_t n) {
-  if (y != x[0]) __builtin_memmove(y, x[0], size_t(n) * sizeof(T));
-}
-
-template <class To, class From> DAGRT_INLINE To convert(From a) { return To(a); }
-// float to integer: truncates, saturates, NaN gives 0
-template <> DAGRT_INLINE int32_t convert(float a) {
-  return a != a ? 0 : a >= 2147483648.0f ? INT32_MAX : a < -2147483648.0f ? INT32_MIN : int32_t(a);
-}
-template <> DAGRT_INLINE int64_t convert(float a) {
-  return a != a ? 0 : a >= 9223372036854775808.0f ? INT64_MAX : a < -9223372036854775808.0f ? INT64_MIN : int64_t(a);
-}
-template <> DAGRT_INLINE uint8_t convert(float a) { return a > 0 ? (a >= 255 ? uint8_t(255) : uint8_t(a)) : uint8_t(0); }
-
-template <class To, class From> void cast_strip(void* yp, const void* const* x, unsigned, int64_t n) {
-  To* y = static_cast<To*>(yp);
-  const From* a = static_cast<const From*>(x[0]);
-  for (int64_t i = 0; i < n; i++) y[i] = convert<To>(a[i]);
-}
-template <class From> void cast_bool_strip(void* yp, const void* const* x, unsigned, int64_t n) {
-  uint8_t* y = static_cast<uint8_t*>(yp);
-  const From* a = static_cast<const From*>(x[0]);
-  for (int64_t i = 0; i < n; i++) y[i] = a[i] != From(0);
-}
-
-template <class From> Strip cast_to(DType to) {
-  switch (to) {
-    case DType::int32: return cast_strip<int32_t, From>;
-    case DType::int64: return cast_strip<int64_t, From>;
-    case DType::uint8: return cast_strip<uint8_t, From>;
-    case DType::bool_: return cast_bool_strip<From>;
-    default: return cast_strip<float, From>;
-  }
-}
-
-template <class T> Strip integer_strip(Functor f) {
-  switch (f) {
-#define DAGRT_ROW(name, ...) case Functor::name##_: return int_unary_strip<T, T, name##_f>;
-    DAGRT_UNARY(DAGRT_ROW)
-#undef DAGRT_ROW
-#define DAGRT_ROW(name, ...) case Functor::name##_: return int_binary_strip<T, T, name##_f>;
-    DAGRT_BINARY(DAGRT_ROW)
-    DAGRT_BITS(DAGRT_ROW)
-#undef DAGRT_ROW
-#define DAGRT_ROW(name, ...) case Functor::name##_: return int_binary_strip<T, uint8_t, name##_f>;
-    DAGRT_COMPARE(DAGRT_ROW)
-#undef DAGRT_ROW
-    case Functor::logical_not_: return int_unary_strip<T, T, not_f>;
-    default: return nullptr;
-  }
-}
-
-Strip float_strip(Functor f) {
-  switch (f) {
-#define DAGRT_ROW(name, ...) case Functor::name##_: return unary_strip<name##_f>;
-    DAGRT_UNARY(DAGRT_ROW)
-#undef DAGRT_ROW
-#define DAGRT_ROW(name, ...) case Functor::name##_: return binary_strip<name##_f>;
-    DAGRT_BINARY(DAGRT_ROW)
-#undef DAGRT_ROW
-#define DAGRT_ROW(name, ...) case Functor::name##_: return compare_strip<name##_f>;
-    DAGRT_COMPARE(DAGRT_ROW)
-#undef DAGRT_ROW
-#define DAGRT_ROW(name, ...) case Functor::name##_: return predicate_strip<name##_f>;
-    DAGRT_PREDICATE(DAGRT_ROW)
-#undef DAGRT_ROW
-    default: return nullptr;
-  }
-}
-
-Strip find_strip(const PointwiseArgs& a) {
-  DType x = a.dtype[1];
-  size_t size = size_of(a.dtype[0]);
-  if (a.f == Functor::select_)
-    return size == 1 ? select_strip<uint8_t> : size == 2 ? select_strip<uint16_t>
-         : size == 4 ? select_strip<uint32_t> : select_strip<uint64_t>;
-  if (a.f == Functor::copy_)
-    return size == 1 ? copy_strip<uint8_t> : size == 2 ? copy_strip<uint16_t>
-         : size == 4 ? copy_strip<uint32_t> : copy_strip<uint64_t>;
-  if (a.f == Functor::cast_) {
-    switch (x) {
-      case DType::int32: return cast_to<int32_t>(a.dtype[0]);
-      case DType::int64: return cast_to<int64_t>(a.dtype[0]);
-      case DType::uint8: case DType::bool_: return cast_to<uint8_t>(a.dtype[0]);
-      default: return cast_to<float>(a.dtype[0]);
-    }
-  }
-  if (is_float(x)) return float_strip(a.f);
-  switch (x) {
-    case DType::int32: return integer_strip<int32_t>(a.f);
-    case DType::int64: return integer_strip<int64_t>(a.f);
-    default: return integer_strip<uint8_t>(a.f);
-  }
-}
 
 // ---------------------------------------------------------------- operands
 // How elements lie in memory and in a strip's buffer.
@@ -359,13 +81,16 @@ void scatter(const Operand& o, char* at, const void* buffer, int64_t stride, int
     for (int64_t i = 0; i < n; i++) y[i * stride] = float_to_half(a[i]);
 }
 
+constexpr int most_operands = 1 + fused_inputs;
+
+/// What to walk: y and the inputs, axes merged.
 struct Job {
-  Strip strip;
   int operands;  // with y
   unsigned may_be_scalar;
+  int most_scalars;
   int rank;
   int64_t dims[8];
-  Operand o[4];
+  Operand o[most_operands];
 
   int64_t row_offset(int k, int64_t row) const {  // elements
     int64_t at = 0;
@@ -388,12 +113,11 @@ Storage storage_of(DType t, bool convert) {
   }
 }
 
-Job make_job(const PointwiseArgs& a) {
+template <class Args> Job make_job(const Args& a, bool convert, unsigned may_be_scalar, int most_scalars) {
   Job j;
-  j.strip = find_strip(a);
   j.operands = a.operands + 1;
-  j.may_be_scalar = a.operands == 2 ? 3u : a.operands == 3 ? 6u : 0u;
-  bool convert = a.f != Functor::select_ && a.f != Functor::copy_;
+  j.may_be_scalar = may_be_scalar;
+  j.most_scalars = most_scalars;
   for (int k = 0; k < j.operands; k++) {
     Operand& o = j.o[k];
     o.data = static_cast<char*>(a.data[k]);
@@ -430,16 +154,18 @@ Job make_job(const PointwiseArgs& a) {
 }
 
 struct Buffers {
-  alignas(64) char bytes[4][strip_elements * 8];
+  alignas(64) char bytes[most_operands][strip_elements * 8];
 };
 
 /// A strip inside one row: n elements from column `column`.
-void run_in_row(const Job& j, int64_t row, int64_t column, int64_t n, Buffers& buffers) {
-  const void* x[3] = {};
+template <class Run>
+void run_in_row(const Job& j, int64_t row, int64_t column, int64_t n, Buffers& buffers, const Run& run) {
+  const void* x[fused_inputs] = {};
   void* y = nullptr;
   char* y_at = nullptr;
-  int64_t inner[4];
+  int64_t inner[most_operands];
   unsigned scalars = 0;
+  int count = 0;
   for (int k = 0; k < j.operands; k++) {
     const Operand& o = j.o[k];
     inner[k] = o.stride[j.rank - 1];
@@ -450,21 +176,21 @@ void run_in_row(const Job& j, int64_t row, int64_t column, int64_t n, Buffers& b
       y = direct ? at : buffers.bytes[0];
       continue;
     }
-    bool scalar = inner[k] == 0 && (j.may_be_scalar >> (k - 1) & 1) && (j.operands != 3 || scalars == 0);
+    bool scalar = inner[k] == 0 && (j.may_be_scalar >> (k - 1) & 1) && count < j.most_scalars;
     x[k - 1] = direct ? at : buffers.bytes[k];
-    if (scalar) scalars |= 1u << (k - 1);
+    if (scalar) scalars |= 1u << (k - 1), count++;
     if (!direct) gather(o, buffers.bytes[k], at, inner[k], scalar ? 1 : n);
   }
-  j.strip(y, x, scalars, n);
+  run(y, x, scalars, n);
   if (y != y_at) scatter(j.o[0], y_at, y, inner[0], n);
 }
 
 /// `rows` whole short rows from `first`. `kept`: operands whose buffer holds enough equal rows already.
-void run_rows(const Job& j, int64_t first, int64_t rows, unsigned& kept, Buffers& buffers) {
+template <class Run>
+void run_rows(const Job& j, int64_t first, int64_t rows, unsigned& kept, Buffers& buffers, const Run& run) {
   int64_t width = j.dims[j.rank - 1], n = rows * width;
-  const void* x[3] = {};
+  const void* x[fused_inputs] = {};
   void* y = nullptr;
-  unsigned scalars = 0;
   auto direct = [](const Operand& o) { return o.contiguous && o.storage < Storage::bf16; };
   for (int k = 0; k < j.operands; k++) {
     const Operand& o = j.o[k];
@@ -502,7 +228,7 @@ void run_rows(const Job& j, int64_t first, int64_t rows, unsigned& kept, Buffers
       }
     }
   }
-  j.strip(y, x, scalars, n);
+  run(y, x, 0u, n);
   const Operand& o = j.o[0];
   if (direct(o)) return;
   for (int64_t r = 0; r < rows; r++)
@@ -510,15 +236,9 @@ void run_rows(const Job& j, int64_t first, int64_t rows, unsigned& kept, Buffers
             o.stride[j.rank - 1], width);
 }
 
-}  // namespace
-
-void pointwise(const PointwiseArgs& a, const Stream& s) {
-  int64_t total = 1;
-  for (int d = 0; d < a.rank; d++) total *= a.dims[d];
-  if (total == 0) return;
-  const Job j = make_job(a);
+template <class Run> void walk(const Job& j, int64_t total, double ns, const Stream& s, const Run& run) {
   const int64_t width = j.dims[j.rank - 1], rows = total / width;
-  const double ns = a.ns + memory_ns;
+  ns += memory_ns;
   if (width >= 256 || j.rank == 1) {
     const int64_t strips = (width + strip_elements - 1) / strip_elements;
     const int64_t per_row = (strips + strips_per_unit - 1) / strips_per_unit;
@@ -528,7 +248,7 @@ void pointwise(const PointwiseArgs& a, const Stream& s) {
       int64_t row = u / per_row, begin = u % per_row * strips_per_unit * strip_elements;
       int64_t end = begin + strips_per_unit * strip_elements < width ? begin + strips_per_unit * strip_elements : width;
       for (int64_t c = begin; c < end; c += strip_elements)
-        run_in_row(j, row, c, end - c < strip_elements ? end - c : strip_elements, buffers);
+        run_in_row(j, row, c, end - c < strip_elements ? end - c : strip_elements, buffers, run);
     });
     return;
   }
@@ -539,7 +259,111 @@ void pointwise(const PointwiseArgs& a, const Stream& s) {
     unsigned kept = 0;
     int64_t end = (u + 1) * rows_per_unit < rows ? (u + 1) * rows_per_unit : rows;
     for (int64_t r = u * rows_per_unit; r < end; r += rows_per_strip)
-      run_rows(j, r, end - r < rows_per_strip ? end - r : rows_per_strip, kept, buffers);
+      run_rows(j, r, end - r < rows_per_strip ? end - r : rows_per_strip, kept, buffers, run);
+  });
+}
+
+template <class Args> int64_t elements(const Args& a) {
+  int64_t n = 1;
+  for (int d = 0; d < a.rank; d++) n *= a.dims[d];
+  return n;
+}
+
+// ---------------------------------------------------------------- fused chains
+/// A chain made ready: the strip function of each instruction and the slot its result goes to.
+struct Program {
+  struct Step {
+    Strip strip;
+    int operands;
+    int arg[3];
+    int slot;
+    int bytes[3];  // of an operand's element
+  };
+  int inputs, count;
+  Step steps[fused_instructions];
+};
+
+/// Slots are given back after their value's last use, so a chain needs few of them and stays in L1.
+Program make_program(const FusedArgs& a) {
+  Program p;
+  p.inputs = a.operands;
+  p.count = a.count;
+  int last_use[fused_instructions];
+  for (int i = 0; i < a.count; i++) {
+    last_use[i] = i;
+    for (int k = 0; k < a.code[i].operands; k++)
+      if (a.code[i].arg[k] >= a.operands) last_use[a.code[i].arg[k] - a.operands] = i;
+  }
+  bool taken[fused_instructions] = {};
+  for (int i = 0; i < a.count; i++) {
+    const FusedInstruction& c = a.code[i];
+    Program::Step& s = p.steps[i];
+    s.strip = find_strip(c.f, c.operand, c.result);
+    s.operands = c.operands;
+    for (int k = 0; k < c.operands; k++) {
+      s.arg[k] = c.arg[k];
+      s.bytes[k] = c.f == Functor::select_ && k == 0 ? 1 : int(size_of(c.f == Functor::select_ ? c.result : c.operand));
+    }
+    s.slot = 0;
+    while (taken[s.slot]) s.slot++;
+    taken[s.slot] = true;
+    for (int v = 0; v <= i; v++)  // freed only now: a strip's result is never written over its operands
+      if (last_use[v] == i) taken[p.steps[v].slot] = false;
+  }
+  return p;
+}
+
+struct Slots {
+  alignas(64) char bytes[fused_instructions][strip_elements * 4];
+  alignas(64) char filled[3][strip_elements * 4];
+};
+
+void run_program(const Program& p, const float* constants, void* y, const void* const* x, unsigned scalars, int64_t n,
+                 Slots& slots) {
+  const void* results[fused_instructions];
+  for (int i = 0; i < p.count; i++) {
+    const Program::Step& s = p.steps[i];
+    const void* operand[3];
+    unsigned mask = 0;
+    int count = 0;
+    for (int k = 0; k < s.operands; k++) {
+      int v = s.arg[k];
+      operand[k] = v < 0 ? constants + (-1 - v) : v < p.inputs ? x[v] : results[v - p.inputs];
+      if (v >= 0 && (v >= p.inputs || !(scalars >> v & 1))) continue;
+      if ((may_be_scalar(s.operands) >> k & 1) && count < most_scalars(s.operands)) {
+        mask |= 1u << k;
+        count++;
+      } else {
+        if (s.bytes[k] == 1) spread<uint8_t>(slots.filled[k], operand[k], 0, n);
+        else spread<uint32_t>(slots.filled[k], operand[k], 0, n);
+        operand[k] = slots.filled[k];
+      }
+    }
+    void* to = i + 1 == p.count ? y : slots.bytes[s.slot];
+    s.strip(to, operand, mask, n);
+    results[i] = to;
+  }
+}
+
+}  // namespace
+
+void pointwise(const PointwiseArgs& a, const Stream& s) {
+  int64_t total = elements(a);
+  if (total == 0) return;
+  const bool convert = a.f != Functor::select_ && a.f != Functor::copy_;
+  const Job j = make_job(a, convert, may_be_scalar(a.operands), most_scalars(a.operands));
+  const Strip strip = find_strip(a.f, a.dtype[1], a.dtype[0]);
+  walk(j, total, a.ns, s, [&](void* y, const void* const* x, unsigned scalars, int64_t n) { strip(y, x, scalars, n); });
+}
+
+void fused_pointwise(const FusedArgs& a, const Stream& s) {
+  int64_t total = elements(a);
+  if (total == 0) return;
+  const Job j = make_job(a, false, ~0u, fused_inputs);
+  const Program p = make_program(a);
+  walk(j, total, a.ns, s, [&](void* y, const void* const* x, unsigned scalars, int64_t n) {
+    Slots slots;
+    run_program(p, a.constants, y, x, scalars, n, slots);
   });
 }
 
