@@ -1,8 +1,10 @@
 // dagrt's errors as Python classes: each is a dagrt.Error and the builtin that a Python user would catch.
+#include <cstring>
 #include <initializer_list>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "io/file.h"
 
 namespace py = pybind11;
 
@@ -43,6 +45,10 @@ void bind_errors(py::module_& m) {
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
+    } catch (const FileError& e) {  // an OSError, or the subclass for its errno
+      py::object error = py::reinterpret_steal<py::object>(
+          PyObject_CallFunction(PyExc_OSError, "iss", e.code, std::strerror(e.code), e.path.c_str()));
+      if (error) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
     } catch (const Error& e) {
       PyErr_SetString(classes[int(e.kind)], e.what());
     }

@@ -66,5 +66,6 @@ PYBIND11_MODULE(_core, m) {
   bind_dim(m);
   bind_ops(m);
   bind_function(m);
+  bind_files(m);
   bind_machine(m);
 }
