@@ -1,5 +1,6 @@
 // The runtime: scans, threads over shared variables, cancellation, the program cache, limits of memory, faults' text.
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 
 #include "api/dagrt.h"
 #include "graph.h"
+#include "io/model_file.h"
 #include "runtime/program.h"
 
 using namespace dagrt;
@@ -301,4 +303,28 @@ TEST_CASE("what a callable refuses") {
   CHECK(message_of([&] { f.program(&wrong, 1); }) == "input 'x': expected float32, got int32");
   CHECK(message_of([&] { make_view(DType::float32, std::vector<int64_t>(9, 1), nullptr); }) ==
         "a tensor may have at most 8 axes, got 9");
+}
+
+TEST_CASE("a model file is loaded, run, and tested by what it carries") {
+  std::string path = "/tmp/dagrt_test_runtime_" + std::to_string(getpid()) + ".dagrt";
+  float v[] = {5, 6}, constant[] = {7, 8, 9}, x[] = {1, 2, 3}, wrong[] = {1, 2, 4};
+  auto tensor = [](const char* name, int64_t n, const float* data) {
+    return FileTensor{name, DType::float32, {n}, data, size_t(n) * 4};
+  };
+  auto write = [&](const float* answer) {
+    write_model_file(path, echo,
+                     {tensor("var/0", 2, v), tensor("const/0", 3, constant), tensor("selftest/in/0", 3, x),
+                      tensor("selftest/out/0", 3, answer), tensor("selftest/out/1", 2, v),
+                      tensor("selftest/out/2", 3, constant)},
+                     {{"name", "echo"}});
+  };
+  write(x);
+  Model m = Model::load(path);
+  m.selftest();
+  CHECK(m.metadata().at("name") == "echo");
+  CHECK(m.run({m.selftest_inputs()[0]})[1].as<float>()[1] == 6);
+  write(wrong);
+  Model other = Model::load(path);
+  CHECK(message_of([&] { other.selftest(); }) == "self-test: expected 4 at position 2 of output 0, got 3");
+  std::remove(path.c_str());
 }
