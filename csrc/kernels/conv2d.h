@@ -1,0 +1,37 @@
+// Two-dimensional convolution, channels last, float32: forward and both gradients.
+#pragma once
+#include "kernels/kernel.h"
+
+namespace dagrt {
+
+struct ConvArgs {
+  // conv2d:             y[B,P,Q,F] from x[B,H,W,C], w[R,S,C/groups,F]
+  // conv2d_input_grad:  x (written) from y, w
+  // conv2d_filter_grad: w (written) from x, y
+  float* x = nullptr;
+  float* w = nullptr;
+  float* y = nullptr;
+  int64_t B = 0, H = 0, W = 0, C = 0, P = 0, Q = 0, F = 0, R = 0, S = 0;
+  int64_t ldx = 0, ldy = 0;  // pixel strides of x and y
+  int64_t stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1, groups = 1;
+  int64_t pad_top = 0, pad_left = 0;
+  char* workspace = nullptr;
+};
+
+DAGRT_KERNEL(conv2d, ConvArgs)
+DAGRT_KERNEL(conv2d_input_grad, ConvArgs)
+DAGRT_KERNEL(conv2d_filter_grad, ConvArgs)
+
+/// Bytes: shared by the threads, and for each of them.
+struct ConvMemory {
+  size_t workspace = 0, scratch = 0;
+};
+ConvMemory conv2d_memory(const ConvArgs&);
+ConvMemory conv2d_input_grad_memory(const ConvArgs&);
+ConvMemory conv2d_filter_grad_memory(const ConvArgs&);
+
+/// Pixels that one step of a kernel works on, and into how many sums the filter gradient's pixels are cut.
+inline constexpr int64_t conv_block = 56, conv_grad_block = 128;
+int64_t conv2d_filter_grad_splits(const ConvArgs&);
+
+}  // namespace dagrt

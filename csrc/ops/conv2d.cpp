@@ -1,0 +1,247 @@
+// Convolution (cross-correlation), channels last, and its gradients; float32.
+//   conv2d:             y[b,p,q,f] = sum_{r,s,c} x[b, p sh + r dh - top, q sw + s dw - left, c] w[r,s,c,f]
+//   conv2d_input_grad:  dx from dy, w: the sum over the same triples. Conv2DTranspose's forward
+//   conv2d_filter_grad: dw from x, dy
+// Each is linear in both inputs, so the gradients of the three are the three again.
+#include "kernels/conv2d.h"
+
+#include "ops/registry.h"
+#include "ops/window.h"
+
+namespace dagrt {
+namespace {
+
+struct ConvAttrs : WindowAttrs {
+  std::vector<int64_t> dilations{1, 1};
+  int64_t groups = 1;
+  template <class V> void visit(V& v) {
+    v("strides", strides);
+    v("dilations", dilations, std::vector<int64_t>{1, 1});
+    v("groups", groups, int64_t(1));
+    v("padding", padding);
+    v("pads", pads, std::vector<int64_t>{0, 0, 0, 0});
+  }
+};
+struct InputGradAttrs : ConvAttrs {
+  std::vector<Dim> input_size;
+  template <class V> void visit(V& v) {
+    ConvAttrs::visit(v);
+    v("input_size", input_size);
+  }
+};
+struct FilterGradAttrs : ConvAttrs {
+  std::vector<int64_t> kernel_size;
+  template <class V> void visit(V& v) {
+    ConvAttrs::visit(v);
+    v("kernel_size", kernel_size);
+  }
+};
+
+void check_types(const InferContext& c, const ConvAttrs& a, std::initializer_list<const TensorType*> tensors) {
+  check_window(c, a, a.dilations);
+  if (a.groups < 1) c.fail(ErrorKind::graph, "groups must be at least 1, got ", a.groups);
+  for (const TensorType* t : tensors) {
+    if (t->dtype != DType::float32) c.fail(ErrorKind::dtype, "expected float32, got ", name_of(t->dtype), "; cast to float32");
+    if (t->rank() != 4) c.fail(ErrorKind::shape, "expected 4 axes, got ", text(t->shape));
+  }
+}
+
+void must_agree(const InferContext& c, const Dim& a, const Dim& b, const char* what) {
+  if (a.known() && b.known() && a != b) c.fail(ErrorKind::shape, what, " must agree, got ", a.text(), " and ", b.text());
+}
+
+int64_t number(const InferContext& c, const Dim& d, const char* what) {
+  if (!d.known()) c.fail(ErrorKind::shape, what, " must be known, got ", d.text());
+  return d.value();
+}
+
+int64_t reach(int64_t window, int64_t dilation) { return (window - 1) * dilation + 1; }
+
+void check_weights(const InferContext& c, const ConvAttrs& a, const TensorType& w, const Dim& channels) {
+  if (w.shape[3].known() && w.shape[3].value() % a.groups)
+    c.fail(ErrorKind::shape, "groups (", a.groups, ") must divide the filters (", w.shape[3].text(), ")");
+  if (channels.known() && w.shape[2].known() && channels.value() != w.shape[2].value() * a.groups)
+    c.fail(ErrorKind::shape, "the image has ", channels.text(), " channels, the weights ", text(w.shape), " take ",
+           w.shape[2].value() * a.groups);
+}
+
+Types infer_conv2d(const InferContext& c) {
+  const auto& a = c.attrs<ConvAttrs>();
+  const TensorType &x = c.in[0], &w = c.in[1];
+  check_types(c, a, {&x, &w});
+  check_weights(c, a, w, x.shape[3]);
+  int64_t r = number(c, w.shape[0], "the window's height"), s = number(c, w.shape[1], "the window's width");
+  if (r < 1 || s < 1) c.fail(ErrorKind::shape, "the window must have at least one point, got ", text(w.shape));
+  return {{DType::float32,
+           {x.shape[0], window_outputs(c, x.shape[1], reach(r, a.dilations[0]), 0, a),
+            window_outputs(c, x.shape[2], reach(s, a.dilations[1]), 1, a), w.shape[3]}}};
+}
+
+Types infer_input_grad(const InferContext& c) {
+  const auto& a = c.attrs<InputGradAttrs>();
+  const TensorType &dy = c.in[0], &w = c.in[1];
+  check_types(c, a, {&dy, &w});
+  if (a.input_size.size() != 2) c.fail(ErrorKind::graph, "input_size must be 2 sizes: height and width");
+  must_agree(c, dy.shape[3], w.shape[3], "the filters of dy and of the weights");
+  int64_t window[2] = {number(c, w.shape[0], "the window's height"), number(c, w.shape[1], "the window's width")};
+  for (int axis = 0; axis < 2; axis++)
+    if (a.input_size[size_t(axis)].known())
+      must_agree(c, dy.shape[size_t(axis + 1)],
+                 window_outputs(c, a.input_size[size_t(axis)], reach(window[axis], a.dilations[size_t(axis)]), axis, a),
+                 "the size of dy and the outputs of a convolution of input_size");
+  return {{DType::float32, {dy.shape[0], a.input_size[0], a.input_size[1], w.shape[2] * Dim(a.groups)}}};
+}
+
+Types infer_filter_grad(const InferContext& c) {
+  const auto& a = c.attrs<FilterGradAttrs>();
+  const TensorType &x = c.in[0], &dy = c.in[1];
+  check_types(c, a, {&x, &dy});
+  if (a.kernel_size.size() != 2) c.fail(ErrorKind::graph, "kernel_size must be 2 numbers: height and width");
+  must_agree(c, x.shape[0], dy.shape[0], "the batches of x and dy");
+  for (int axis = 0; axis < 2; axis++)
+    must_agree(c, dy.shape[size_t(axis + 1)],
+               window_outputs(c, x.shape[size_t(axis + 1)], reach(a.kernel_size[size_t(axis)], a.dilations[size_t(axis)]), axis, a),
+               "the size of dy and the outputs of a convolution of x");
+  return {{DType::float32, {a.kernel_size[0], a.kernel_size[1], floor_div(x.shape[3], Dim(a.groups)), dy.shape[3]}}};
+}
+
+ConvArgs sizes(const ConvAttrs& a, const int64_t* x, const int64_t* w, const int64_t* y) {
+  ConvArgs k;
+  k.B = x[0], k.H = x[1], k.W = x[2], k.C = x[3];
+  k.P = y[1], k.Q = y[2], k.F = y[3];
+  k.R = w[0], k.S = w[1];
+  k.ldx = k.C, k.ldy = k.F;
+  k.stride_h = a.strides[0], k.stride_w = a.strides[1];
+  k.dilation_h = a.dilations[0], k.dilation_w = a.dilations[1];
+  k.groups = a.groups;
+  k.pad_top = window_pad(k.H, k.P, reach(k.R, k.dilation_h), 0, a);
+  k.pad_left = window_pad(k.W, k.Q, reach(k.S, k.dilation_w), 1, a);
+  return k;
+}
+
+ConvArgs arguments(const RunContext& c, const ConvAttrs& a, const View& x, const View& w, const View& y) {
+  ConvArgs k = sizes(a, x.dims, w.dims, y.dims);
+  k.x = x.as<float>(), k.w = w.as<float>(), k.y = y.as<float>();
+  k.ldx = x.ld, k.ldy = y.ld;
+  k.workspace = static_cast<char*>(c.workspace);
+  return k;
+}
+
+void run_conv2d(const RunContext& c) { conv2d(arguments(c, c.attrs<ConvAttrs>(), c.in[0], c.in[1], c.out[0]), c.stream); }
+void run_input_grad(const RunContext& c) {
+  conv2d_input_grad(arguments(c, c.attrs<InputGradAttrs>(), c.out[0], c.in[1], c.in[0]), c.stream);
+}
+void run_filter_grad(const RunContext& c) {
+  conv2d_filter_grad(arguments(c, c.attrs<FilterGradAttrs>(), c.in[0], c.out[0], c.in[1]), c.stream);
+}
+
+AttrMap window_attrs(const ConvAttrs& a) {
+  auto list = [](const std::vector<int64_t>& v) {
+    AttrList l;
+    for (int64_t e : v) l.push_back({e});
+    return AttrValue{l};
+  };
+  return {{"strides", list(a.strides)}, {"dilations", list(a.dilations)}, {"groups", {a.groups}}, {"padding", {a.padding}},
+          {"pads", list(a.pads)}};
+}
+
+AttrValue pair(const Dim& a, const Dim& b) { return {AttrList{{a}, {b}}}; }
+
+ValueId convolve(Builder& b, const ConvAttrs& a, ValueId x, ValueId w) { return b.emit("conv2d", {x, w}, window_attrs(a)); }
+ValueId to_input(Builder& b, const ConvAttrs& a, ValueId dy, ValueId w, const Dims& x) {
+  AttrMap m = window_attrs(a);
+  m["input_size"] = pair(x[1], x[2]);
+  return b.emit("conv2d_input_grad", {dy, w}, m);
+}
+ValueId to_filter(Builder& b, const ConvAttrs& a, ValueId x, ValueId dy, const Dims& w) {
+  AttrMap m = window_attrs(a);
+  m["kernel_size"] = {AttrList{{w[0].value()}, {w[1].value()}}};
+  return b.emit("conv2d_filter_grad", {x, dy}, m);
+}
+
+void grad_conv2d(GradContext& c) {
+  const auto a = c.attrs<ConvAttrs>();
+  const Dims x = c.in_type(0).shape, w = c.in_type(1).shape;
+  if (c.wanted[0]) c.in_grads[0] = to_input(c.b, a, c.dout(), c.in(1), x);
+  if (c.wanted[1]) c.in_grads[1] = to_filter(c.b, a, c.in(0), c.dout(), w);
+}
+
+void grad_input_grad(GradContext& c) {
+  const ConvAttrs a = c.attrs<InputGradAttrs>();
+  const Dims w = c.in_type(1).shape;
+  if (c.wanted[0]) c.in_grads[0] = convolve(c.b, a, c.dout(), c.in(1));
+  if (c.wanted[1]) c.in_grads[1] = to_filter(c.b, a, c.dout(), c.in(0), w);
+}
+
+void grad_filter_grad(GradContext& c) {
+  const ConvAttrs a = c.attrs<FilterGradAttrs>();
+  const Dims x = c.in_type(0).shape;
+  if (c.wanted[0]) c.in_grads[0] = to_input(c.b, a, c.in(1), c.dout(), x);
+  if (c.wanted[1]) c.in_grads[1] = convolve(c.b, a, c.in(0), c.dout());
+}
+
+ConvArgs sizes(const ConvAttrs& a, const TensorType& x, const TensorType& w, const TensorType& y) {
+  int64_t d[3][4];
+  const TensorType* t[3] = {&x, &w, &y};
+  for (int i = 0; i < 3; i++)
+    for (int k = 0; k < 4; k++) d[i][k] = t[i]->shape[size_t(k)].value();
+  return sizes(a, d[0], d[1], d[2]);
+}
+
+Cost cost(const ConvArgs& k) {
+  double products = double(k.B * k.P * k.Q) * double(k.R * k.S) * double(k.C / k.groups) * double(k.F);
+  double elements = double(k.B * k.H * k.W * k.C) + double(k.B * k.P * k.Q * k.F) + double(k.R * k.S * (k.C / k.groups) * k.F);
+  return {2 * products, 4 * elements};
+}
+
+template <class A> const ConvAttrs& attrs_as(const void* p) { return *static_cast<const A*>(p); }
+
+Memory bytes(const ConvMemory& m) { return {m.workspace, m.scratch}; }
+
+}  // namespace
+
+void register_conv2d(Registry& r) {
+  Op forward;
+  forward.name = "conv2d";
+  forward.equation = "y[b,p,q,f] = sum_{r,s,c} x[b, p sh + r dh - top, q sw + s dw - left, c] w[r,s,c,f]";
+  forward.attrs = attr_type<ConvAttrs>();
+  forward.min_inputs = forward.max_inputs = 2;
+  forward.infer = infer_conv2d;
+  forward.run = run_conv2d;
+  forward.grad = grad_conv2d;
+  forward.cost = [](const void* a, const Types& in, const Types& out) { return cost(sizes(attrs_as<ConvAttrs>(a), in[0], in[1], out[0])); };
+  forward.memory = [](const void* a, const Types& in, const Types& out) {
+    return bytes(conv2d_memory(sizes(attrs_as<ConvAttrs>(a), in[0], in[1], out[0])));
+  };
+  r.add(std::move(forward));
+
+  Op input;
+  input.name = "conv2d_input_grad";
+  input.equation = "dx[b,h,w,c] = sum of dy[b,p,q,f] w[r,s,c,f] over conv2d's triples";
+  input.attrs = attr_type<InputGradAttrs>();
+  input.min_inputs = input.max_inputs = 2;
+  input.infer = infer_input_grad;
+  input.run = run_input_grad;
+  input.grad = grad_input_grad;
+  input.cost = [](const void* a, const Types& in, const Types& out) { return cost(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0])); };
+  input.memory = [](const void* a, const Types& in, const Types& out) {
+    return bytes(conv2d_input_grad_memory(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0])));
+  };
+  r.add(std::move(input));
+
+  Op filter;
+  filter.name = "conv2d_filter_grad";
+  filter.equation = "dw[r,s,c,f] = sum of x[b,h,w,c] dy[b,p,q,f] over conv2d's triples";
+  filter.attrs = attr_type<FilterGradAttrs>();
+  filter.min_inputs = filter.max_inputs = 2;
+  filter.infer = infer_filter_grad;
+  filter.run = run_filter_grad;
+  filter.grad = grad_filter_grad;
+  filter.cost = [](const void* a, const Types& in, const Types& out) { return cost(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1])); };
+  filter.memory = [](const void* a, const Types& in, const Types& out) {
+    return bytes(conv2d_filter_grad_memory(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1])));
+  };
+  r.add(std::move(filter));
+}
+
+}  // namespace dagrt
