@@ -39,7 +39,7 @@ def export_model(model: Any, filepath: Any, format: str = "dagrt", input_signatu
         raise _core.GraphError(f"export: {model.name} assigns {names} when it predicts; a file's program has no state")
     _name_ends(model, main)
     tensors = {f"var/{i}": v.read() for i, v in enumerate(traced.variables)}
-    tensors.update({f"const/{i}": np.ascontiguousarray(c) for i, c in enumerate(traced.constants)})
+    tensors.update({f"const/{i}": np.asarray(c, order="C") for i, c in enumerate(traced.constants)})
     examples = [_example(s) for s in tree.flatten(specs)]
     outputs = traced.compile().run(examples)
     tensors.update({f"selftest/in/{i}": a for i, a in enumerate(examples)})

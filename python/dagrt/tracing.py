@@ -201,7 +201,7 @@ class Trace:
                 attrs = {"shape": list(array.shape), "value": float(value), "dtype": array.dtype.name}
                 scope.constants[key] = self.emit("full", [], attrs)[0]
             return scope.constants[key]
-        self.constant_arrays.append(np.ascontiguousarray(array))
+        self.constant_arrays.append(np.asarray(array, order="C"))
         index = len(self.constant_arrays) - 1
         return self._add(scope, "constant", [], [(array.dtype.name, array.shape)], {"index": index})[0]
 

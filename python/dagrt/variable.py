@@ -69,7 +69,7 @@ class Variable:
         if shape is not None and tuple(array.shape) != tuple(shape):
             raise ValueError(f"Variable {self.path}: the initial value has shape {array.shape}, expected {tuple(shape)}")
         tracing.note_variable_created(self.path)
-        self._core = _core.Variable(np.ascontiguousarray(array), self.path)
+        self._core = _core.Variable(np.asarray(array, order="C"), self.path)
 
     # --- type ----------------------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Variable:
         if array.shape != tuple(self.shape):
             raise ValueError(f"{self.path}: assign expected shape {tuple(self.shape)}, got {array.shape}")
         if when is None or bool(when):
-            self._core.assign(np.ascontiguousarray(array))
+            self._core.assign(np.asarray(array, order="C"))
         return self.value
 
     def assign_add(self, value: Any) -> Any:
