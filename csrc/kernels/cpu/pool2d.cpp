@@ -1,0 +1,124 @@
+// Pooling, vectors over channels, one row of outputs (or of inputs, backward) a unit.
+//
+// The maximum keeps the first of equals, in window order; NaN wins (the first of them). Backward gathers: an input pixel
+// looks at the windows that cover it, in order, so that no two threads write one place.
+#include "kernels/pool2d.h"
+
+#include "kernels/cpu/vec.h"
+
+namespace dagrt::DAGRT_ISA {
+namespace {
+
+struct Span {
+  int64_t from, to;
+};
+
+/// Positions of the window of output p inside [0, n).
+Span window(int64_t p, int64_t stride, int64_t pad, int64_t pool, int64_t n) {
+  int64_t from = p * stride - pad, to = from + pool;
+  return {from < 0 ? 0 : from, to > n ? n : to};
+}
+
+/// Outputs whose windows cover position h.
+Span covering(int64_t h, int64_t stride, int64_t pad, int64_t pool, int64_t outputs) {
+  int64_t low = h + pad - pool + 1;
+  int64_t from = low <= 0 ? 0 : (low + stride - 1) / stride, to = (h + pad) / stride + 1;
+  return {from, to > outputs ? outputs : to};
+}
+
+}  // namespace
+
+void max_pool2d(const PoolArgs& a, const Stream& s) {
+  s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (1.0 / V) + 50, [&](int64_t unit, char*) {
+    int64_t b = unit / a.P, p = unit % a.P;
+    Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
+    for (int64_t q = 0; q < a.Q; q++) {
+      Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
+      int64_t out = (unit * a.Q + q);
+      for (int64_t c = 0; c < a.C; c += V) {
+        int n = int(a.C - c < V ? a.C - c : V);
+        vf best = splat(-__builtin_inff());
+        vi at = splat_i(-1);
+        for (int64_t i = h.from; i < h.to; i++)
+          for (int64_t j = w.from; j < w.to; j++) {
+            vf x = load_n(a.x + ((b * a.H + i) * a.W + j) * a.ldx + c, n);
+            vi better = (x > best) | ((x != x) & (best == best)) | (at < splat_i(0));
+            best = select(better, x, best);
+            at = select_i(better, splat_i(int32_t(i * a.W + j)), at);
+          }
+        store_n(a.y + out * a.ldy + c, best, n);
+        if (a.argmax) {
+          int32_t places[V];
+          store_i(places, at);
+          for (int k = 0; k < n; k++) a.argmax[out * a.C + c + k] = places[k];
+        }
+      }
+    }
+  });
+}
+
+void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
+  s.parallel(a.B * a.H, double(a.W * a.C * ((a.pool_h + a.stride_h - 1) / a.stride_h) * ((a.pool_w + a.stride_w - 1) / a.stride_w)) * 0.3 + 50,
+             [&](int64_t unit, char*) {
+    int64_t b = unit / a.H, i = unit % a.H;
+    Span p = covering(i, a.stride_h, a.pad_top, a.pool_h, a.P);
+    for (int64_t j = 0; j < a.W; j++) {
+      Span q = covering(j, a.stride_w, a.pad_left, a.pool_w, a.Q);
+      vi here = splat_i(int32_t(i * a.W + j));
+      for (int64_t c = 0; c < a.C; c += V) {
+        int n = int(a.C - c < V ? a.C - c : V);
+        vf t{};
+        for (int64_t k = p.from; k < p.to; k++)
+          for (int64_t l = q.from; l < q.to; l++) {
+            int64_t out = (b * a.P + k) * a.Q + l;
+            vi taken = as_i(load_n(reinterpret_cast<const float*>(a.taken) + out * a.C + c, n));
+            vf g = load_n(a.x + out * a.ldx + c, n);
+            t = select(taken == here, t + g, t);
+          }
+        store_n(a.dx + (unit * a.W + j) * a.C + c, t, n);
+      }
+    }
+  });
+}
+
+void avg_pool2d(const PoolArgs& a, const Stream& s) {
+  s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.6 / V) + 50, [&](int64_t unit, char*) {
+    int64_t b = unit / a.P, p = unit % a.P;
+    Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
+    for (int64_t q = 0; q < a.Q; q++) {
+      Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
+      vf count = splat(float((h.to - h.from) * (w.to - w.from)));
+      for (int64_t c = 0; c < a.C; c += V) {
+        int n = int(a.C - c < V ? a.C - c : V);
+        vf t{};
+        for (int64_t i = h.from; i < h.to; i++)
+          for (int64_t j = w.from; j < w.to; j++) t += load_n(a.x + ((b * a.H + i) * a.W + j) * a.ldx + c, n);
+        store_n(a.y + (unit * a.Q + q) * a.ldy + c, t / count, n);
+      }
+    }
+  });
+}
+
+void avg_pool2d_grad(const PoolArgs& a, const Stream& s) {
+  s.parallel(a.B * a.H, double(a.W * a.C) * 0.3 + 50, [&](int64_t unit, char*) {
+    int64_t b = unit / a.H, i = unit % a.H;
+    Span p = covering(i, a.stride_h, a.pad_top, a.pool_h, a.P);
+    for (int64_t j = 0; j < a.W; j++) {
+      Span q = covering(j, a.stride_w, a.pad_left, a.pool_w, a.Q);
+      for (int64_t c = 0; c < a.C; c += V) {
+        int n = int(a.C - c < V ? a.C - c : V);
+        vf t{};
+        for (int64_t k = p.from; k < p.to; k++) {
+          Span h = window(k, a.stride_h, a.pad_top, a.pool_h, a.H);
+          for (int64_t l = q.from; l < q.to; l++) {
+            Span w = window(l, a.stride_w, a.pad_left, a.pool_w, a.W);
+            t += load_n(a.x + ((b * a.P + k) * a.Q + l) * a.ldx + c, n) / splat(float((h.to - h.from) * (w.to - w.from)));
+          }
+        }
+        store_n(a.dx + (unit * a.W + j) * a.C + c, t, n);
+      }
+    }
+  });
+}
+
+}  // namespace dagrt::DAGRT_ISA
