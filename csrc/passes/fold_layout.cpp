@@ -1,10 +1,12 @@
-// fold_layout: drops nodes that move nothing, merges chains of reshapes and transposes, and lets pointwise ops broadcast
-// by themselves.
+// fold_layout: drops nodes that move nothing, merges chains of reshapes and transposes, makes moved constants anew, and
+// lets pointwise ops broadcast by themselves.
 //
 // Every rewrite keeps every bit: a cast to the same type, a reshape to the same shape, a transpose that is the identity or
 // undoes another, a slice of everything, a pad by nothing, a concatenation of one; `read` of an assigned value and
-// `stop_gradient`, which matter to gradients alone. A `broadcast_to` or a `full` before a pointwise op goes, where the
-// op's result keeps its shape without it.
+// `stop_gradient`, which matter to gradients alone; a product or quotient with 1 (but no sum with 0: -0 + 0 is +0).
+// A `broadcast_to` or a `full` before a pointwise op goes, where the op's result keeps its shape without it.
+#include <cmath>
+
 #include "ir/op_view.h"
 #include "ops/op.h"
 #include "passes/passes.h"
@@ -25,6 +27,12 @@ bool all_are(const std::vector<int64_t>& list, int64_t value) {
   for (int64_t v : list)
     if (v != value) return false;
   return true;
+}
+
+std::vector<int64_t> permutation(const Node& transpose) {
+  std::vector<int64_t> perm = integers(transpose.op->attrs.write(transpose.attrs.get()), "perm");
+  for (int64_t& p : perm) p += p < 0 ? int64_t(perm.size()) : 0;
+  return perm;
 }
 
 AttrValue attr_list(const std::vector<int64_t>& values) {
@@ -49,6 +57,14 @@ struct Folding {
   }
   const Dims& shape(ValueId v) const { return f.types[size_t(v)].shape; }
 
+  /// Whether a `full` made it, and of which value.
+  bool is_full(ValueId v, double* value) const {
+    const Node* n = made_by(v);
+    if (!n || n->op->name != "full") return false;
+    *value = std::get<double>(n->op->attrs.write(n->attrs.get()).at("value").v);
+    return true;
+  }
+
   /// The value that stands for the node's only output, or no_value.
   ValueId stands_for(const Node& n) const {
     const std::string& op = n.op->name;
@@ -61,9 +77,15 @@ struct Folding {
       AttrMap a = n.op->attrs.write(n.attrs.get());
       return integers(a, "axes").empty() && same ? x : no_value;
     }
+    double one = 0;
+    if (op == "multiply" || op == "divide") {
+      if (same && is_full(n.inputs[1], &one) && one == 1) return x;
+      bool other = f.types[size_t(n.inputs[1])] == f.types[size_t(n.outputs[0])];
+      return op == "multiply" && other && is_full(x, &one) && one == 1 ? n.inputs[1] : no_value;
+    }
     if (op == "concat") return n.inputs.size() == 1 ? x : no_value;
     if (op == "transpose") {
-      std::vector<int64_t> perm = integers(n.op->attrs.write(n.attrs.get()), "perm");
+      std::vector<int64_t> perm = permutation(n);
       bool identity = true;
       for (size_t i = 0; i < perm.size(); i++) identity &= perm[i] == int64_t(i);
       if (identity) return x;
@@ -80,14 +102,30 @@ struct Folding {
     return no_value;
   }
 
+  /// What only moves the elements of a constant is another constant; so is a cast of a number that every dtype holds.
+  void refill(Node& n) {
+    double value;
+    const std::string& op_name = n.op->name;
+    bool moves = op_name == "reshape" || op_name == "broadcast_to" || op_name == "transpose" || op_name == "slice" ||
+                 op_name == "reverse";
+    if (!(moves || op_name == "cast") || !is_full(n.inputs[0], &value)) return;
+    const TensorType& y = f.types[size_t(n.outputs[0])];
+    if (op_name == "cast" && !(value >= 0 && value <= 255 && value == std::floor(value))) return;
+    if (y.dtype == DType::bool_ && value != 0) value = 1;
+    AttrList sizes;
+    for (const Dim& d : y.shape) sizes.push_back({d.value()});
+    n.op = &op("full");
+    n.attrs = n.op->attrs.read("full", {{"shape", {sizes}}, {"value", {value}}, {"dtype", {std::string(name_of(y.dtype))}}});
+    n.inputs.clear();
+  }
+
   void merge_chain(Node& n) {
     const Node* before = n.inputs.empty() ? nullptr : made_by(n.inputs[0]);
     if (!before) return;
     if (n.op->name == "reshape" && before->op->name == "reshape") {
       n.inputs[0] = before->inputs[0];
     } else if (n.op->name == "transpose" && before->op->name == "transpose") {
-      std::vector<int64_t> outer = integers(n.op->attrs.write(n.attrs.get()), "perm");
-      std::vector<int64_t> inner = integers(before->op->attrs.write(before->attrs.get()), "perm");
+      std::vector<int64_t> outer = permutation(n), inner = permutation(*before);
       for (int64_t& p : outer) p = inner[size_t(p)];
       n.attrs = n.op->attrs.read("transpose", {{"perm", attr_list(outer)}});
       n.inputs[0] = before->inputs[0];
@@ -135,6 +173,7 @@ struct Folding {
     for (Node& node : f.nodes) {
       for (ValueId& v : node.inputs)
         if (v != no_value) v = alias[size_t(v)];
+      if (node.inputs.size() == 1) refill(node);
       merge_chain(node);
       ValueId other = node.outputs.size() == 1 ? stands_for(node) : no_value;
       if (other != no_value) {

@@ -22,13 +22,19 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
   eliminate_dead_code(m);
   checked(m, false);
   expand_gradients(m);
-  checked(m, true);
+  checked(m, false);  // reads of assigned values go with the folding
   fold_layout(m);
   checked(m, true);
   eliminate_common_subexpressions(m);
   checked(m, true);
   eliminate_dead_code(m);
   checked(m, true);
+  if (options.fuse) {
+    fuse_pointwise(m);
+    checked(m, true);
+    eliminate_dead_code(m);  // scalars that became constants of a chain
+    checked(m, true);
+  }
   renumber(m);
   checked(m, true);
   return m;
