@@ -3,6 +3,7 @@
 // same ops, summed over the axes that were broadcast, and can therefore be differentiated again.
 #include "kernels/pointwise.h"
 
+#include "ops/fused.h"
 #include "ops/op.h"
 #include "ops/registry.h"
 
@@ -313,6 +314,8 @@ void register_pointwise(Registry& r) {
   stop.run = run_stop_gradient;
   stop.cost = cost_of_none;
   r.add(std::move(stop));
+
+  register_fused(r);
 }
 
 }  // namespace dagrt

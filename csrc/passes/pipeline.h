@@ -8,6 +8,7 @@ namespace dagrt {
 
 struct CompileOptions {
   bool exact = true;    // only rewrites that keep every bit
+  bool fuse = true;     // chains of pointwise ops as one node; keeps every bit
   bool verify = false;  // check the invariants after every pass; also with DAGRT_VERIFY=1 in the environment
 };
 
