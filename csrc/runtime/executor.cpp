@@ -113,7 +113,7 @@ void raise_status(const Plan& plan, const Status& s) {
     fail(ErrorKind::cancelled, "the run was cancelled; no variable has changed");
   const std::string who = s.node >= 0 && size_t(s.node) < plan.names->size() ? (*plan.names)[size_t(s.node)] : "a node";
   if (s.code == Status::division_by_zero)
-    fail(ErrorKind::data, who, ": expected integer divisors other than 0, got 0 at position ", s.index);
+    fail(ErrorKind::data, who, ": integer division by zero: expected divisors other than 0, got 0 at position ", s.index);
   fail(ErrorKind::data, who, ": expected ids in 0..", s.limit - 1, ", got ", s.value, " at position ", s.index);
 }
 

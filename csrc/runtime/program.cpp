@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "ops/isa.h"
 #include "runtime/offsets.h"
 
 namespace dagrt {
@@ -42,7 +43,7 @@ class Program::Loan {
 };
 
 Program::Program(Module compiled, std::vector<VariableRef> variables, Device& device)
-    : module_(std::move(compiled)), variables_(std::move(variables)), device_(device), isa_(chosen_isa),
+    : module_(std::move(compiled)), variables_(std::move(variables)), device_(device), isa_(isa_in_use()),
       plan_(build_plan(module_)) {
   const Function& f = function();
   for (const Input& i : f.inputs) inputs_.push_back(view_of(f.types[size_t(i.value)]));
@@ -56,7 +57,7 @@ Program::Program(Module compiled, std::vector<VariableRef> variables, Device& de
 Program::~Program() { alive--; }
 
 bool Program::fits(const View* in, size_t count) const {
-  if (count != inputs_.size() || isa_ != chosen_isa) return false;
+  if (count != inputs_.size() || isa_ != isa_in_use()) return false;
   for (size_t i = 0; i < count; i++) {
     const View &a = in[i], &b = inputs_[i];
     if (a.rank != b.rank || a.dtype != b.dtype) return false;

@@ -6,7 +6,6 @@
 
 #include "base/view.h"
 #include "ir/module.h"
-#include "kernels/kernel.h"
 #include "runtime/device.h"
 #include "runtime/executor.h"
 #include "runtime/plan.h"
@@ -32,7 +31,6 @@ class Program {
   const std::vector<View>& inputs() const { return inputs_; }
   const std::vector<View>& outputs() const { return outputs_; }
   size_t arena_bytes() const;  // of one run, with scratch for the threads of now
-  Isa isa() const { return isa_; }
 
  private:
   class Loan;  // of a state
@@ -45,7 +43,7 @@ class Program {
   std::vector<VariableRef> variables_;
   std::vector<VariableRef> constants_;  // copies on a device that is not the host
   Device& device_;
-  Isa isa_;
+  int isa_;  // that it was planned for
   Plan plan_;
   std::vector<View> inputs_, outputs_;
   const Variable* any_ = nullptr;  // of those used: its group's lock is the run's
