@@ -1,0 +1,50 @@
+// A whole LSTM layer, forward and backward, float32.
+//   z = x_t W + h R + b, gates i f g o side by side; i, f, o = sigmoid, g = tanh; c = f c + i g; h = o tanh(c)
+#pragma once
+#include "kernels/kernel.h"
+
+namespace dagrt {
+
+struct LstmArgs {
+  const float* x = nullptr;          // [B,T,C], rows ldx apart
+  const float* kernel = nullptr;     // [C,4U]
+  const float* recurrent = nullptr;  // [U,4U]
+  const float* bias = nullptr;       // [4U]; null: 0
+  const float* h0 = nullptr;         // [B,U]; null: 0
+  const float* c0 = nullptr;
+  const uint8_t* mask = nullptr;     // [B,T]; 0: the step is left out; null: none is
+  float* y = nullptr;                // [B,T,U], in processing order, rows ldy apart; null: not wanted
+  float* h = nullptr;                // [B,U]: final states; null: not wanted
+  float* c = nullptr;
+  float* gates = nullptr;            // [T,B,4U], processing order: after their functions; null: not wanted
+  float* cells = nullptr;            // [T,B,U]
+  float* hidden = nullptr;           // [T,B,U]
+  // Backward: reads gates, cells, hidden and the gradients of y, h, c (null: zero), writes the others (null: not wanted).
+  const float* dy = nullptr;         // rows lddy apart
+  const float* dh = nullptr;
+  const float* dc = nullptr;
+  float* dx = nullptr;               // [B,T,C]
+  float* dkernel = nullptr;
+  float* drecurrent = nullptr;
+  float* dbias = nullptr;
+  float* dh0 = nullptr;
+  float* dc0 = nullptr;
+  int64_t B = 0, T = 0, C = 0, U = 0, ldx = 0, ldy = 0, lddy = 0;
+  bool go_backwards = false, zero_output_for_mask = false;
+  char* workspace = nullptr;
+};
+
+DAGRT_KERNEL(lstm, LstmArgs)
+DAGRT_KERNEL(lstm_grad, LstmArgs)
+
+struct LstmMemory {
+  size_t workspace = 0, scratch = 0;
+};
+LstmMemory lstm_memory(int64_t B, int64_t T, int64_t C, int64_t U);
+LstmMemory lstm_grad_memory(int64_t B, int64_t T, int64_t C, int64_t U);
+
+/// Rows of the batch that one thread takes through time, and steps whose inputs it projects at once.
+int64_t lstm_rows(int64_t B);
+inline constexpr int64_t lstm_steps = 8;
+
+}  // namespace dagrt
