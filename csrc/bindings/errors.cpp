@@ -50,7 +50,11 @@ void bind_errors(py::module_& m) {
           PyObject_CallFunction(PyExc_OSError, "iss", e.code, std::strerror(e.code), e.path.c_str()));
       if (error) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
     } catch (const Error& e) {
-      PyErr_SetString(classes[int(e.kind)], e.what());
+      // A damaged file's message may quote bytes that are not UTF-8.
+      const char* what = e.what();
+      py::object text = py::reinterpret_steal<py::object>(
+          PyUnicode_DecodeUTF8(what, Py_ssize_t(std::strlen(what)), "replace"));
+      if (text) PyErr_SetObject(classes[int(e.kind)], text.ptr());
     }
   });
 }
