@@ -190,7 +190,7 @@ class VarianceScaling(RandomInitializer):
 
 
 def _scaled(name: str, scale: float, mode: str, distribution: str, doc: str) -> type:
-    def __init__(self: Any, seed: Any = None, input_axes: Any = None, output_axes: Any = None) -> None:  # noqa: N807
+    def __init__(self: Any, seed: Any = None, input_axes: Any = None, output_axes: Any = None) -> None:
         VarianceScaling.__init__(self, scale, mode, distribution, seed, input_axes, output_axes)
 
     return type(name, (VarianceScaling,), {"__init__": __init__, "__doc__": doc, "__module__": __name__})
