@@ -75,7 +75,7 @@ void run_momentum(const RunContext& c) {
   UpdateArgs a = arguments(c, 2, p.weight_decay);
   a.m = c.in[1].data;
   a.m_out = c.out[1].data;
-  a.beta_1 = float(p.momentum);
+  a.beta_1 = p.momentum;
   a.nesterov = p.nesterov;
   momentum_update(a, c.stream);
 }
@@ -106,8 +106,8 @@ void run_adam(const RunContext& c) {
   // 1 - b^t without cancellation: for b = 0.9999 and t = 1 float32 powers would lose half of the digits.
   double rest_1 = -std::expm1(t * std::log(p.beta_1)), rest_2 = -std::expm1(t * std::log(p.beta_2));
   a.lr = float(double(a.lr) * std::sqrt(rest_2) / rest_1);
-  a.beta_1 = float(p.beta_1);
-  a.beta_2 = float(p.beta_2);
+  a.beta_1 = p.beta_1;
+  a.beta_2 = p.beta_2;
   a.epsilon = float(p.epsilon);
   adam_update(a, c.stream);
 }
@@ -130,7 +130,7 @@ void run_rmsprop(const RunContext& c) {
   UpdateArgs a = arguments(c, 2, p.weight_decay);
   a.v = c.in[1].data;
   a.v_out = c.out[1].data;
-  a.beta_2 = float(p.rho);
+  a.beta_2 = p.rho;
   a.epsilon = float(p.epsilon);
   rmsprop_update(a, c.stream);
 }
