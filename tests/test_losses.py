@@ -8,7 +8,7 @@ import dagrt as keras
 import library_cases as cases
 import numpy as np
 import pytest
-from test_layers import CONFIGS, VALUES, as_json, close
+from test_layers import CONFIGS, VALUES, as_json, close, without_extras
 
 
 def made(name: str, **kwargs: Any) -> Any:
@@ -42,9 +42,9 @@ def test_gradients(name: str, weighted: bool) -> None:
 @pytest.mark.parametrize("name", cases.LOSSES)
 def test_configs(name: str) -> None:
     loss = made(name)
-    assert as_json(loss) == CONFIGS[f"loss/{name}"]
+    assert without_extras(as_json(loss)) == CONFIGS[f"loss/{name}"]
     again = keras.losses.deserialize(CONFIGS[f"loss/{name}"])
-    assert again.get_config() == loss.get_config()
+    assert without_extras(as_json(again)) == without_extras(as_json(loss))
 
 
 @pytest.mark.parametrize("name", ["mse", "mae", "bce", "categorical_crossentropy", "MeanSquaredError", "huber", "kl_divergence"])

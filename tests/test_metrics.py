@@ -8,7 +8,7 @@ import dagrt as keras
 import library_cases as cases
 import numpy as np
 import pytest
-from test_layers import CONFIGS, VALUES, as_json, close
+from test_layers import CONFIGS, VALUES, as_json, close, without_extras
 
 
 def made(name: str) -> Any:
@@ -56,10 +56,10 @@ def test_configs(name: str) -> None:
     m = made(name)
     t, p = cases.metric_data(name)
     m.update_state(t, p)
-    assert as_json(m) == CONFIGS[f"metric/{name}"]
+    assert without_extras(as_json(m)) == CONFIGS[f"metric/{name}"]
     assert [[v.name, list(v.shape)] for v in m.variables] == CONFIGS[f"metric/{name}/variables"]
     again = keras.metrics.deserialize(CONFIGS[f"metric/{name}"])
-    assert again.get_config() == m.get_config()
+    assert without_extras(as_json(again)) == without_extras(as_json(m))
 
 
 def test_mean_and_sum() -> None:

@@ -52,7 +52,7 @@ def linear(x: Any) -> Any:
 
 
 @public
-def relu(x: Any, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Any:
+def relu(x: Any, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Any:  # noqa: F811
     """x above the threshold, at most `max_value`; negative_slope * (x - threshold) below."""
     x = as_tensor(x)
     if negative_slope == 0.0 and max_value is None and threshold == 0.0:

@@ -378,11 +378,12 @@ def dice(y_true: Any, y_pred: Any, axis: Any = None) -> Any:
 
 
 def tversky(y_true: Any, y_pred: Any, alpha: float = 0.5, beta: float = 0.5, axis: Any = None) -> Any:
-    """1 - tp / (tp + alpha fp + beta fn)."""
-    t, p = _both(y_true, y_pred)
+    """1 - hit / (hit + alpha sum((1 - y_pred) y_true) + beta sum(y_pred (1 - y_true))): alpha weighs misses, as in Keras."""
+    p = as_tensor(y_pred)
+    t = as_tensor(y_true, p.dtype)
     hit = ops.sum(t * p, axis=axis)
-    fp, fn = ops.sum((1.0 - t) * p, axis=axis), ops.sum(t * (1.0 - p), axis=axis)
-    return 1.0 - hit / (hit + fp * alpha + fn * beta + _config.epsilon())
+    missed, false = ops.sum((1.0 - p) * t, axis=axis), ops.sum(p * (1.0 - t), axis=axis)
+    return 1.0 - hit / (hit + missed * alpha + false * beta + _config.epsilon())
 
 
 # --- classes -------------------------------------------------------------------------------------------------------

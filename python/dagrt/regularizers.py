@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dagrt import ops
 
 
@@ -49,7 +51,7 @@ class L1(Regularizer):
         return self.l1 * ops.sum(ops.absolute(x))
 
     def get_config(self) -> dict[str, Any]:
-        return {"l1": self.l1}
+        return {"l1": float(np.float32(self.l1))}  # as Keras writes it
 
 
 class L2(Regularizer):
@@ -84,7 +86,7 @@ class OrthogonalRegularizer(Regularizer):
         return self.factor * 0.5 * ops.sum(ops.absolute(off)) / max(1.0, n * (n - 1.0) / 2.0)
 
     def get_config(self) -> dict[str, Any]:
-        return {"factor": self.factor, "mode": self.mode}
+        return {"factor": float(np.float32(self.factor)), "mode": self.mode}
 
 
 def _factor(value: Any, name: str) -> float:

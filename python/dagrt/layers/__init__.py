@@ -1,3 +1,4 @@
+# ruff: noqa: F401
 """Layers by Keras's names."""
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ class ReLU(_Pointwise):
         if threshold is None or threshold < 0:
             raise ValueError(f"threshold of a ReLU layer cannot be a negative value. Received: threshold={threshold}")
         self.max_value, self.negative_slope, self.threshold = max_value, negative_slope, threshold
+        self.built = True
 
     def call(self, inputs: Any) -> Any:
         return activations.relu(inputs, negative_slope=self.negative_slope, max_value=self.max_value, threshold=self.threshold)
@@ -52,6 +53,7 @@ class LeakyReLU(_Pointwise):
                 f"The negative_slope value of a Leaky ReLU layer cannot be None or negative value. Received: {negative_slope}"
             )
         self.negative_slope = negative_slope
+        self.built = True
 
     def call(self, inputs: Any) -> Any:
         return activations.leaky_relu(inputs, negative_slope=self.negative_slope)
@@ -66,6 +68,7 @@ class ELU(_Pointwise):
     def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.alpha = alpha
+        self.built = True
 
     def call(self, inputs: Any) -> Any:
         return activations.elu(inputs, alpha=self.alpha)
@@ -109,6 +112,7 @@ class Softmax(_Pointwise):
     def __init__(self, axis: Any = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axis = axis
+        self.built = True
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
         if mask is not None:

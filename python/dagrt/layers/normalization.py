@@ -140,9 +140,10 @@ class LayerNormalization(Layer):
         gamma_initializer: Any = "ones", beta_regularizer: Any = None, gamma_regularizer: Any = None, beta_constraint: Any = None,
         gamma_constraint: Any = None, **kwargs: Any,
     ) -> None:
-        kwargs.pop("rms_scaling", None)
+        if kwargs.pop("rms_scaling", False):
+            raise NotImplementedError("LayerNormalization: rms_scaling is not available; use RMSNormalization")
         super().__init__(**kwargs)
-        self.axis = list(axis) if isinstance(axis, (list, tuple)) else axis
+        self.axis = list(axis) if isinstance(axis, (list, tuple)) else [axis]
         self.epsilon, self.center, self.scale = float(epsilon), center, scale
         self.beta_initializer, self.gamma_initializer = initializers.get(beta_initializer), initializers.get(gamma_initializer)
         self.beta_regularizer, self.gamma_regularizer = regularizers.get(beta_regularizer), regularizers.get(gamma_regularizer)
@@ -152,7 +153,7 @@ class LayerNormalization(Layer):
         self.beta: Any = None
 
     def _axes(self, rank: int) -> list[int]:
-        return sorted(a % rank for a in (self.axis if isinstance(self.axis, list) else [self.axis]))
+        return sorted(a % rank for a in self.axis)
 
     def build(self, input_shape: Any) -> None:
         shape = tuple(input_shape[a] for a in self._axes(len(input_shape)))
@@ -178,7 +179,10 @@ class LayerNormalization(Layer):
         return ops.cast(y, self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        config = {**super().get_config(), "axis": self.axis, "epsilon": self.epsilon, "center": self.center, "scale": self.scale}
+        config = {
+            **super().get_config(), "axis": self.axis, "epsilon": self.epsilon, "center": self.center, "scale": self.scale,
+            "rms_scaling": False,
+        }
         return serialized(
             config, self, "beta_initializer", "gamma_initializer", "beta_regularizer", "gamma_regularizer", "beta_constraint",
             "gamma_constraint",
@@ -188,17 +192,20 @@ class LayerNormalization(Layer):
 class RMSNormalization(Layer):
     """Divides by the root mean square over an axis, then scales (Zhang and Sennrich, 2019)."""
 
-    def __init__(self, axis: int = -1, epsilon: float = 1e-6, **kwargs: Any) -> None:
+    def __init__(self, axis: Any = -1, epsilon: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.axis, self.epsilon = axis, epsilon
+        self.axis, self.epsilon = list(axis) if isinstance(axis, (list, tuple)) else [axis], epsilon
+        if len(self.axis) != 1:
+            raise NotImplementedError(f"RMSNormalization: one axis is possible, got {axis}")
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
-        self.scale = self.add_weight((input_shape[self.axis],), "ones", name="scale")
+        self.scale = self.add_weight((input_shape[self.axis[0]],), "ones", name="scale")
 
     def call(self, inputs: Any) -> Any:
-        shape = [d if a == self.axis % len(inputs.shape) else 1 for a, d in enumerate(inputs.dims)]
-        return ops.rms_normalization(inputs, ops.reshape(self.scale, shape), self.axis, self.epsilon)
+        axis = self.axis[0]
+        shape = [d if a == axis % len(inputs.shape) else 1 for a, d in enumerate(inputs.dims)]
+        return ops.rms_normalization(inputs, ops.reshape(self.scale, shape), axis, self.epsilon)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis, "epsilon": self.epsilon}
@@ -266,6 +273,7 @@ class UnitNormalization(Layer):
         super().__init__(**kwargs)
         self.axis = axis
         self.supports_masking = True
+        self.built = True
 
     def call(self, inputs: Any) -> Any:
         return ops.normalize(inputs, axis=self.axis, order=2, epsilon=1e-12)
@@ -296,12 +304,14 @@ class Normalization(Layer):
         self._keep = sorted(a % rank for a in self.axis)
         shape = tuple(input_shape[a] for a in self._keep)
         self._wide = [input_shape[a] if a in self._keep else 1 for a in range(rank)]
+        if self.input_mean is not None:  # given statistics are no weights
+            self._statistics = [
+                np.broadcast_to(np.asarray(a, "float32"), shape).reshape(self._wide) for a in (self.input_mean, self.input_variance)
+            ]
+            return
         self.adapt_mean = self.add_weight(shape, "zeros", trainable=False, name="mean")
         self.adapt_variance = self.add_weight(shape, "ones", trainable=False, name="variance")
         self.count = self.add_weight((), "zeros", dtype="int32", trainable=False, name="count")
-        if self.input_mean is not None:
-            self.adapt_mean.assign(np.broadcast_to(np.asarray(self.input_mean, "float32"), shape))
-            self.adapt_variance.assign(np.broadcast_to(np.asarray(self.input_variance, "float32"), shape))
 
     def adapt(self, data: Any) -> None:
         """Takes mean and variance from an array."""
@@ -318,8 +328,11 @@ class Normalization(Layer):
 
     def call(self, inputs: Any) -> Any:
         x = ops.cast(inputs, self.compute_dtype)
-        mean = ops.reshape(self.adapt_mean, self._wide)
-        spread = ops.maximum(ops.sqrt(ops.reshape(self.adapt_variance, self._wide)), 1e-7)
+        if self.input_mean is not None:
+            mean, variance = (ops.convert_to_tensor(a, x.dtype) for a in self._statistics)
+        else:
+            mean, variance = ops.reshape(self.adapt_mean, self._wide), ops.reshape(self.adapt_variance, self._wide)
+        spread = ops.maximum(ops.sqrt(variance), 1e-7)
         return x * spread + mean if self.invert else (x - mean) / spread
 
     def get_config(self) -> dict[str, Any]:

@@ -53,6 +53,9 @@ class DTypePolicy:
         return f'<DTypePolicy "{self._name}">'
 
 
+DTypePolicy.__module__ = "dagrt"  # where users find it, and files name it
+
+
 def get_policy(value: Any) -> DTypePolicy:
     """A policy from None (floatx), a name, a policy, or a policy's config."""
     from dagrt import _config

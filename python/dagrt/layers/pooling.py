@@ -33,6 +33,7 @@ class _Pooling(Layer):
         if self.padding not in ("valid", "same"):
             raise ValueError(f"The `padding` argument must be one of ('valid', 'same'). Received: padding={padding}")
         self.data_format = data_format_of(data_format)
+        self.built = True
 
     def call(self, inputs: Any) -> Any:
         if len(inputs.shape) != self._rank + 2:
@@ -79,6 +80,7 @@ class _Global(Layer):
         super().__init__(**kwargs)
         self.data_format = data_format_of(data_format)
         self.keepdims = keepdims
+        self.built = True
 
     def _axes(self, inputs: Any) -> list[int]:
         if len(inputs.shape) != self._rank + 2:
@@ -123,9 +125,9 @@ class GlobalAveragePooling1D(_Global):
         axes = self._axes(inputs)
         if mask is None:
             return ops.mean(inputs, axis=axes, keepdims=self.keepdims)
-        weight = ops.expand_dims(ops.cast(mask, inputs.dtype), 2 if self.data_format == "channels_last" else 1)
-        total = ops.sum(inputs * weight, axis=axes, keepdims=self.keepdims)
-        return total / ops.sum(weight, axis=axes, keepdims=self.keepdims)
+        valid = ops.expand_dims(ops.cast(mask, "bool"), 2 if self.data_format == "channels_last" else 1)
+        total = ops.sum(ops.where(valid, inputs, 0.0), axis=axes, keepdims=self.keepdims)
+        return total / ops.sum(ops.cast(valid, inputs.dtype), axis=axes, keepdims=self.keepdims)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return None

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dagrt import activations, constraints, initializers, ops, random, regularizers
+from dagrt import _config, activations, constraints, initializers, ops, random, regularizers
 from dagrt.layers.core import check_last_axis, serialized
 from dagrt.layers.layer import Layer
 from dagrt.ops.raw import emit
@@ -362,7 +362,10 @@ class _CellRNN(RNN):
 
     def __init__(self, cell_arguments: dict[str, Any], settings: dict[str, Any], activity_regularizer: Any, kwargs: dict[str, Any]) -> None:
         zero = kwargs.pop("zero_output_for_mask", False)
-        cell = self._cell_class(**cell_arguments, dtype=kwargs.get("dtype"), trainable=kwargs.get("trainable", True))
+        cell = self._cell_class(
+            **cell_arguments, dtype=kwargs.get("dtype"), trainable=kwargs.get("trainable", True),
+            name=_config.to_snake_case(self._cell_class.__name__),
+        )
         super().__init__(cell, **settings, zero_output_for_mask=zero, activity_regularizer=activity_regularizer, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
@@ -498,7 +501,7 @@ class Bidirectional(Layer):
             if self.forward_layer.go_backwards == backward_layer.go_backwards:
                 raise ValueError("Forward layer and backward layer should have different `go_backwards` value.")
         for inner in (self.forward_layer, self.backward_layer):
-            inner.zero_output_for_mask = True
+            inner.zero_output_for_mask = layer.return_sequences
         self.merge_mode = merge_mode
         self.return_sequences, self.return_state = layer.return_sequences, layer.return_state
         self.supports_masking = True

@@ -53,9 +53,8 @@ class SpatialDropout1D(Dropout):
         return (inputs.dims[0], 1, inputs.dims[2])
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["noise_shape"]
-        return config
+        # What Keras writes, no more: its reader knows no other keys for these two.
+        return {"rate": self.rate, "seed": self.seed, "name": self.name, "dtype": self.dtype}
 
 
 class SpatialDropout2D(SpatialDropout1D):
@@ -125,6 +124,7 @@ class ActivityRegularization(Layer):
         super().__init__(activity_regularizer=L1L2(l1, l2), **kwargs)
         self.l1, self.l2 = l1, l2
         self.supports_masking = True
+        self.built = True
 
     def call(self, inputs: Any) -> Any:
         return ops.convert_to_tensor(inputs)

@@ -37,6 +37,7 @@ class Reshape(Layer):
         if sum(d in (-1, None) for d in target_shape) > 1:
             raise ValueError(f"The `target_shape` argument must not contain more than one -1. Received: {target_shape}")
         self.target_shape = target_shape
+        self.built = True
 
     def call(self, inputs: Any) -> Any:
         sizes = inputs.shape[1:]

@@ -25,7 +25,8 @@ class _Confusion(Metric):
         if any(not (-np.inf <= t <= 1) or (t < 0 and np.isfinite(t)) for t in self.thresholds):
             raise ValueError(f"Threshold values must be in [0, 1]. Received: {self.thresholds}")
         for count in self._counts:
-            setattr(self, count, self.add_variable((len(self.thresholds),), name=count))
+            name = count if len(self._counts) > 1 else "accumulator"
+            setattr(self, count, self.add_variable((len(self.thresholds),), name=name))
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         p = as_tensor(y_pred, self.dtype)
@@ -123,7 +124,7 @@ class AUC(_Confusion):
         from_logits: apply a sigmoid to the predictions first.
     """
 
-    _counts = ("true_positives", "true_negatives", "false_positives", "false_negatives")
+    _counts = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
     def __init__(
         self, num_thresholds: int = 200, curve: str = "ROC", summation_method: str = "interpolation", name: str | None = None,
@@ -168,10 +169,12 @@ class AUC(_Confusion):
         return ops.sum(_ratio(slope * (dtp + intercept * ops.log(safe)), ops.maximum(tp[1:] + fn[1:], 0.0)))
 
     def get_config(self) -> dict[str, Any]:
-        return {
+        config = {
             "name": self.name, "dtype": self._dtype, "num_thresholds": self.num_thresholds, "curve": self.curve,
-            "summation_method": "interpolation", "thresholds": self._given, "from_logits": self.from_logits,
+            "summation_method": "interpolation", "multi_label": False, "num_labels": None, "label_weights": None,
+            "from_logits": self.from_logits,
         }
+        return config if self._given is None else {**config, "thresholds": list(self._given)}
 
 
 class FBetaScore(Metric):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from dagrt import ops
 from dagrt.ops.raw import emit
 from dagrt.optimizers.optimizer import Optimizer
@@ -266,6 +268,7 @@ class Nadam(_Moments):
         super().build(variables)
         self._m, self._v = self._slots("momentum", "velocity")
         self._u_product = self.add_variable((), "ones", name="variable")
+        self._u_product.path = "variable"  # Keras makes this one outside of its name scope
 
     def _begin_step(self, learning_rate: Any) -> None:
         self._u_t = self.beta_1 * (1.0 - 0.5 * self._power(0.96))
@@ -276,8 +279,10 @@ class Nadam(_Moments):
     def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
         at = self._place(variable)
         m, v = self._m[at], self._v[at]
-        m2 = m.value + (gradient - m.value) * (1.0 - self.beta_1)
-        v2 = v.value + (ops.square(gradient) - v.value) * (1.0 - self.beta_2)
+        # As Keras: here the betas are float32 before they are taken from 1.
+        rest_1, rest_2 = (float(np.float32(1) - np.float32(b)) for b in (self.beta_1, self.beta_2))
+        m2 = m.value + (gradient - m.value) * rest_1
+        v2 = v.value + (ops.square(gradient) - v.value) * rest_2
         m_hat = self._u_next * m2 / (1.0 - self._product * self._u_next) + (1.0 - self._u_t) * gradient / (1.0 - self._product)
         v_hat = v2 / (1.0 - self._power(self.beta_2))
         self.assign(m, m2)
@@ -300,3 +305,52 @@ class Lion(_Checked):
         step = learning_rate * ops.sign(m.value * self.beta_1 + gradient * (1.0 - self.beta_1))
         self.assign_sub(variable, step)
         self.assign(m, m.value * self.beta_2 + gradient * (1.0 - self.beta_2))
+
+
+@_signature(
+    "learning_rate=0.001, learning_rate_power=-0.5, initial_accumulator_value=0.1, l1_regularization_strength=0.0, "
+    "l2_regularization_strength=0.0, l2_shrinkage_regularization_strength=0.0, beta=0.0"
+)
+class Ftrl(_Checked):
+    """Follow the regularised leader (McMahan et al., 2013): sparse weights for large linear models.
+
+    n' = n + g²; z += g + 2 shrinkage w - (n'^-p - n^-p) / lr * w; w = (clip(z, ±l1) - z) / (n'^-p / lr + 2 l2 + beta / lr),
+    where p is `learning_rate_power`.
+    """
+
+    def _check(self) -> None:
+        for name in (
+            "initial_accumulator_value", "l1_regularization_strength", "l2_regularization_strength",
+            "l2_shrinkage_regularization_strength",
+        ):
+            if getattr(self, name) < 0.0:
+                raise ValueError(f"`{name}` needs to be positive or zero. Received: {name}={getattr(self, name)}.")
+        if self.learning_rate_power > 0.0:
+            raise ValueError(
+                f"`learning_rate_power` needs to be negative or zero. Received: learning_rate_power={self.learning_rate_power}."
+            )
+
+    def build(self, variables: Any) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        from dagrt.initializers import Constant
+
+        start = Constant(self.initial_accumulator_value)
+        self._accumulators, self._linears = [], []
+        for v in self._trainable_variables:
+            self._accumulators.append(self.add_variable_from_reference(v, "accumulator", start))
+            self._linears.append(self.add_variable_from_reference(v, "linear"))
+
+    def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
+        at = self._place(variable)
+        n, z, w = self._accumulators[at], self._linears[at], variable.value
+        power, l1 = -float(self.learning_rate_power), float(self.l1_regularization_strength)
+        n2 = n.value + ops.square(gradient)
+        grown = ops.power(n2, power)
+        shrunk = gradient + 2.0 * float(self.l2_shrinkage_regularization_strength) * w
+        z2 = z.value + shrunk - (grown - ops.power(n.value, power)) / learning_rate * w
+        l2 = float(self.l2_regularization_strength) + float(self.beta) / (2.0 * learning_rate)
+        self.assign(z, z2)
+        self.assign(variable, (ops.clip(z2, -l1, l1) - z2) / (grown / learning_rate + 2.0 * l2))
+        self.assign(n, n2)

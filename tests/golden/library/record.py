@@ -99,7 +99,7 @@ def record_losses() -> None:
                     print("not recorded:", key, str(error).splitlines()[0])
                     continue
                 if reduction == "sum_over_batch_size":
-                    keep(key + "/gradient", jax.grad(lambda q: fn(t, q, w))(jax.numpy.asarray(p)))
+                    keep(key + "/gradient", jax.grad(fn, argnums=1)(t, jax.numpy.asarray(p), w))
 
 
 def record_metrics() -> None:
