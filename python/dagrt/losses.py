@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from dagrt import _config, ops
+from dagrt import _config, ops, tracing
 from dagrt.ops.core import as_tensor
 from dagrt.tensor import Tensor
 
@@ -141,7 +141,8 @@ class Loss:
         mask_in = getattr(y_pred, "_keras_mask", None)
         y_pred = self._prepared(y_pred)
         y_true = self._prepared(y_true)
-        values = self.call(y_true, y_pred)
+        with tracing.path_scope(self.name):  # errors name the loss
+            values = self.call(y_true, y_pred)
         mask_out = getattr(values, "_keras_mask", None)  # places that the loss itself leaves out
         if mask_in is not None and mask_out is not None:
             mask = ops.logical_and(mask_in, mask_out)
@@ -207,6 +208,13 @@ def _both(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
         p = ops.cast(p, _config.floatx())
     t = as_tensor(y_true, p.dtype)
     return squeeze_or_expand_to_same_rank(t, p)
+
+
+def _of_shape(t: Any, p: Any) -> Any:
+    """Targets that must have the predictions' shape: what is not known yet is checked when sizes are."""
+    if len(t.shape) == len(p.shape) and any(a is None and b is not None for a, b in zip(t.shape, p.shape)):
+        return ops.reshape(t, p.dims)
+    return t
 
 
 def mean_squared_error(y_true: Any, y_pred: Any) -> Any:
@@ -308,7 +316,7 @@ def categorical_crossentropy(
     if label_smoothing:
         n = ops.cast(as_tensor(p.dims[-1]), p.dtype)
         t = t * (1.0 - label_smoothing) + label_smoothing / n
-    return ops.categorical_crossentropy(t, p, from_logits=from_logits, axis=axis)
+    return ops.categorical_crossentropy(_of_shape(t, p), p, from_logits=from_logits, axis=axis)
 
 
 def sparse_categorical_crossentropy(
@@ -333,7 +341,7 @@ def binary_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False, lab
     t, p = _both(y_true, y_pred)
     if label_smoothing:
         t = t * (1.0 - label_smoothing) + 0.5 * label_smoothing
-    return ops.mean(ops.binary_crossentropy(t, p, from_logits=from_logits), axis=axis)
+    return ops.mean(ops.binary_crossentropy(_of_shape(t, p), p, from_logits=from_logits), axis=axis)
 
 
 def binary_focal_crossentropy(
