@@ -267,8 +267,9 @@ class Nadam(_Moments):
             return
         super().build(variables)
         self._m, self._v = self._slots("momentum", "velocity")
-        self._u_product = self.add_variable((), "ones", name="variable")
-        self._u_product.path = "variable"  # Keras makes this one outside of its name scope
+        if self._trainable_variables:
+            self._u_product = self.add_variable((), "ones", name="variable")
+            self._u_product.path = "variable"  # Keras makes this one outside of its name scope
 
     def _begin_step(self, learning_rate: Any) -> None:
         self._u_t = self.beta_1 * (1.0 - 0.5 * self._power(0.96))
