@@ -139,6 +139,8 @@ class Tensor:
     def __xor__(self, other: Any) -> Any:
         return _ops().logical_xor(self, other) if self.dtype == "bool" else _ops().bitwise_xor(self, other)
 
+    __rxor__ = __xor__
+
     def __eq__(self, other: object) -> Any:
         return False if other is None else _ops().equal(self, other)
 

@@ -8,7 +8,6 @@ holds in the end is stored once. Contexts are a stack of their own for each thre
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import threading
 import warnings
@@ -22,7 +21,6 @@ from dagrt import _core, tree
 from dagrt.tensor import EagerTensor, KerasTensor, Tensor, TracedTensor
 from dagrt.variable import Variable
 
-_numbers = itertools.count()
 _INLINE = 16  # constants of up to so many equal elements become `full`
 
 
@@ -104,10 +102,11 @@ class _Scope:
             s = s.parent
         return False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> tuple[dict[str, Any], dict[int, int]]:
+        """The function as the boundary says it, and the number of each value."""
         ids: dict[int, int] = {}
         inputs = list(self.inputs)
-        for name, t in inputs:
+        for _, t in inputs:
             ids[id(t)] = len(ids)
         nodes = []
         for n in self.nodes:
@@ -127,7 +126,7 @@ class _Scope:
             "output_names": [""] * len(self.outputs),
             "stores": [],
             "guard": None,
-        }, ids  # type: ignore[return-value]
+        }, ids
 
 
 def _plain(value: Any) -> Any:
@@ -305,13 +304,13 @@ class Trace:
 
     def finish(self, outputs: list[TracedTensor]) -> dict[str, Any]:
         self.main.outputs = [self.main.local(t) for t in outputs]
-        main, ids = self.main.to_json()  # type: ignore[misc]
-        for key, v in self._assigned.items():
+        main, ids = self.main.to_json()
+        for key in self._assigned:
             main["stores"].append({"variable": self._numbers[key], "value": ids[id(self._values[key])], "when": None})
         if self._guard is not None and main["stores"]:
             main["guard"] = ids[id(self._guard)]
         functions = {"main": main}
-        functions.update({s.name: s.to_json()[0] for s in self.bodies})  # type: ignore[misc,index]
+        functions.update({s.name: s.to_json()[0] for s in self.bodies})
         return {
             "format": "dagrt",
             "version": 1,
@@ -480,13 +479,17 @@ def infer_outputs(fn: Callable, args: tuple, kwargs: dict) -> Any:
 class Program:
     """A traced function that runs: arrays in, arrays out."""
 
-    __slots__ = ("_core", "_names", "_structure", "variables")
+    __slots__ = ("_core", "_structure", "variables")
 
     def __init__(self, core: Any, structure: Any, variables: list[Any]) -> None:
         self._core, self._structure, self.variables = core, structure, variables
 
     def run(self, arrays: list[np.ndarray], out: list[np.ndarray] | None = None) -> list[np.ndarray]:
         return self._core(arrays, out)
+
+    @property
+    def module_json(self) -> str:
+        return self._core.module_json
 
     def output_types(self, shapes: list[tuple[int, ...]]) -> list[tuple[str, tuple[int, ...]]]:
         return self._core.output_types(shapes)
@@ -534,7 +537,6 @@ class TracedModule:
 def _trace(fn: Callable, specs: Any, shared_batch: bool, allow_variables: bool = True) -> TracedModule:
     trace = Trace()
     trace.allow_variables = allow_variables
-    number = next(_numbers)
 
     def enter(spec: Any) -> Any:
         if not isinstance(spec, InputSpec):
@@ -565,7 +567,6 @@ def _trace(fn: Callable, specs: Any, shared_batch: bool, allow_variables: bool =
 
         structure = tree.map_structure(leave, result)
         module = trace.finish(flat)
-    del number
     return TracedModule(trace, module, structure)
 
 
@@ -605,13 +606,32 @@ def gradients(loss: Any, wrt: Any) -> Any:
     return tree.pack_sequence_as(wrt, found) if tree.is_nested(wrt) else found[0]
 
 
-class _Static:
-    """An argument that is no array: part of a trace's key."""
+class _Same:
+    """Key of an argument that counts as the same only while it is the same object, which it keeps alive."""
 
     __slots__ = ("value",)
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is _Same and other.value is self.value
+
+
+def _static_key(x: Any) -> Any:
+    """Key of an argument that is no array. 1, 1.0 and True are equal, but trace to different programs."""
+    if isinstance(x, float):
+        return (type(x), float(x).hex())
+    if isinstance(x, (Variable, Tensor)):
+        return _Same(x)
+    try:
+        hash(x)
+    except TypeError:
+        return _Same(x)
+    return (type(x), x)
 
 
 def _arrays_of(args: tuple, kwargs: dict) -> tuple[Any, list[np.ndarray], Any]:
@@ -625,12 +645,7 @@ def _arrays_of(args: tuple, kwargs: dict) -> tuple[Any, list[np.ndarray], Any]:
             arrays.append(a)
             key.append((a.dtype.name, a.shape))
             return InputSpec(a.shape, a.dtype.name)
-        try:
-            hash(x)
-        except TypeError:
-            key.append(id(x))
-        else:
-            key.append(x if not isinstance(x, float) or x == x else "nan")
+        key.append(_static_key(x))
         return x
 
     structure = tree.map_structure(enter, (list(args), kwargs))
@@ -704,7 +719,8 @@ def _eager(value: Any) -> Any:
 def function(fn: Callable | None = None, *, input_signature: Any = None, exact: bool = True, **kwargs: Any) -> Any:
     """Compiles a Python function over `dagrt.ops`: traced for each set of argument shapes, then run in C++.
 
-    Arrays are the program's inputs; all other arguments and all Python values are fixed in the trace. Variables stay
+    Arrays are the program's inputs; all other arguments (numbers and lists of them too) and all Python values are fixed in
+    the trace. Variables stay
     live: reading and assigning them works as in the function. Inside another traced function it is inlined.
 
     Args:
@@ -717,10 +733,11 @@ def function(fn: Callable | None = None, *, input_signature: Any = None, exact: 
 
     Example:
         >>> import dagrt
+        >>> import numpy as np
         >>> @dagrt.function
         ... def norm(x):
         ...     return dagrt.ops.sqrt(dagrt.ops.sum(x * x))
-        >>> float(norm([3.0, 4.0]))
+        >>> float(norm(np.array([3.0, 4.0])))
         5.0
     """
     kwargs.pop("jit_compile", None)
@@ -731,8 +748,32 @@ def function(fn: Callable | None = None, *, input_signature: Any = None, exact: 
     return TracedFunction(fn, input_signature, exact)
 
 
-_gradient_programs: OrderedDict[Any, Program] = OrderedDict()
-_gradient_lock = threading.Lock()
+_fresh_programs: OrderedDict[Any, Program] = OrderedDict()
+_fresh_lock = threading.Lock()
+
+
+def run_fresh(fn: Callable, args: tuple, kwargs: dict) -> Any:
+    """Traces fn anew, so that Python in it runs each time, and runs the program that an equal trace made before, or makes it."""
+    structure, arrays, _ = _arrays_of(args, kwargs)
+    traced = _trace(lambda a, k: fn(*a, **k), structure, shared_batch=False)
+    # A program keeps its variables alive, so their ids are not used again while it is in the cache.
+    key = (
+        traced.module_json, tuple(id(v) for v in traced.variables),
+        tuple((c.dtype.name, c.shape, c.tobytes()) for c in traced.constants),
+    )
+    with _fresh_lock:
+        program = _fresh_programs.get(key)
+        if program is not None:
+            _fresh_programs.move_to_end(key)
+    if program is None:
+        program = traced.compile()
+        with _fresh_lock:
+            _fresh_programs[key] = program
+            if len(_fresh_programs) > 64:
+                _fresh_programs.popitem(last=False)
+    # The results' structure is this trace's own: values that are no tensors may differ.
+    program = Program(program._core, traced.output_structure, program.variables)
+    return _eager(program.pack(program.run(arrays)))
 
 
 def value_and_grad(fn: Callable, variables: Any, has_aux: bool = False) -> Callable:
@@ -765,21 +806,6 @@ def value_and_grad(fn: Callable, variables: Any, has_aux: bool = False) -> Calla
     def run(*args: Any, **kwargs: Any) -> Any:
         if in_trace():
             return traced(*args, **kwargs)
-        structure, arrays, _ = _arrays_of(args, kwargs)
-        module = _trace(lambda a, k: traced(*a, **k), structure, shared_batch=False)
-        key = (
-            module.module_json, tuple(id(v) for v in module.variables),
-            tuple((c.dtype.name, c.shape, c.tobytes()) for c in module.constants),
-        )
-        with _gradient_lock:
-            program = _gradient_programs.get(key)
-            if program is None:
-                program = _gradient_programs[key] = module.compile()
-                if len(_gradient_programs) > 64:
-                    _gradient_programs.popitem(last=False)
-            else:
-                program = Program(program._core, module.output_structure, program.variables)
-                _gradient_programs.move_to_end(key)
-        return _eager(program.pack(program.run(arrays)))
+        return run_fresh(traced, args, kwargs)
 
     return run

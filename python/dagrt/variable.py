@@ -14,7 +14,7 @@ class Variable:
     """Weights, moving statistics, optimiser slots, counters: what layers hold and programs read and assign.
 
     Args:
-        initializer: an array or number, or a function of `(shape, dtype)`.
+        initializer: an array or number, a function of `(shape, dtype)`, or the name of an initializer.
         shape: sizes, needed where the initializer is a function.
         dtype: element type; the initializer's, or float32.
         trainable: whether optimisers change it.
@@ -59,6 +59,10 @@ class Variable:
         self.constraint: Any = None
         self.overwrite_with_gradient = False
         with tracing.outside():
+            if isinstance(initializer, str):
+                from dagrt import initializers
+
+                initializer = initializers.get(initializer)
             if callable(initializer) and not isinstance(initializer, (Tensor, Variable)):
                 if shape is None:
                     raise ValueError(f"Variable {self.path}: an initializer function needs `shape`")
@@ -172,6 +176,10 @@ def _forward(name: str) -> Any:
     return method
 
 
-for _name in ["__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__floordiv__", "__rfloordiv__", "__mod__", "__rmod__", "__pow__", "__rpow__", "__matmul__", "__rmatmul__", "__neg__", "__abs__", "__invert__", "__and__", "__or__", "__xor__", "__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__getitem__"]:
-    setattr(Variable, _name, _forward(_name))
+for _name in (
+    "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod", "pow", "rpow",
+    "matmul", "rmatmul", "neg", "abs", "round", "invert", "and", "rand", "or", "ror", "xor", "rxor",
+    "eq", "ne", "lt", "le", "gt", "ge", "getitem",
+):
+    setattr(Variable, f"__{_name}__", _forward(f"__{_name}__"))
 Variable.__hash__ = lambda self: id(self)  # type: ignore[method-assign]

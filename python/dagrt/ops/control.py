@@ -10,7 +10,7 @@ import numpy as np
 from dagrt import _core, tracing, tree
 from dagrt.ops.core import as_tensor, public
 from dagrt.ops.shapes import flip, stack
-from dagrt.tensor import TracedTensor
+from dagrt.tensor import KerasTensor, Tensor, TracedTensor, _user_line
 from dagrt.variable import Variable
 
 
@@ -50,13 +50,19 @@ def scan(f: Callable, init: Any, xs: Any = None, length: Any = None, reverse: bo
             elements = tree.pack_sequence_as(xs, arrays[len(flat_init) :]) if xs is not None else None
             return scan(f, carry, elements, length, reverse)
 
-        return tracing.function(whole)(*flat_init, *flat_xs)
+        return tracing.run_fresh(whole, (*flat_init, *flat_xs), {})
     return _traced_scan(trace, f, init, xs, length, reverse)
 
 
 def _traced_scan(trace: Any, f: Callable, init: Any, xs: Any, length: Any, reverse: bool) -> Any:
     carries = [_value(trace, t) for t in tree.flatten(init)]
     sequences = [_value(trace, t) for t in tree.flatten(xs)] if xs is not None else []
+    sizes = {t.dims[0] for t in sequences if t.dims and isinstance(t.dims[0], int)}
+    if isinstance(length, (int, np.integer)) and sequences:
+        sizes.add(int(length))
+    if any(not t.dims for t in sequences) or len(sizes) > 1:
+        came = ", ".join(str(t.shape) for t in sequences)
+        raise ValueError(f"scan: expected xs with one size of axis 0{'' if length is None else f', length={length}'}; got {came}")
     outer = trace.scope
     body = tracing._Scope(trace, f"scan_{len(trace.bodies)}", outer)
     trace.bodies.append(body)
@@ -68,7 +74,11 @@ def _traced_scan(trace: Any, f: Callable, init: Any, xs: Any, length: Any, rever
             tree.pack_sequence_as(init, inner_carries),
             tree.pack_sequence_as(xs, elements) if xs is not None else None,
         )
-        ends = [body.local(as_tensor(t, c.dtype)) for t, c in zip(_flat_like(init, carry), carries)]
+        # A Python number takes the carry's type; a tensor of another type must not be cast unseen.
+        ends = [
+            body.local(_value(trace, t) if isinstance(t, (Tensor, Variable)) else as_tensor(t, c.dtype))
+            for t, c in zip(_flat_like(init, carry), carries)
+        ]
         ys = [body.local(as_tensor(t)) for t in tree.flatten(y) if t is not None]
     finally:
         trace.scope = outer
@@ -78,7 +88,7 @@ def _traced_scan(trace: Any, f: Callable, init: Any, xs: Any, length: Any, rever
         ):
             raise _core.GraphError(
                 f"scan: carry {i} begins as {c.dtype} of shape {c.shape} and becomes {t.dtype} of shape {t.shape}; it must "
-                "keep its type"
+                "keep its type (ops.cast the first carry, or the new one)"
             )
     body.outputs = [*ends, *ys]
     captured = list(body.captured.values())
@@ -145,24 +155,37 @@ def map(f: Callable, xs: Any) -> Any:
     return scan(lambda carry, x: (carry, f(x)), np.float32(0), xs)[1]
 
 
-vectorized_map = map
+@public
+def vectorized_map(function: Callable, elements: Any) -> Any:
+    """As `map`."""
+    return map(function, elements)
 
 
 def cond(pred: Any, true_fn: Callable, false_fn: Callable) -> Any:
-    """Both functions are computed and one result is chosen; for conditions that Python knows, use `if`."""
-    from dagrt.ops.elementwise import where
+    """One of two functions, by a condition whose value is known now.
 
-    if isinstance(pred, (bool, np.bool_)):
-        return true_fn() if pred else false_fn()
-    return tree.map_structure(lambda a, b: where(pred, a, b), true_fn(), false_fn())
+    Raises:
+        GraphError: a condition that is known only when the program runs: programs have no branches.
+    """
+    if isinstance(pred, (TracedTensor, KerasTensor)) or (isinstance(pred, Variable) and tracing.in_trace()):
+        raise _core.GraphError(
+            f"ops.cond: the condition has no value while tracing, and a program has no branches{_user_line()}; compute both "
+            "results and choose with ops.where, or assign with `variable.assign(x, when=condition)`"
+        )
+    return true_fn() if bool(pred) else false_fn()
 
 
-def while_loop(*args: Any, **kwargs: Any) -> Any:
-    raise _core.GraphError("ops.while_loop has a length that depends on data; use ops.scan with a length, and ops.where inside")
+def while_loop(cond: Callable, body: Callable, loop_vars: Any, maximum_iterations: int | None = None) -> Any:
+    """Not available: its length depends on data."""
+    raise _core.GraphError(
+        f"ops.while_loop: a program has no loop whose length depends on data{_user_line()}; use ops.scan with a length, and "
+        "ops.where inside it"
+    )
 
 
 def fori_loop(lower: int, upper: Any, body_fun: Callable, init_val: Any) -> Any:
     """body_fun(i, value) for i from lower to upper - 1."""
+
     def step(carry: Any, _: Any) -> Any:
         i, value = carry
         return (i + 1, body_fun(i, value)), None

@@ -35,10 +35,7 @@ def emit(op: str, *inputs: Any, **attrs: Any) -> Any:
     """
     traces = _traces.traces
     trace = traces[-1] if traces else None
-    if trace is None:
-        outputs = _run(op, inputs, attrs)
-    else:
-        outputs = trace.emit(op, [_traced(trace, x) for x in inputs], attrs)
+    outputs = _run(op, inputs, attrs) if trace is None else trace.emit(op, [_traced(trace, x) for x in inputs], attrs)
     return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
