@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from dagrt import _config, tree
-from dagrt.tensor import KerasTensor, any_symbolic
+from dagrt import _config, _core, tree
+from dagrt.tensor import KerasTensor, _user_line, any_symbolic
 
 
 class Operation:
@@ -126,7 +126,7 @@ class Node:
 # Parameters of ops that take tensors: they stay arguments of the node; all others belong to the operation itself.
 _TENSOR_PARAMETERS = {
     "x", "x1", "x2", "xs", "inputs", "condition", "a", "b", "key", "indices", "values", "kernel", "target", "output",
-    "operands", "arrays", "updates", "init", "mean", "variance", "gamma", "beta", "mask",
+    "operands", "arrays", "updates", "init", "mean", "variance", "gamma", "beta", "mask", "y", "query", "value", "elements",
 }
 _classes: dict[str, type] = {}
 
@@ -140,12 +140,68 @@ class FunctionOperation(Operation):
     def __init__(self, name: str | None = None, **config: Any) -> None:
         super().__init__(name=name)
         self._config = config
+        self._sizes: dict[str, tuple[int, int]] = {}  # a size that varies: which leaf of the arguments has it, on which axis
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        return type(self).function(*args, **{**self._config, **kwargs})
+        config = self._config
+        if self._sizes:
+            leaves = tree.flatten([list(args), kwargs])
+            now = {symbol: leaves[leaf].dims[axis] for symbol, (leaf, axis) in self._sizes.items()}
+            args = tuple(_with_sizes(a, now) for a in args)
+            kwargs, config = _with_sizes(kwargs, now), _with_sizes(config, now)
+        return type(self).function(*args, **{**config, **kwargs})
+
+    def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
+        wanted = set(_symbols([list(args), kwargs, self._config]))
+        if wanted:
+            self._sizes = _homes(wanted, [list(args), kwargs], self.name)
+        return super().symbolic_call(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {**self._config, "name": self.name}
+
+
+def _symbols(value: Any) -> list[str]:
+    """The input sizes that occur in arguments."""
+    if isinstance(value, _core.Dim):
+        found: list[str] = []
+        rest = [value.to_json()]
+        while rest:
+            e = rest.pop()
+            if isinstance(e, list):
+                rest += e[1:]
+            elif isinstance(e, str):
+                found.append(e)
+        return found
+    if isinstance(value, slice):
+        return _symbols([value.start, value.stop, value.step])
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [s for v in value for s in _symbols(v)] if isinstance(value, (list, tuple)) else []
+
+
+def _homes(wanted: set[str], arguments: list, who: str) -> dict[str, tuple[int, int]]:
+    """Where the tensors among the arguments have those sizes: the model's own may be called otherwise when it runs."""
+    homes: dict[str, tuple[int, int]] = {}
+    for leaf, t in enumerate(tree.flatten(arguments)):
+        for axis, d in enumerate(t.dims if isinstance(t, KerasTensor) else ()):
+            if isinstance(d, _core.Dim) and isinstance(d.to_json(), str):
+                homes.setdefault(d.to_json(), (leaf, axis))
+    missing = sorted(wanted - set(homes))
+    if missing:
+        raise _core.GraphError(
+            f"{who}: the size {missing[0]!r} belongs to none of the tensors given to this op{_user_line()}; write the "
+            "computation in the call of a Layer, which sees all sizes"
+        )
+    return {s: homes[s] for s in wanted}
+
+
+def _with_sizes(value: Any, now: dict[str, Any]) -> Any:
+    if isinstance(value, _core.Dim):
+        return value.substitute(now)
+    if isinstance(value, slice):
+        return slice(*(_with_sizes(v, now) for v in (value.start, value.stop, value.step)))
+    return tree.map_structure(lambda v: _with_sizes(v, now), value) if tree.is_nested(value) else value
 
 
 def _class_for(function: Callable) -> type:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from dagrt import _config, tracing
-from dagrt.ops.core import as_tensor, is_float, public, standard_dtype, unwrap_sizes
+from dagrt.ops.core import as_tensor, is_float, owned, public, standard_dtype, unwrap_sizes
 from dagrt.ops.elementwise import floor, less, log, sqrt
 from dagrt.ops.raw import emit
 from dagrt.ops.reductions import argmax, argsort
+from dagrt.ops.shapes import zeros_like
 from dagrt.tensor import Tensor
 from dagrt.variable import Variable
 
@@ -81,9 +82,10 @@ def _state_and_stream(seed: Any) -> tuple[Any, int]:
     trace = tracing.current_trace()
     if isinstance(seed, SeedGenerator):
         if trace is None:
-            state = as_tensor(seed.state._core.read())
-            seed.state._core.assign(state._array + np.array([0, 1], "int64"))
-            return state, 0
+            with _lock:  # or two threads would draw the same numbers
+                now = seed.state._core.read()
+                seed.state._core.assign(now + np.array([0, 1], "int64"))
+            return as_tensor(now), 0
         key = id(seed.state._core)
         stream = trace.streams.get(key, 0)
         trace.streams[key] = stream + 1
@@ -185,7 +187,7 @@ def bernoulli(shape: Any, p: Any = 0.5, dtype: Any = None, seed: Any = None) -> 
     return as_tensor(less(_draw("random_uniform", shape, seed), p), standard_dtype(dtype))
 
 
-def binomial(shape: Any, counts: int, probabilities: Any, seed: Any = None, dtype: Any = None) -> Any:
+def binomial(shape: Any, counts: int, probabilities: Any, dtype: Any = None, seed: Any = None) -> Any:
     """Number of successes among `counts` trials."""
     from dagrt.ops.reductions import sum as total
 
@@ -201,12 +203,12 @@ def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None)
         noise_shape: sizes of the random choice, broadcast to the inputs.
     """
     x = as_tensor(inputs)
-    if not 0 <= rate < 1:
-        if rate == 1:
-            return x * 0.0
+    if not 0 <= rate <= 1:
         raise ValueError(f"dropout: rate must be in [0, 1], got {rate}")
     if rate == 0:
-        return x
+        return owned(x, inputs)
+    if rate == 1:
+        return zeros_like(x)
     shape = list(x.dims) if noise_shape is None else [d if n is None else n for n, d in zip(noise_shape, x.dims)]
     keep = emit("greater_equal", _draw("random_uniform", shape, seed), as_tensor(np.float32(rate)))
     return emit("select", keep, x * (1.0 / (1.0 - rate)), as_tensor(0.0, x.dtype))

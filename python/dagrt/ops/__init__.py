@@ -14,7 +14,7 @@ from dagrt.ops import core as _core_ops
 from dagrt.ops import elementwise as _elementwise
 from dagrt.ops import linalg as _linalg
 from dagrt.ops import nn as _nn
-from dagrt.ops import raw
+from dagrt.ops import raw as raw
 from dagrt.ops import reductions as _reductions
 from dagrt.ops import shapes as _shapes
 from dagrt.ops.control import *  # noqa: F403
@@ -24,8 +24,8 @@ from dagrt.ops.linalg import *  # noqa: F403
 from dagrt.ops.nn import *  # noqa: F403
 from dagrt.ops.reductions import *  # noqa: F403
 from dagrt.ops.shapes import *  # noqa: F403
-from dagrt.ops.shapes import slice_op as slice
-from dagrt.tracing import gradients
+from dagrt.ops.shapes import slice_op as slice  # noqa: F401
+from dagrt.tracing import gradients as gradients
 
 _HOMES = (_core_ops, _elementwise, _reductions, _shapes, _linalg, _nn, _control)
 _HIDDEN = {"public", "as_tensor", "as_bool", "emit", "tree", "tracing", "annotations", "Any", "Callable"}
@@ -44,7 +44,7 @@ __all__ = sorted(
 
 def find_by_class_name(name: str) -> Any:
     """The op whose node is called by that class name in files."""
-    aliases = {"TrueDivide": "true_divide", "Divide": "divide", "Absolute": "absolute", "Concatenate": "concatenate"}
+    aliases = {"Abs": "absolute", "BitwiseInvert": "bitwise_not", "Logsumexp": "logsumexp"}
     return globals().get(aliases.get(name, ""))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -134,9 +135,40 @@ def as_tensor(x: Any, dtype: str | None = None) -> Tensor:
 
 def dim_tensor(d: Any, dtype: str = "int32") -> Tensor:
     """A size as a scalar of the program: the number of elements of an iota, by its last element."""
+    return as_tensor(_size_value(d.to_json()), dtype)
+
+
+_SIZE_OPS = {"+": "add", "-": "subtract", "*": "multiply", "//": "floor_divide", "%": "mod", "min": "minimum", "max": "maximum"}
+
+
+def _size_value(e: Any) -> Tensor:
+    """A size in its JSON form as a scalar. Only single sizes are made, so that a product of them stays small."""
+    if isinstance(e, int):
+        return as_tensor(e, "int32")
+    if isinstance(e, str):
+        return _as_last_index(_core.Dim.symbol(e))
+    op, a, b = e
+    if op in _SIZE_OPS:
+        return emit(_SIZE_OPS[op], _size_value(a), _size_value(b))
+    return _as_last_index(_core.Dim.broadcast(_dim_of(a), _dim_of(b)))
+
+
+def _as_last_index(d: Any) -> Tensor:
     # iota(d + 1)[d] == d, made by slicing: sizes are known when the program is compiled.
     line = emit("iota", size=d + 1, dtype="int32")
-    return as_tensor(emit("reshape", emit("slice", line, begin=[d], size=[1], stride=[1]), shape=[]), dtype)
+    return emit("reshape", emit("slice", line, begin=[d], size=[1], stride=[1]), shape=[])
+
+
+_DIM_OPS: dict[str, Callable] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod,
+    "min": _core.Dim.min, "max": _core.Dim.max, "broadcast": _core.Dim.broadcast,
+}
+
+
+def _dim_of(e: Any) -> Any:
+    if isinstance(e, (int, str)):
+        return e if isinstance(e, int) else _core.Dim.symbol(e)
+    return _DIM_OPS[e[0]](_dim_of(e[1]), _dim_of(e[2]))
 
 
 @public
@@ -146,7 +178,14 @@ def convert_to_tensor(x: Any, dtype: Any = None, sparse: Any = None, ragged: Any
     Raises:
         TypeError: not numbers, or a dtype that dagrt lacks.
     """
-    return as_tensor(x, None if dtype is None else standard_dtype(dtype))
+    return owned(as_tensor(x, None if dtype is None else standard_dtype(dtype)), x)
+
+
+def owned(t: Tensor, source: Any) -> Tensor:
+    """The tensor, with numbers of its own: writing to the user's array later must not change it."""
+    if isinstance(source, np.ndarray) and type(t) is EagerTensor and np.may_share_memory(t._array, source):
+        return EagerTensor(t._array.copy())
+    return t
 
 
 def convert_to_numpy(x: Any) -> np.ndarray:
@@ -157,7 +196,7 @@ def convert_to_numpy(x: Any) -> np.ndarray:
 @public
 def cast(x: Any, dtype: Any) -> Any:
     """x in another dtype; floats to integers truncate."""
-    return as_tensor(as_tensor(x), standard_dtype(dtype))
+    return owned(as_tensor(as_tensor(x), standard_dtype(dtype)), x)
 
 
 @public

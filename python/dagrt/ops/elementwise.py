@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dagrt import _config, _core
-from dagrt.ops.core import as_tensor, is_float, public, result_type
+from dagrt.ops.core import as_tensor, is_float, owned, public, result_type
 from dagrt.ops.raw import emit
 from dagrt.tensor import Tensor
 
@@ -23,6 +23,8 @@ def _binary(op: str, name: str, doc: str, floating: bool = False, numbers: bool 
         if type(x1) is type(x2) and isinstance(x1, Tensor) and x1.dtype == x2.dtype == "float32":
             return emit(op, x1, x2)
         dtype = result_type(x1, x2)
+        if dtype == "bool" and op == "multiply":
+            return emit("logical_and", *_pair(x1, x2, dtype))
         if floating and not is_float(dtype):
             dtype = _config.floatx()
         if numbers and dtype == "bool":
@@ -36,7 +38,7 @@ def _binary(op: str, name: str, doc: str, floating: bool = False, numbers: bool 
 
 add = _binary("add", "add", "x1 + x2, broadcast; booleans: or.")
 subtract = _binary("subtract", "subtract", "x1 - x2, broadcast.", numbers=True)
-multiply = _binary("multiply", "multiply", "x1 * x2, broadcast.")
+multiply = _binary("multiply", "multiply", "x1 * x2, broadcast; booleans: and.")
 divide = _binary("divide", "divide", "x1 / x2 in floating point, broadcast.", floating=True)
 true_divide = _binary("divide", "true_divide", "x1 / x2 in floating point, broadcast.", floating=True)
 floor_divide = _binary("floor_divide", "floor_divide", "x1 // x2, rounded down; integer division by zero is an error.", numbers=True)
@@ -79,15 +81,30 @@ def logical_not(x: Any) -> Any:
     return emit("logical_not", as_bool(x))
 
 
-bitwise_and = _binary("bitwise_and", "bitwise_and", "Bits set in both integers.")
-bitwise_or = _binary("bitwise_or", "bitwise_or", "Bits set in either integer.")
-bitwise_xor = _binary("bitwise_xor", "bitwise_xor", "Bits set in one of two integers.")
+@public
+def bitwise_and(x: Any, y: Any) -> Any:
+    """Bits set in both integers."""
+    return emit("bitwise_and", *_pair(x, y, result_type(x, y)))
+
+
+@public
+def bitwise_or(x: Any, y: Any) -> Any:
+    """Bits set in either integer."""
+    return emit("bitwise_or", *_pair(x, y, result_type(x, y)))
+
+
+@public
+def bitwise_xor(x: Any, y: Any) -> Any:
+    """Bits set in one of two integers."""
+    return emit("bitwise_xor", *_pair(x, y, result_type(x, y)))
 
 
 @public
 def bitwise_not(x: Any) -> Any:
-    """All bits flipped."""
+    """All bits flipped; of booleans, not."""
     x = as_tensor(x)
+    if x.dtype == "bool":
+        return emit("logical_not", x)
     if x.dtype == "uint8":
         return emit("subtract", as_tensor(255, "uint8"), x)
     return emit("subtract", as_tensor(-1, x.dtype), x)
@@ -96,6 +113,10 @@ def bitwise_not(x: Any) -> Any:
 def _unary(op: str, name: str, doc: str, floating: bool = True) -> Callable:
     def fn(x: Any) -> Any:
         x = as_tensor(x)
+        if x.dtype == "bool" and not floating:  # as numbers 0 and 1; absolute value and sign stay what they are
+            if name in ("absolute", "sign"):
+                return emit("logical_or", x, x)
+            x = as_tensor(x, "int32")
         if floating and not is_float(x.dtype):
             x = as_tensor(x, _config.floatx())
         return emit(op, x)
@@ -136,10 +157,7 @@ isinf = _unary("isinf", "isinf", "True where x is infinite.")
 isfinite = _unary("isfinite", "isfinite", "True where x is a finite number.")
 
 
-@public
-def abs(x: Any) -> Any:
-    """|x|."""
-    return emit("abs", as_tensor(x))
+abs = absolute
 
 
 @public
@@ -157,9 +175,9 @@ def log10(x: Any) -> Any:
 @public
 def round(x: Any, decimals: int = 0) -> Any:
     """Rounded to so many decimals, halves to even."""
-    x = as_tensor(x)
+    given, x = x, as_tensor(x)
     if not is_float(x.dtype):
-        return x
+        return owned(x, given)
     if decimals == 0:
         return emit("round", x)
     scale = 10.0**decimals

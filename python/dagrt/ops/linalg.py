@@ -21,9 +21,12 @@ def _floats(*xs: Any) -> list[Any]:
 @public
 def matmul(x1: Any, x2: Any) -> Any:
     """Matrix product over the last two axes; leading axes broadcast, vectors count as rows or columns."""
-    whole = not is_float(result_type(x1, x2))
     kind = result_type(x1, x2)
-    a, b = _floats(x1, x2)
+    whole = not is_float(kind)
+    working = _config.floatx() if whole else kind
+    a, b = as_tensor(x1, working), as_tensor(x2, working)
+    if len(a.dims) > 1 and len(b.dims) > 1 and not whole:
+        return emit("matmul", a, b, transpose_a=False, transpose_b=False)
     if not a.dims or not b.dims:
         raise ValueError("matmul: both sides need at least one axis")
     row, column = len(a.dims) == 1, len(b.dims) == 1

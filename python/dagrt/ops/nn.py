@@ -93,21 +93,22 @@ def batch_normalization(
 
 
 @public
-def layer_normalization(x: Any, gamma: Any = None, beta: Any = None, axis: Any = -1, epsilon: float = 1e-3, **kwargs: Any) -> Any:
+def layer_normalization(x: Any, gamma: Any = None, beta: Any = None, axis: Any = -1, epsilon: float | None = None, **kwargs: Any) -> Any:
     """Normalised over the axis, scaled and shifted."""
     x = as_tensor(x)
     m, v = moments(x, axis, keepdims=True)
-    y = (x - m) * rsqrt(v + epsilon)
+    y = (x - m) * rsqrt(v + (_config.epsilon() if epsilon is None else epsilon))
     if gamma is not None:
         y = y * gamma
     return y if beta is None else y + beta
 
 
 @public
-def rms_normalization(x: Any, scale: Any = 1, axis: Any = -1, epsilon: float | None = None) -> Any:
+def rms_normalization(x: Any, scale: Any = None, axis: Any = -1, epsilon: float | None = None) -> Any:
     """x over its root mean square along the axis, scaled."""
     x = as_tensor(x)
-    return x * rsqrt(mean(square(x), axis, True) + (_config.epsilon() if epsilon is None else epsilon)) * scale
+    y = x * rsqrt(mean(square(x), axis, True) + (_config.epsilon() if epsilon is None else epsilon))
+    return y if scale is None else y * scale
 
 
 # --- convolution ---------------------------------------------------------------------------------------------------

@@ -83,6 +83,11 @@ def _run(op: str, inputs: tuple, attrs: dict[str, Any]) -> list[Tensor]:
 
 
 def _make(key: Any, op: str, inputs: tuple, arrays: list[np.ndarray], attrs: dict[str, Any]) -> Any:
+    if any(isinstance(d, _core.Dim) for v in attrs.values() for d in (v if isinstance(v, (list, tuple)) else [v])):
+        raise _core.GraphError(
+            f"ops.{op}: a size that varies ({attrs}) was used on arrays; it has a number only in a traced function or in "
+            "a layer's call"
+        )
     given = iter(range(len(arrays)))
     ids = [-1 if x is None else next(given) for x in inputs]
     types = _core.infer(op, attrs, [None if i < 0 else (arrays[i].dtype.name, arrays[i].shape) for i in ids])

@@ -38,9 +38,13 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 
 def _count(x: Any, axis: Any) -> Any:
-    """Elements that are reduced, as a float or a scalar of the program."""
-    n = product_of([x.dims[a] for a in static_axes(axis, len(x.dims))])
-    return float(n) if isinstance(n, int) else dim_tensor(n, "float32")
+    """Elements that are reduced, as a float or a float scalar of the program."""
+    dims = [x.dims[a] for a in static_axes(axis, len(x.dims))]
+    n: Any = float(product_of([d for d in dims if isinstance(d, int)]))
+    for d in dims:
+        if not isinstance(d, int):
+            n = emit("multiply", dim_tensor(d, "float32"), as_tensor(n, "float32"))
+    return n
 
 
 @public
@@ -49,8 +53,9 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     x = as_tensor(x)
     if not is_float(x.dtype):
         x = as_tensor(x, _config.floatx())
-    total = _reduce("reduce_sum", x, axis, keepdims)
-    return emit("divide", total, as_tensor(_count(x, axis), total.dtype))
+    kept = x.dtype
+    x = as_tensor(x, "float32")  # 16 bits hold neither the sum nor the count of many elements
+    return as_tensor(emit("divide", _reduce("reduce_sum", x, axis, keepdims), as_tensor(_count(x, axis), "float32")), kept)
 
 
 @public
@@ -69,10 +74,19 @@ def std(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 
 def _extreme(op: str, name: str, doc: str) -> Callable:
+    if name in ("amax", "amin"):  # Keras's have no `initial`
+
+        def plain(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
+            return _reduce(op, as_tensor(x), axis, keepdims)
+
+        plain.__name__ = plain.__qualname__ = name
+        plain.__doc__ = doc
+        return public(plain)
+
     def fn(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
         y = _reduce(op, as_tensor(x), axis, keepdims)
         if initial is not None:
-            y = emit("maximum" if name in ("max", "amax") else "minimum", y, as_tensor(initial, y.dtype))
+            y = emit("maximum" if name == "max" else "minimum", y, as_tensor(initial, y.dtype))
         return y
 
     fn.__name__ = fn.__qualname__ = name
@@ -113,9 +127,15 @@ def count_nonzero(x: Any, axis: Any = None) -> Any:
     return sum(as_bool(x), axis)
 
 
+def _ordered(x: Any) -> Any:
+    """A tensor that can be sorted: booleans as 0 and 1."""
+    x = as_tensor(x)
+    return as_tensor(x, "uint8") if x.dtype == "bool" else x
+
+
 def _arg(op: str) -> Callable:
     def fn(x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
-        x = as_tensor(x)
+        x = _ordered(x)
         rank = len(x.dims)
         if axis is None:
             y = emit(op, ravel(x), axis=0)
@@ -156,15 +176,16 @@ def _last(x: Any, axis: int) -> tuple[Any, list[int] | None]:
 @public
 def sort(x: Any, axis: int = -1) -> Any:
     """Ascending along an axis."""
-    t, back = _last(as_tensor(x), axis)
-    y = emit("sort", t, axis=len(t.dims) - 1, descending=False)
+    x = as_tensor(x)
+    t, back = _last(_ordered(x), axis)
+    y = as_tensor(emit("sort", t, axis=len(t.dims) - 1, descending=False), x.dtype)
     return y if back is None else emit("transpose", y, perm=back)
 
 
 @public
 def argsort(x: Any, axis: int = -1) -> Any:
     """Indices that sort ascending; equals keep their order."""
-    t, back = _last(as_tensor(x), axis)
+    t, back = _last(_ordered(x), axis)
     y = emit("argsort", t, axis=len(t.dims) - 1, descending=False)
     return y if back is None else emit("transpose", y, perm=back)
 

@@ -64,8 +64,9 @@ def ones_like(x: Any, dtype: Any = None) -> Any:
     return full_like(x, 1, dtype)
 
 
-def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Any:
+def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
     """start, start + step, ... below stop; one argument is stop. Sizes may be Dims where step is 1."""
+    step = 1 if step is None else step
     if stop is None:
         start, stop = 0, start
     name = standard_dtype(dtype) if dtype is not None else result_type(start, stop, step)
@@ -212,7 +213,7 @@ def broadcast_to(x: Any, shape: Any) -> Any:
 
 
 @public
-def concatenate(xs: Any, axis: int = -1) -> Any:
+def concatenate(xs: Any, axis: int = 0) -> Any:
     """Tensors joined along an axis."""
     xs = [as_tensor(x) for x in xs]
     dtype = result_type(*xs)
@@ -499,15 +500,16 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = None) -> Any:
     return emit("take_along_axis", x, _ids(indices, x.dims[at]), axis=at)
 
 
-@public
-def slice_op(x: Any, start_indices: Any, shape: Any) -> Any:
-    x = as_tensor(x)
+def _slice(inputs: Any, start_indices: Any, shape: Any) -> Any:
+    """The block that begins at `start_indices` and has that shape; -1 takes all that is left of an axis."""
+    x = as_tensor(inputs)
     begin = unwrap_sizes(start_indices)
     sizes = [d - b if isinstance(s, int) and s == -1 else s for s, b, d in zip(unwrap_sizes(shape), begin, x.dims)]
     return emit("slice", x, begin=begin, size=sizes, stride=[1] * len(x.dims))
 
 
-slice_op.__name__ = "slice"
+_slice.__name__ = _slice.__qualname__ = "slice"  # as a node of a model; in this file `slice` is Python's
+slice_op = public(_slice)
 
 
 @public
@@ -540,9 +542,13 @@ def scatter(indices: Any, values: Any, shape: Any) -> Any:
 
 
 @public
-def scatter_update(inputs: Any, indices: Any, updates: Any) -> Any:
-    """inputs with `updates` at `indices`, each place named once."""
+def scatter_update(inputs: Any, indices: Any, updates: Any, reduction: str | None = None) -> Any:
+    """inputs with `updates` at `indices`, each place named once; with reduction "add" they are added, also several times."""
+    if reduction not in (None, "add"):
+        raise ValueError(f"scatter_update: expected reduction None or 'add', got {reduction!r}")
     x = as_tensor(inputs)
+    if reduction == "add":
+        return emit("add", x, scatter(indices, as_tensor(updates, x.dtype), x.dims))
     updates = as_tensor(updates, x.dtype)
     hit = scatter(indices, ones_like(updates, "float32"), x.dims)
     return emit("select", emit("greater", hit, as_tensor(0.0)), scatter(indices, updates, x.dims), x)
@@ -559,7 +565,9 @@ def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse:
 
 
 @public
-def multi_hot(inputs: Any, num_classes: int | None = None, axis: int = -1, dtype: Any = None, **kwargs: Any) -> Any:
+def multi_hot(
+    inputs: Any, num_classes: int | None = None, axis: int = -1, dtype: Any = None, sparse: bool = False, **kwargs: Any
+) -> Any:
     """1 at every place that the last axis names."""
     from dagrt.ops.reductions import max as reduce_max
 
