@@ -8,6 +8,7 @@ import numpy as np
 class Dim:
     """An integer expression over the sizes of a module's inputs."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     @staticmethod
     def symbol(name: str) -> Dim: ...
     @staticmethod
