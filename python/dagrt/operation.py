@@ -129,6 +129,8 @@ _TENSOR_PARAMETERS = {
     "operands", "arrays", "updates", "init", "mean", "variance", "gamma", "beta", "mask", "y", "query", "value", "elements",
 }
 _classes: dict[str, type] = {}
+# Where Keras's class is not called as its function.
+CLASS_NAMES = {"batch_normalization": "BatchNorm", "layer_normalization": "LayerNorm", "rms_normalization": "RMSNorm"}
 
 
 class FunctionOperation(Operation):
@@ -205,7 +207,7 @@ def _with_sizes(value: Any, now: dict[str, Any]) -> Any:
 
 
 def _class_for(function: Callable) -> type:
-    name = "".join(part.capitalize() for part in function.__name__.split("_"))
+    name = CLASS_NAMES.get(function.__name__) or "".join(part.capitalize() for part in function.__name__.split("_"))
     cls = _classes.get(name)
     if cls is None:
         module = getattr(function, "__keras_module__", "keras.src.ops.numpy")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from dagrt.operation import CLASS_NAMES
 from dagrt.ops import control as _control
 from dagrt.ops import core as _core_ops
 from dagrt.ops import elementwise as _elementwise
@@ -28,7 +29,11 @@ from dagrt.ops.shapes import slice_op as slice  # noqa: F401
 from dagrt.tracing import gradients as gradients
 
 _HOMES = (_core_ops, _elementwise, _reductions, _shapes, _linalg, _nn, _control)
-_HIDDEN = {"public", "as_tensor", "as_bool", "emit", "tree", "tracing", "annotations", "Any", "Callable"}
+_HIDDEN = {  # helpers of these modules
+    "public", "as_tensor", "as_bool", "emit", "tree", "tracing", "annotations", "Any", "Callable", "dtype_of", "product_of",
+    "one_axis", "static_axes", "unwrap_sizes", "promoted", "is_float", "standard_dtype", "dim_tensor", "owned", "transposed_size",
+    "find_by_class_name",
+}
 
 __all__ = sorted(
     {
@@ -44,7 +49,7 @@ __all__ = sorted(
 
 def find_by_class_name(name: str) -> Any:
     """The op whose node is called by that class name in files."""
-    aliases = {"Abs": "absolute", "BitwiseInvert": "bitwise_not", "Logsumexp": "logsumexp"}
+    aliases = {"Abs": "absolute", "BitwiseInvert": "bitwise_not"} | {v: k for k, v in CLASS_NAMES.items()}
     return globals().get(aliases.get(name, ""))
 
 

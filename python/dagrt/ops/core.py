@@ -221,6 +221,7 @@ def shape(x: Any) -> tuple[Any, ...]:
 
 
 def ndim(x: Any) -> int:
+    """The number of axes."""
     return len(shape(x))
 
 

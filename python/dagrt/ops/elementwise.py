@@ -400,6 +400,7 @@ def glu(x: Any, axis: int = -1) -> Any:
 
 @public
 def exponential(x: Any) -> Any:
+    """e to the power x."""
     return exp(x)
 
 

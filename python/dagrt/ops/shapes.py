@@ -31,7 +31,7 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
     if isinstance(fill_value, (Tensor, Variable, np.ndarray)) and np.ndim(getattr(fill_value, "dims", fill_value)) >= 0:
         t = as_tensor(fill_value)
         return broadcast_to(as_tensor(t, standard_dtype(dtype) if dtype else t.dtype), shape)
-    name = standard_dtype(dtype) if dtype is not None else result_type(fill_value)
+    name = standard_dtype(dtype)
     return emit("full", shape=unwrap_sizes(shape), value=float(fill_value), dtype=name)
 
 
@@ -265,6 +265,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
     return [_part(x, at, a, b - a) for a, b in zip(starts, stops)]
 
 
+@public
 def array_split(x: Any, indices_or_sections: int, axis: int = 0) -> Any:
     """Nearly equal pieces along an axis."""
     n = as_tensor(x).dims[one_axis(axis, len(as_tensor(x).dims))]
@@ -342,6 +343,8 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = N
         return emit("pad", x, low=[w[0] for w in widths], high=[w[1] for w in widths], interior=[0] * n, value=value)
     for at, (low, high) in enumerate(widths):
         size = x.dims[at]
+        if low == high == 0:
+            continue
         if not isinstance(size, int):
             raise ValueError(f"pad: mode {mode!r} needs a known size on axis {at}")
         ids = np.pad(np.arange(size), (low, high), mode=mode).astype("int32")  # type: ignore[call-overload]
@@ -590,7 +593,8 @@ def meshgrid(*x: Any, indexing: str = "xy") -> Any:
     return grids
 
 
-def vectorize(*args: Any, **kwargs: Any) -> Any:
+def vectorize(pyfunc: Any, *, excluded: Any = None, signature: Any = None) -> Any:
+    """Not available: ops work on whole tensors."""
     raise NotImplementedError("ops.vectorize is not available: write the function over whole tensors")
 
 
