@@ -1,4 +1,4 @@
-// Matrix products: C[b] = A[b] B[b], float32, any strides of A and B.
+// Matrix products: C[b] = A[b] B[b], float32; A of any strides, B by rows (b_col = 1) or by columns (b_row = 1).
 #pragma once
 #include "base/view.h"
 #include "kernels/kernel.h"

@@ -27,6 +27,12 @@ Types infer_matmul(const InferContext& c) {
   if (ka.known() && kb.known() && ka != kb)
     c.fail(ErrorKind::shape, "inner sizes must agree, got ", ka.text(), " and ", kb.text(), " of ", text(a.shape), " and ",
            text(b.shape));
+  for (size_t i = 3; i <= ra && i <= rb; i++) {  // from the last batch axis
+    const Dim &da = a.shape[ra - i], &db = b.shape[rb - i];
+    if (da.known() && db.known() && da != db && !da.is(1) && !db.is(1))
+      c.fail(ErrorKind::shape, "leading sizes must be equal, or one of them 1, got ", da.text(), " and ", db.text(), " of ",
+             text(a.shape), " and ", text(b.shape));
+  }
   TensorType y;
   y.shape = broadcast(Dims(a.shape.begin(), a.shape.end() - 2), Dims(b.shape.begin(), b.shape.end() - 2));
   y.shape.push_back(a.shape[at.transpose_a ? ra - 1 : ra - 2]);

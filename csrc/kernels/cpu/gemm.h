@@ -1,8 +1,14 @@
-// The micro-kernel of all products: a tile of MR x (NV vectors) of C in registers.
+// The micro-kernels of all products: a tile of MR x (NV vectors) of C in registers.
 //   C[m, n] (+)= sum_k A[m, k] B[k, n]
 // A is read in place by broadcasts, any strides; B as rows of contiguous floats, in place or from packed panels
-// [N/NR][K][NR] (zero behind the end). MR * NV accumulators, NV vectors of B and one of A fit the registers:
-// 14 x 2 with 32 of them, 6 x 2 with 16, 4 x 2 for the portable width.
+// [N/NR][K][NR] (zero behind the end).
+//
+//   gemm_panel   any M against one panel of up to gemm_nr columns: MR * NV accumulators, NV vectors of B and one of A
+//                fit the registers: 14 x 2 with 32 of them, 6 x 2 with 16, 4 x 2 for the portable width
+//   gemm_few     M <= gemm_few_rows against any number of columns: wide tiles, so that enough sums are under way to hide
+//                the multiply-add's latency, and B is streamed once
+//   gemm_pack    columns of B, any strides, to a panel
+// No function reads or writes beyond the elements named, but gemm_panel reads whole vectors of its panel's rows.
 #pragma once
 #include "kernels/cpu/vec.h"
 
@@ -10,6 +16,7 @@ namespace dagrt::DAGRT_ISA {
 
 inline constexpr int gemm_mr = V == 16 ? 14 : V == 8 ? 6 : 4;
 inline constexpr int gemm_nr = 2 * V;
+inline constexpr int gemm_few_rows = 4;
 
 /// One tile. n: columns to store (1..NV*V); loads of B touch NV*V floats of each row.
 template <int MR, int NV>
@@ -76,6 +83,121 @@ static inline void gemm_panel(int64_t M, int64_t K, const float* a, int64_t a_ro
   }
 }
 
+/// Vectors of columns that a tile of so few rows takes at once.
+constexpr int gemm_few_nv(int rows) { return V == 16 ? (rows == 1 ? 8 : 4) : rows <= 2 ? 4 : 2; }
+
+/// A wide tile: vector j of B's row lies at (j / 2) b_panel + (j % 2) V. With `edge` only n columns are loaded.
+template <int MR, int NV, bool edge>
+static void gemm_wide_tile(int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row, int64_t b_panel,
+                           float* c, int64_t ldc, int n, bool accumulate) {
+  constexpr int sets = MR * NV >= 8 ? 1 : MR * NV >= 4 ? 2 : 4;  // of accumulators, for every second or fourth k
+  vf acc[sets][MR][NV];
+#pragma GCC unroll 4
+  for (int s = 0; s < sets; s++)
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) acc[s][m][j] = vf{};
+  const int last = n - (NV - 1) * V;  // columns of the last vector
+  int64_t k = 0;
+  auto step = [&](vf(&sum)[MR][NV], const float* ak, const float* bk) __attribute__((always_inline)) {
+    vf bv[NV];
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) {
+      const float* at = bk + (j / 2) * b_panel + (j % 2) * V;
+      bv[j] = edge && j == NV - 1 && last < V ? load_n(at, last) : load(at);
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; m++) {
+      vf av = splat(ak[m * a_row]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) sum[m][j] += av * bv[j];
+    }
+  };
+  for (; k + sets <= K; k += sets)
+#pragma GCC unroll 4
+    for (int s = 0; s < sets; s++) step(acc[s], a + (k + s) * a_col, b + (k + s) * b_row);
+  if (sets > 1)
+    for (; k < K; k++) step(acc[0], a + k * a_col, b + k * b_row);
+#pragma GCC unroll 4
+  for (int m = 0; m < MR; m++) {
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) {
+      vf t = acc[0][m][j];
+#pragma GCC unroll 4
+      for (int s = 1; s < sets; s++) t += acc[s][m][j];
+      float* to = c + m * ldc + j * V;
+      if (edge && j == NV - 1 && last < V)
+        store_n(to, accumulate ? t + load_n(to, last) : t, last);
+      else
+        store(to, accumulate ? t + load(to) : t);
+    }
+  }
+}
+
+template <int MR>
+static void gemm_few_of(int64_t N, int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
+                        int64_t b_panel, float* c, int64_t ldc, bool accumulate) {
+  constexpr int wide = gemm_few_nv(MR);
+  for (; N >= wide * V; N -= wide * V, b += wide / 2 * b_panel, c += wide * V)
+    gemm_wide_tile<MR, wide, false>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, wide * V, accumulate);
+  switch (int n = int(N); (n + V - 1) / V) {
+    case 1: return gemm_wide_tile<MR, 1, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+    case 2: return gemm_wide_tile<MR, 2, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+    case 3:
+      if constexpr (wide > 2) return gemm_wide_tile<MR, 3, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    case 4:
+      if constexpr (wide > 2) return gemm_wide_tile<MR, 4, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    case 5:
+      if constexpr (wide > 4) return gemm_wide_tile<MR, 5, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    case 6:
+      if constexpr (wide > 4) return gemm_wide_tile<MR, 6, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    case 7:
+      if constexpr (wide > 4) return gemm_wide_tile<MR, 7, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    case 8:
+      if constexpr (wide > 4) return gemm_wide_tile<MR, 8, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    default: break;
+  }
+}
+
+/// M <= gemm_few_rows rows. B in place: b_panel = gemm_nr; packed: b_row = gemm_nr, b_panel = K gemm_nr.
+static inline void gemm_few(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b,
+                            int64_t b_row, int64_t b_panel, float* c, int64_t ldc, bool accumulate) {
+  switch (M) {
+    case 1: return gemm_few_of<1>(N, K, a, a_row, a_col, b, b_row, b_panel, c, ldc, accumulate);
+    case 2: return gemm_few_of<2>(N, K, a, a_row, a_col, b, b_row, b_panel, c, ldc, accumulate);
+    case 3: return gemm_few_of<3>(N, K, a, a_row, a_col, b, b_row, b_panel, c, ldc, accumulate);
+    case 4: return gemm_few_of<4>(N, K, a, a_row, a_col, b, b_row, b_panel, c, ldc, accumulate);
+    default: break;
+  }
+}
+
+/// v[i][l] becomes v[l][i].
+DAGRT_INLINE void transpose_lanes(vf (&v)[V]) {
+  vi lane;
+#pragma GCC unroll 16
+  for (int i = 0; i < V; i++) lane[i] = i;
+#pragma GCC unroll 4
+  for (int w = 1; w < V; w *= 2) {
+    // Lanes whose bit w is set change places with those of the partner row where it is clear.
+    const vi set = (lane & splat_i(w)) != splat_i(0);
+    const vi low = select_i(set, (lane ^ splat_i(w)) + splat_i(V), lane), high = select_i(set, lane + splat_i(V), lane ^ splat_i(w));
+#pragma GCC unroll 16
+    for (int i = 0; i < V; i++) {
+      if (i & w) continue;
+      vf p = v[i], q = v[i | w];
+      v[i] = __builtin_shuffle(p, q, low);
+      v[i | w] = __builtin_shuffle(p, q, high);
+    }
+  }
+}
+
 /// Columns [n0, n0 + n) of B, rows [0, K), as a panel [K][gemm_nr], zero behind n.
 static inline void gemm_pack(int64_t K, const float* b, int64_t b_row, int64_t b_col, int n, float* panel) {
   if (b_col == 1) {
@@ -91,7 +213,33 @@ static inline void gemm_pack(int64_t K, const float* b, int64_t b_row, int64_t b
     }
     return;
   }
-  for (int64_t k0 = 0; k0 < K; k0 += 16) {  // transposed: small blocks, so that both sides stay in cache
+  if (b_row == 1) {  // B transposed: V x V blocks, turned in registers
+    for (int64_t k = 0; k < K; k += V) {
+      const int deep = int(K - k < V ? K - k : V);
+#pragma GCC unroll 1
+      for (int half = 0; half < gemm_nr; half += V) {
+        vf v[V];
+        if (deep == V && n - half >= V) {
+#pragma GCC unroll 16
+          for (int j = 0; j < V; j++) v[j] = load(b + (half + j) * b_col + k);
+        } else {
+#pragma GCC unroll 16
+          for (int j = 0; j < V; j++) v[j] = half + j < n ? load_n(b + (half + j) * b_col + k, deep) : vf{};
+        }
+        transpose_lanes(v);
+        if (deep == V) {
+#pragma GCC unroll 16
+          for (int j = 0; j < V; j++) store(panel + (k + j) * gemm_nr + half, v[j]);
+        } else {
+#pragma GCC unroll 16
+          for (int j = 0; j < V; j++)
+            if (j < deep) store(panel + (k + j) * gemm_nr + half, v[j]);
+        }
+      }
+    }
+    return;
+  }
+  for (int64_t k0 = 0; k0 < K; k0 += 16) {  // any strides: small blocks, so that both sides stay in cache
     int64_t k1 = k0 + 16 < K ? k0 + 16 : K;
     for (int j = 0; j < gemm_nr; j++)
       for (int64_t k = k0; k < k1; k++) panel[k * gemm_nr + j] = j < n ? b[k * b_row + j * b_col] : 0.0f;

@@ -1,8 +1,9 @@
 // Matrix products C = A B (batched, any strides of A and B), float32.
 //
-// Few rows (a single sample): B is read once, in place, in a gemv-like pass: tiles of gemm.h over B's own rows, or dot
-// products where B is transposed. Else B is packed once into panels and tiles of A x panels are claimed by threads.
-// A long K with few tiles (gradients of weights) is cut into 2, 4 or 8 partial sums, added in order.
+// Few rows (a single sample): B is read once, in place: wide tiles over B's own rows (gemm_few), or dot products where B
+// is transposed. Else B is packed once into panels, unless its rows are contiguous and M is small, and cells of
+// 56 rows x one panel are claimed by threads. A long K with few cells (gradients of weights) is cut into 2, 4 or 8
+// partial sums, added in order.
 #include "kernels/matmul.h"
 
 #include "kernels/cpu/gemm.h"
@@ -26,45 +27,100 @@ Offsets offsets_of(const MatmulArgs& g, int64_t batch) {
   return o;
 }
 
-float dot(const float* a, const float* b, int64_t n) {
-  vf s0{}, s1{}, s2{}, s3{};
+/// Dot products of MR rows of A with NC columns of B, both contiguous along K.
+template <int MR, int NC>
+void dot_tile(int64_t K, const float* a, int64_t a_row, const float* b, int64_t b_col, float* c, int64_t ldc) {
+  constexpr int sets = MR * NC >= 8 ? 1 : MR * NC >= 4 ? 2 : 4;  // of sums, for every second or fourth vector
+  vf acc[sets][MR][NC];
+#pragma GCC unroll 4
+  for (int s = 0; s < sets; s++)
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+      for (int j = 0; j < NC; j++) acc[s][m][j] = vf{};
+  auto step = [&](vf(&sums)[MR][NC], int64_t k, int n) __attribute__((always_inline)) {
+    vf av[MR];
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; m++) av[m] = n == V ? load(a + m * a_row + k) : load_n(a + m * a_row + k, n);
+#pragma GCC unroll 4
+    for (int j = 0; j < NC; j++) {
+      vf bv = n == V ? load(b + j * b_col + k) : load_n(b + j * b_col + k, n);
+#pragma GCC unroll 4
+      for (int m = 0; m < MR; m++) sums[m][j] += av[m] * bv;
+    }
+  };
   int64_t k = 0;
-  for (; k + 4 * V <= n; k += 4 * V) {
-    s0 += load(a + k) * load(b + k);
-    s1 += load(a + k + V) * load(b + k + V);
-    s2 += load(a + k + 2 * V) * load(b + k + 2 * V);
-    s3 += load(a + k + 3 * V) * load(b + k + 3 * V);
-  }
-  for (; k + V <= n; k += V) s0 += load(a + k) * load(b + k);
-  if (k < n) s1 += load_n(a + k, int(n - k)) * load_n(b + k, int(n - k));
-  return sum((s0 + s1) + (s2 + s3));
+  for (; k + sets * V <= K; k += sets * V)
+#pragma GCC unroll 4
+    for (int s = 0; s < sets; s++) step(acc[s], k + s * V, V);
+  for (; k < K; k += V) step(acc[0], k, int(K - k < V ? K - k : V));
+#pragma GCC unroll 4
+  for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NC; j++) {
+      vf t = acc[0][m][j];
+#pragma GCC unroll 4
+      for (int s = 1; s < sets; s++) t += acc[s][m][j];
+      c[m * ldc + j] = sum(t);
+    }
 }
 
-/// Few rows, B's columns contiguous in K: one dot product for each result.
-void dots(const MatmulArgs& g, const Stream& s, int64_t batches) {
-  const int64_t group = 8, groups = (g.N + group - 1) / group;
-  s.parallel(batches * groups, double(g.M) * group * double(g.K) * 0.05 + 20, [&](int64_t unit, char*) {
-    Offsets o = offsets_of(g, unit / groups);
-    int64_t n0 = unit % groups * group, n1 = n0 + group < g.N ? n0 + group : g.N;
-    for (int64_t n = n0; n < n1; n++)
+template <int MR> void dot_columns(const MatmulArgs& g, const Offsets& o, int64_t n0, int64_t n1) {
+  constexpr int wide = V == 16 || MR <= 2 ? 4 : 2;
+  const float *a = g.a + o.a, *b = g.b + o.b;
+  float* c = g.c + o.c;
+  int64_t n = n0;
+  for (; n + wide <= n1; n += wide) dot_tile<MR, wide>(g.K, a, g.a_row, b + n * g.b_col, g.b_col, c + n, g.ldc);
+  for (; n < n1; n++) dot_tile<MR, 1>(g.K, a, g.a_row, b + n * g.b_col, g.b_col, c + n, g.ldc);
+}
+
+/// Few rows, B's columns contiguous along K: B is read once, in place. A's rows are copied where they are not contiguous.
+void dots(MatmulArgs g, const Stream& s, int64_t batches) {
+  const bool copied = g.a_col != 1;
+  if (copied) {
+    float* rows = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(g.workspace) + 63) / 64 * 64);
+    s.parallel(batches, double(g.M) * double(g.K) * 0.5 + 10, [&](int64_t batch, char*) {
+      const float* a = g.a + offsets_of(g, batch).a;
       for (int64_t m = 0; m < g.M; m++)
-        g.c[o.c + m * g.ldc + n] = dot(g.a + o.a + m * g.a_row, g.b + o.b + n * g.b_col, g.K);
+        for (int64_t k = 0; k < g.K; k++) rows[(batch * g.M + m) * g.K + k] = a[m * g.a_row + k * g.a_col];
+    });
+    g.a = rows;
+    g.a_row = g.K;
+  }
+  const int64_t group = 8, groups = (g.N + group - 1) / group;
+  s.parallel(batches * groups, group * double(g.K) * (0.3 / V + 0.1 * double(g.M) / V) + 20, [&](int64_t unit, char*) {
+    Offsets o = offsets_of(g, unit / groups);
+    if (copied) o.a = unit / groups * g.M * g.K;
+    int64_t n0 = unit % groups * group, n1 = n0 + group < g.N ? n0 + group : g.N;
+    switch (g.M) {
+      case 1: return dot_columns<1>(g, o, n0, n1);
+      case 2: return dot_columns<2>(g, o, n0, n1);
+      case 3: return dot_columns<3>(g, o, n0, n1);
+      default: return dot_columns<4>(g, o, n0, n1);
+    }
   });
 }
 
-/// A cell of the grid (rows x panel), over K in [k0, k1).
-void cell(const MatmulArgs& g, const Offsets& o, int64_t m0, int64_t m1, int64_t n0, const float* panel, int64_t panel_row,
-          int64_t k0, int64_t k1, float* c, int64_t ldc) {
-  int n = int(g.N - n0 < gemm_nr ? g.N - n0 : gemm_nr);
-  const int64_t block = 512;  // of K: a tile's rows of A and its panel stay in cache
-  if (k0 == k1) {
-    gemm_panel(m1 - m0, 0, g.a, 0, 0, panel, 0, c + m0 * ldc + n0, ldc, n, false);
-    return;
-  }
-  for (int64_t k = k0; k < k1; k += block) {
-    int64_t depth = k1 - k < block ? k1 - k : block;
-    gemm_panel(m1 - m0, depth, g.a + o.a + m0 * g.a_row + k * g.a_col, g.a_row, g.a_col, panel + k * panel_row, panel_row,
-               c + m0 * ldc + n0, ldc, n, k > k0);
+/// A cell of the grid: rows [m0, m1) x columns [n0, n0 + n), over K in [k0, k1), c already moved to the cell.
+struct Cell {
+  int64_t m0, m1, n, k0, k1;
+  const float* b;  // of the cell's first column, k = 0
+  int64_t b_row;
+  float* c;
+  int64_t ldc;
+};
+
+void run_cell(const MatmulArgs& g, const float* a, const Cell& t) {
+  const int64_t block = 512;  // of K: a tile's rows of A and its panel stay in cache, and rounding errors small
+  const int64_t M = t.m1 - t.m0;
+  a += t.m0 * g.a_row;
+  for (int64_t k = t.k0; k < t.k1; k += block) {
+    int64_t depth = t.k1 - k < block ? t.k1 - k : block;
+    const float* b = t.b + k * t.b_row;
+    if (g.M <= gemm_few_rows)
+      gemm_few(M, t.n, depth, a + k * g.a_col, g.a_row, g.a_col, b, t.b_row, gemm_nr, t.c, t.ldc, k > t.k0);
+    else
+      gemm_panel(M, depth, a + k * g.a_col, g.a_row, g.a_col, b, t.b_row, t.c, t.ldc, int(t.n), k > t.k0);
   }
 }
 
@@ -74,48 +130,48 @@ void matmul(const MatmulArgs& g, const Stream& s) {
   int64_t batches = 1;
   for (int i = 0; i < g.batch_rank; i++) batches *= g.batch[i];
   if (!batches || !g.M || !g.N) return;
-  const bool rows = g.b_col == 1;
+  if (!g.K) {
+    s.parallel(batches * g.M, double(g.N) * 0.1 + 5, [&](int64_t unit, char*) {
+      float* c = g.c + offsets_of(g, unit / g.M).c + unit % g.M * g.ldc;
+      for (int64_t n = 0; n < g.N; n += V) store_n(c + n, vf{}, int(g.N - n < V ? g.N - n : V));
+    });
+    return;
+  }
+  const bool rows = g.b_col == 1, few = g.M <= gemm_few_rows;
   MatmulPlan plan = matmul_plan(batches, g.M, g.N, g.K, rows);
-  if (!plan.pack && !rows && g.b_row == 1 && g.a_col == 1) return dots(g, s, batches);
+  if (few && !rows) return dots(g, s, batches);
 
-  const int64_t panels = (g.N + gemm_nr - 1) / gemm_nr, whole = g.N / gemm_nr;
-  const bool pack_all = plan.pack || !rows;
-  const int64_t packed_panels = pack_all ? panels : panels - whole;  // otherwise the last, narrow one alone
+  // Columns of a cell; of them, those from `packed_from` on lie in packed panels (a narrow last one may be alone there).
+  const int64_t width = few ? 4 * gemm_nr : gemm_nr, columns = (g.N + width - 1) / width;
+  const int64_t packed_from = few ? columns : plan.pack ? 0 : g.N / gemm_nr, packed_panels = columns - packed_from;
   float* packed = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(g.workspace) + 63) / 64 * 64);
   if (packed_panels)
-    s.parallel(batches * packed_panels, double(g.K) * 4 + 20, [&](int64_t unit, char*) {
+    s.parallel(batches * packed_panels, double(g.K) * 3 + 20, [&](int64_t unit, char*) {
       Offsets o = offsets_of(g, unit / packed_panels);
-      int64_t p = unit % packed_panels, n0 = (pack_all ? p : whole) * gemm_nr;
+      int64_t n0 = (packed_from + unit % packed_panels) * gemm_nr;
       int n = int(g.N - n0 < gemm_nr ? g.N - n0 : gemm_nr);
       gemm_pack(g.K, g.b + o.b + n0 * g.b_col, g.b_row, g.b_col, n, packed + unit * g.K * gemm_nr);
     });
 
   const int64_t rows_of_cell = 4 * 14;
   const int64_t cells_m = (g.M + rows_of_cell - 1) / rows_of_cell;
-  const int64_t cells = batches * cells_m * panels * plan.splits;
-  // Partial sums lie behind the panels.
-  float* partial = packed + ((g.N + 31) / 32 * 32 + 32) * g.K * batches;
-  if (plan.splits > 1) partial = reinterpret_cast<float*>(g.workspace + plan.workspace) - plan.splits * g.M * g.N;
-  double ns = double(g.M < rows_of_cell ? g.M : rows_of_cell) * gemm_nr * double(g.K) / double(plan.splits) * (0.6 / V) + 30;
-  s.parallel(cells, ns, [&](int64_t unit, char*) {
+  float* partial = reinterpret_cast<float*>(g.workspace + plan.workspace) - plan.splits * g.M * g.N;  // behind the panels
+  double deep = double(g.K) / double(plan.splits);
+  double ns = double(g.M < rows_of_cell ? g.M : rows_of_cell) * double(width) * deep * (0.25 / V) + double(width) * deep * 0.03 + 30;
+  s.parallel(batches * cells_m * columns * plan.splits, ns, [&](int64_t unit, char*) {
     int64_t split = unit % plan.splits, rest = unit / plan.splits;
-    int64_t p = rest % panels, mb = rest / panels % cells_m, batch = rest / panels / cells_m;
+    int64_t p = rest % columns, mb = rest / columns % cells_m, batch = rest / columns / cells_m;
     Offsets o = offsets_of(g, batch);
-    int64_t m0 = g.M * mb / cells_m, m1 = g.M * (mb + 1) / cells_m;
-    int64_t k0 = g.K * split / plan.splits, k1 = g.K * (split + 1) / plan.splits;
-    const float* panel;
-    int64_t panel_row;
-    if (pack_all || p >= whole) {
-      panel = packed + (batch * packed_panels + (pack_all ? p : p - whole)) * g.K * gemm_nr;
-      panel_row = gemm_nr;
-    } else {
-      panel = g.b + o.b + p * gemm_nr;
-      panel_row = g.b_row;
-    }
-    if (plan.splits > 1)
-      cell(g, o, m0, m1, p * gemm_nr, panel, panel_row, k0, k1, partial + split * g.M * g.N, g.N);
-    else
-      cell(g, o, m0, m1, p * gemm_nr, panel, panel_row, k0, k1, g.c + o.c, g.ldc);
+    Cell t;
+    t.m0 = g.M * mb / cells_m, t.m1 = g.M * (mb + 1) / cells_m;
+    t.n = g.N - p * width < width ? g.N - p * width : width;
+    t.k0 = g.K * split / plan.splits, t.k1 = g.K * (split + 1) / plan.splits;
+    const bool panel = p >= packed_from;
+    t.b = panel ? packed + (batch * packed_panels + p - packed_from) * g.K * gemm_nr : g.b + o.b + p * width;
+    t.b_row = panel ? gemm_nr : g.b_row;
+    t.ldc = plan.splits > 1 ? g.N : g.ldc;
+    t.c = (plan.splits > 1 ? partial + split * g.M * g.N : g.c + o.c) + t.m0 * t.ldc + p * width;
+    run_cell(g, g.a + o.a, t);
   });
   if (plan.splits > 1)
     s.parallel(g.M, double(g.N) * double(plan.splits) * 0.1 + 10, [&](int64_t m, char*) {
