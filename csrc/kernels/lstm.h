@@ -43,6 +43,16 @@ struct LstmMemory {
 LstmMemory lstm_memory(int64_t B, int64_t T, int64_t C, int64_t U);
 LstmMemory lstm_grad_memory(int64_t B, int64_t T, int64_t C, int64_t U);
 
+/// How the backward pass is cut up: a function of the sizes alone.
+struct LstmGradPlan {
+  int64_t rows = 1;    // of the batch, taken through time together
+  int64_t steps = 1;   // whose dz are kept until their products are taken
+  int64_t groups = 0;  // of such rows: each sums its own gradients of the weights
+};
+LstmGradPlan lstm_grad_plan(int64_t B, int64_t T);
+/// Distance of dz's rows: whole panels, and no power of two, which would crowd a few sets of the caches.
+inline int64_t lstm_grad_ldz(int64_t U) { return (4 * U + 31) / 32 * 32 + 16; }
+
 /// Rows of the batch that one thread takes through time, and steps whose inputs it projects at once.
 int64_t lstm_rows(int64_t B);
 inline constexpr int64_t lstm_steps = 8;

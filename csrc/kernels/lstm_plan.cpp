@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "kernels/lstm.h"
-#include "kernels/matmul.h"
 
 namespace dagrt {
 namespace {
@@ -11,7 +10,15 @@ size_t up32(int64_t n) { return size_t((n + 31) / 32 * 32); }
 
 }  // namespace
 
-int64_t lstm_rows(int64_t B) { return B <= 4 ? 1 : B <= 16 ? 4 : 8; }
+int64_t lstm_rows(int64_t B) { return B <= 1 ? 1 : B <= 4 ? 2 : B <= 16 ? 4 : 8; }
+
+LstmGradPlan lstm_grad_plan(int64_t B, int64_t T) {
+  LstmGradPlan p;
+  p.rows = lstm_rows(B);
+  p.steps = std::max<int64_t>(1, std::min(T, 128 / p.rows));
+  p.groups = std::min<int64_t>(16, (B + p.rows - 1) / p.rows);
+  return p;
+}
 
 LstmMemory lstm_memory(int64_t B, int64_t, int64_t C, int64_t U) {
   size_t rows = size_t(lstm_rows(B)), u = size_t(U), c = size_t(C);
@@ -19,12 +26,11 @@ LstmMemory lstm_memory(int64_t B, int64_t, int64_t C, int64_t U) {
 }
 
 LstmMemory lstm_grad_memory(int64_t B, int64_t T, int64_t C, int64_t U) {
-  size_t rows = size_t(lstm_rows(B));
-  size_t steps = size_t(B * T);
-  size_t products = std::max({matmul_plan(1, C, 4 * U, B * T, true).workspace, matmul_plan(1, U, 4 * U, B * (T - 1), true).workspace,
-                              matmul_plan(1, U, 4 * U, B, true).workspace, matmul_plan(1, B * T, C, 4 * U, false).workspace});
-  size_t floats = size_t(4 * U) * up32(U) + steps * size_t(4 * U + 2 * C) + size_t(U * 4 * U);
-  return {floats * 4 + products + 1024, rows * size_t(U) * 5 * 4 + 512};
+  LstmGradPlan p = lstm_grad_plan(B, T);
+  size_t depth = size_t(p.rows * p.steps), u = size_t(U), c = size_t(C);
+  size_t sums = p.groups > 1 ? size_t(p.groups) * (c + u + 1) * 4 * u : 0;
+  return {(4 * u * (up32(U) + up32(C)) + sums) * 4 + 128,
+          (size_t(p.rows) * u * 3 + depth * (size_t(lstm_grad_ldz(U)) + c + u)) * 4 + 512};
 }
 
 }  // namespace dagrt
