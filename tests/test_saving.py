@@ -27,7 +27,7 @@ def model(name: str = "m") -> Any:
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.LayerNormalization()], name="inner")
     out = keras.layers.concatenate([inner(z), z[:, 0:2]])
     m = keras.Model(a, {"head": keras.layers.Dense(2, name="head")(out), "x": x}, name=name)
-    m.compile(keras.optimizers.AdamW(1e-2), {"head": "mse"}, metrics={"head": ["mae"]})
+    m.compile(keras.optimizers.AdamW(1e-2), {"head": "mse", "x": None}, metrics={"head": ["mae"]})
     m.fit(DATA, {"head": np.ones((16, 2))}, verbose=0)
     return m
 

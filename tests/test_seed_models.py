@@ -59,13 +59,15 @@ def test_gradients(seeded: Any) -> None:
         recorded = {part: GOLDEN[f"{name}/grad/{i}/{part}"] for part in got}
         scale = max(float(recorded["largest"][0]), 1e-12)
         where = f"gradient {i} of {model.trainable_variables[i].path}"
-        if scale < 1e-7:  # a bias before batch normalisation: zero but for rounding
+        if scale < 1e-6:  # a bias before batch normalisation: zero but for rounding
             assert float(got["largest"][0]) < 1e-5, where
             continue
-        assert np.abs(got["entries"] - recorded["entries"]).max() <= 1e-4 * scale, where
+        # Kinks: where Keras's own float32 gradients are further from its float64 ones than 1e-4, ours must be nearer.
+        allowed = max(1e-4, float(GOLDEN[f"{name}/grad/{i}/keras_error"][0]))
+        assert np.abs(got["entries"] - recorded["entries"]).max() <= allowed * scale, where
         norm = float(recorded["norm"][0])
         assert abs(float(got["norm"][0]) - norm) <= 1e-4 * norm, where
-        assert np.abs(got["projections"] - recorded["projections"]).max() <= 1e-4 * norm, where
+        assert np.abs(got["projections"] - recorded["projections"]).max() <= allowed * norm, where
 
 
 def test_trajectory(seeded: Any) -> None:
