@@ -26,10 +26,30 @@ from dagrt import _core
 from seed_models import SEEDS, data
 
 ROWS = [
-    ("mlp", 1), ("mlp", 32), ("ticket", 1), ("ticket", 32), ("siamese", 1), ("siamese", 32), ("detector", 1), ("detector", 8),
-    ("resnet", 1), ("resnet", 8), ("inception", 1), ("inception", 8), ("autoencoder", 1), ("autoencoder", 32),
+    ("mlp", 1),
+    ("mlp", 32),
+    ("ticket", 1),
+    ("ticket", 32),
+    ("siamese", 1),
+    ("siamese", 32),
+    ("detector", 1),
+    ("detector", 8),
+    ("resnet", 1),
+    ("resnet", 8),
+    ("inception", 1),
+    ("inception", 8),
+    ("autoencoder", 1),
+    ("autoencoder", 32),
 ]
-TRAIN = [("mlp", 32), ("ticket", 32), ("siamese", 32), ("detector", 8), ("resnet", 4), ("inception", 4), ("autoencoder", 32)]
+TRAIN = [
+    ("mlp", 32),
+    ("ticket", 32),
+    ("siamese", 32),
+    ("detector", 8),
+    ("resnet", 4),
+    ("inception", 4),
+    ("autoencoder", 32),
+]
 
 
 class Ticket(nn.Module):
@@ -59,8 +79,14 @@ class Detector(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(3, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(64, 128, 3), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(128, 256, 3), nn.ReLU(),
+            nn.Conv2d(3, 64, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 128, 3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(128, 256, 3),
+            nn.ReLU(),
         )
         self.c, self.b = nn.Linear(256, 10), nn.Linear(256, 4)
 
@@ -110,24 +136,48 @@ class Inception(nn.Module):
     def forward(self, x):
         r = torch.relu
         pooled = nn.functional.max_pool2d(x, 3, 1, 1)
-        return torch.cat([r(self.one(x)), r(self.t2(r(self.t1(x)))), r(self.f2(r(self.f1(x)))), r(self.pool(pooled))], 1)
+        return torch.cat(
+            [r(self.one(x)), r(self.t2(r(self.t1(x)))), r(self.f2(r(self.f1(x)))), r(self.pool(pooled))], 1
+        )
 
 
 def autoencoder() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 32, 3), nn.ReLU(),
-        nn.Conv2d(32, 16, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Unflatten(1, (1, 4, 4)),
-        nn.ConvTranspose2d(1, 16, 3), nn.ReLU(), nn.ConvTranspose2d(16, 32, 3), nn.ReLU(), nn.Upsample(scale_factor=2),
-        nn.ConvTranspose2d(32, 16, 3), nn.ReLU(), nn.ConvTranspose2d(16, 1, 3), nn.Sigmoid(),
+        nn.Conv2d(1, 16, 3),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 32, 3),
+        nn.ReLU(),
+        nn.Conv2d(32, 16, 3),
+        nn.ReLU(),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Unflatten(1, (1, 4, 4)),
+        nn.ConvTranspose2d(1, 16, 3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(16, 32, 3),
+        nn.ReLU(),
+        nn.Upsample(scale_factor=2),
+        nn.ConvTranspose2d(32, 16, 3),
+        nn.ReLU(),
+        nn.ConvTranspose2d(16, 1, 3),
+        nn.Sigmoid(),
     )
 
 
 TORCH: dict[str, Callable[[], nn.Module]] = {
     "mlp": lambda: nn.Sequential(
-        nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10), nn.Softmax(1)),
-    "ticket": Ticket, "siamese": Siamese, "detector": Detector,
+        nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10), nn.Softmax(1)
+    ),
+    "ticket": Ticket,
+    "siamese": Siamese,
+    "detector": Detector,
     "resnet": lambda: Head(nn.Sequential(Stem(True), Residual(64, 64), Residual(64, 128), Residual(128, 256)), 256),
-    "inception": lambda: Head(nn.Sequential(Stem(False), Inception(64, 64, 128, 32, 32), Inception(256, 128, 192, 96, 64)), 480),
+    "inception": lambda: Head(
+        nn.Sequential(Stem(False), Inception(64, 64, 128, 32, 32), Inception(256, 128, 192, 96, 64)), 480
+    ),
     "autoencoder": autoencoder,
 }
 
@@ -214,7 +264,9 @@ def main() -> None:
     torch.set_flush_denormal(True)
     _core.set_num_threads(args.threads)
     wanted = args.rows.split(",") if args.rows else list(SEEDS)
-    print(f"{'row':24}{'dagrt min':>11}{'median':>9}{'torch min':>11}{'median':>9}{'ratio':>7}   (ms, {args.threads} threads)")
+    print(
+        f"{'row':24}{'dagrt min':>11}{'median':>9}{'torch min':>11}{'median':>9}{'ratio':>7}   (ms, {args.threads} threads)"
+    )
     rows = [] if args.only_train else [(n, b, 0) for n, b in ROWS]
     rows += [] if args.no_train else [(n, b, 1) for n, b in TRAIN]
     for name, batch, side in rows:
@@ -222,9 +274,12 @@ def main() -> None:
             continue
         keras.clear_session()
         (ours, our_median), (theirs, their_median) = compare(
-            dagrt_sides(name, batch)[side], torch_sides(name, batch)[side], args.rounds)
+            dagrt_sides(name, batch)[side], torch_sides(name, batch)[side], args.rounds
+        )
         label = f"{name}, {'train' if side else 'batch'} {batch}"
-        print(f"{label:24}{ours:11.3f}{our_median:9.3f}{theirs:11.3f}{their_median:9.3f}{ours / theirs:7.2f}", flush=True)
+        print(
+            f"{label:24}{ours:11.3f}{our_median:9.3f}{theirs:11.3f}{their_median:9.3f}{ours / theirs:7.2f}", flush=True
+        )
 
 
 if __name__ == "__main__":

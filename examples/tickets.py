@@ -42,14 +42,18 @@ def fetch(cache: Path) -> list[Path]:
         except FileNotFoundError:
             sys.exit("This example reads Debian's package catalogue with apt-get, which this machine does not have.")
         if not found():
-            sys.exit(f"The catalogue could not be fetched; is there a network?\n{result.stdout[-300:]}{result.stderr[-600:]}")
+            sys.exit(
+                f"The catalogue could not be fetched; is there a network?\n{result.stdout[-300:]}{result.stderr[-600:]}"
+            )
     return found()
 
 
 def paragraphs(path: Path):
     """Records of a Debian control file, as dicts of their fields."""
     if path.suffix:
-        text = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", str(path)], capture_output=True, check=True).stdout
+        text = subprocess.run(
+            ["/usr/lib/apt/apt-helper", "cat-file", str(path)], capture_output=True, check=True
+        ).stdout
     else:
         text = path.read_bytes()
     for block in text.decode("utf-8", "replace").split("\n\n"):
@@ -91,11 +95,13 @@ def build(sections: int, tags: int):
     body = keras.Input((None,), dtype="int32", name="body")
     tag = keras.Input((tags,), name="tags")
     embed = layers.Embedding(WORDS, 32, mask_zero=True)
-    x = layers.concatenate([
-        layers.LSTM(32)(embed(title)),
-        layers.LSTM(48)(embed(body)),
-        layers.Dense(32, activation="relu")(tag),
-    ])
+    x = layers.concatenate(
+        [
+            layers.LSTM(32)(embed(title)),
+            layers.LSTM(48)(embed(body)),
+            layers.Dense(32, activation="relu")(tag),
+        ]
+    )
     x = layers.Dropout(0.3)(x)
     section = layers.Dense(sections, activation="softmax", name="section")(x)
     library = layers.Dense(1, activation="sigmoid", name="library")(x)

@@ -32,9 +32,19 @@ LAYERS: dict[str, LayerCase] = {
     "dense": L(lambda k: k.layers.Dense(5, activation="relu"), (3, 4)),
     "dense_3d": L(lambda k: k.layers.Dense(5, activation="tanh", use_bias=False), SEQUENCE),
     "dense_regularized": L(
-        lambda k: k.layers.Dense(5, kernel_regularizer=k.regularizers.L1L2(0.01, 0.02), bias_regularizer="l2",
-                                 activity_regularizer=k.regularizers.L2(0.1), kernel_constraint=k.constraints.MaxNorm(1.5)), (3, 4)),
-    "einsum_dense": L(lambda k: k.layers.EinsumDense("abc,cd->abd", output_shape=(None, 6), bias_axes="d", activation="relu"), SEQUENCE),
+        lambda k: k.layers.Dense(
+            5,
+            kernel_regularizer=k.regularizers.L1L2(0.01, 0.02),
+            bias_regularizer="l2",
+            activity_regularizer=k.regularizers.L2(0.1),
+            kernel_constraint=k.constraints.MaxNorm(1.5),
+        ),
+        (3, 4),
+    ),
+    "einsum_dense": L(
+        lambda k: k.layers.EinsumDense("abc,cd->abd", output_shape=(None, 6), bias_axes="d", activation="relu"),
+        SEQUENCE,
+    ),
     "embedding": L(lambda k: k.layers.Embedding(11, 3), (3, 5), ids=11),
     "embedding_mask": L(lambda k: k.layers.Embedding(4, 3, mask_zero=True), (3, 5), ids=4),
     "activation": L(lambda k: k.layers.Activation("gelu"), (3, 4)),
@@ -47,12 +57,20 @@ LAYERS: dict[str, LayerCase] = {
     "identity": L(lambda k: k.layers.Identity(), (3, 4)),
     "rescaling": L(lambda k: k.layers.Rescaling(1 / 3, offset=-1.0), (3, 4)),
     "masking": L(lambda k: k.layers.Masking(0.0), SEQUENCE),
-    "normalization": L(lambda k: k.layers.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0]), (3, 4)),
+    "normalization": L(
+        lambda k: k.layers.Normalization(mean=[0.1, 0.2, 0.3, 0.4], variance=[1.0, 2.0, 3.0, 4.0]), (3, 4)
+    ),
     "batch_norm": L(lambda k: k.layers.BatchNormalization(), IMAGE),
     "batch_norm_training": L(lambda k: k.layers.BatchNormalization(momentum=0.9), IMAGE, training=True, tolerance=3e-5),
-    "batch_norm_2d_training": L(lambda k: k.layers.BatchNormalization(center=False), (8, 4), training=True, tolerance=3e-5),
-    "batch_norm_axis_training": L(lambda k: k.layers.BatchNormalization(axis=1, scale=False), IMAGE, training=True, tolerance=3e-5),
-    "batch_norm_mask_training": L(lambda k: k.layers.BatchNormalization(), SEQUENCE, training=True, mask=True, tolerance=3e-5),
+    "batch_norm_2d_training": L(
+        lambda k: k.layers.BatchNormalization(center=False), (8, 4), training=True, tolerance=3e-5
+    ),
+    "batch_norm_axis_training": L(
+        lambda k: k.layers.BatchNormalization(axis=1, scale=False), IMAGE, training=True, tolerance=3e-5
+    ),
+    "batch_norm_mask_training": L(
+        lambda k: k.layers.BatchNormalization(), SEQUENCE, training=True, mask=True, tolerance=3e-5
+    ),
     "layer_norm": L(lambda k: k.layers.LayerNormalization(), SEQUENCE, tolerance=3e-5),
     "layer_norm_axes": L(lambda k: k.layers.LayerNormalization(axis=[1, 2], epsilon=1e-5), SEQUENCE, tolerance=3e-5),
     "group_norm": L(lambda k: k.layers.GroupNormalization(2), IMAGE, tolerance=3e-5),
@@ -81,7 +99,9 @@ LAYERS: dict[str, LayerCase] = {
     "conv2d_depthwise_groups": L(lambda k: k.layers.Conv2D(4, 3, groups=4, padding="same"), IMAGE),
     "depthwise_conv2d": L(lambda k: k.layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same"), IMAGE),
     "depthwise_conv2d_stride": L(lambda k: k.layers.DepthwiseConv2D(3, strides=2, activation="relu"), IMAGE),
-    "separable_conv2d": L(lambda k: k.layers.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2), IMAGE),
+    "separable_conv2d": L(
+        lambda k: k.layers.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2), IMAGE
+    ),
     "max_pooling1d": L(lambda k: k.layers.MaxPooling1D(2), SEQUENCE),
     "average_pooling1d": L(lambda k: k.layers.AveragePooling1D(3, strides=2, padding="same"), SEQUENCE),
     "max_pooling2d": L(lambda k: k.layers.MaxPooling2D(), IMAGE),
@@ -111,16 +131,20 @@ LAYERS: dict[str, LayerCase] = {
     "lstm_mask": L(lambda k: k.layers.LSTM(6, return_sequences=True, return_state=True), SEQUENCE, mask=True),
     "lstm_mask_backwards": L(lambda k: k.layers.LSTM(6, return_sequences=True, go_backwards=True), SEQUENCE, mask=True),
     "lstm_mask_last": L(lambda k: k.layers.LSTM(6, unit_forget_bias=False, use_bias=False), SEQUENCE, mask=True),
-    "lstm_activations": L(lambda k: k.layers.LSTM(6, activation="relu", recurrent_activation="hard_sigmoid"), SEQUENCE, mask=True),
+    "lstm_activations": L(
+        lambda k: k.layers.LSTM(6, activation="relu", recurrent_activation="hard_sigmoid"), SEQUENCE, mask=True
+    ),
     "gru": L(lambda k: k.layers.GRU(6, return_sequences=True, return_state=True), SEQUENCE),
     "gru_mask": L(lambda k: k.layers.GRU(6, return_sequences=True), SEQUENCE, mask=True),
     "gru_before": L(lambda k: k.layers.GRU(6, reset_after=False, go_backwards=True), SEQUENCE),
     "simple_rnn": L(lambda k: k.layers.SimpleRNN(6), SEQUENCE, mask=True),
     "bidirectional": L(lambda k: k.layers.Bidirectional(k.layers.LSTM(4, name="lstm")), SEQUENCE),
     "bidirectional_mask": L(
-        lambda k: k.layers.Bidirectional(k.layers.LSTM(4, return_sequences=True, name="lstm")), SEQUENCE, mask=True),
+        lambda k: k.layers.Bidirectional(k.layers.LSTM(4, return_sequences=True, name="lstm")), SEQUENCE, mask=True
+    ),
     "bidirectional_sum": L(
-        lambda k: k.layers.Bidirectional(k.layers.GRU(4, return_sequences=True, name="gru"), merge_mode="sum"), SEQUENCE),
+        lambda k: k.layers.Bidirectional(k.layers.GRU(4, return_sequences=True, name="gru"), merge_mode="sum"), SEQUENCE
+    ),
     "dropout": L(lambda k: k.layers.Dropout(0.4, noise_shape=(None, 1, 4)), SEQUENCE, training=False),
     "spatial_dropout1d": L(lambda k: k.layers.SpatialDropout1D(0.4), SEQUENCE, training=False),
     "spatial_dropout2d": L(lambda k: k.layers.SpatialDropout2D(0.4), IMAGE, training=False),
@@ -133,12 +157,17 @@ for _k in (2, 3, 4, 5):  # every crop rule of the transposed convolution
     for _s in (1, 2, 3):
         for _p in ("valid", "same"):
             LAYERS[f"conv2d_transpose_{_p}_k{_k}_s{_s}"] = L(
-                lambda k, kernel=_k, stride=_s, padding=_p: k.layers.Conv2DTranspose(3, kernel, strides=stride, padding=padding),
-                (2, 3, 4, 2))
+                lambda k, kernel=_k, stride=_s, padding=_p: k.layers.Conv2DTranspose(
+                    3, kernel, strides=stride, padding=padding
+                ),
+                (2, 3, 4, 2),
+            )
 LAYERS["conv2d_transpose_output_padding"] = L(
-    lambda k: k.layers.Conv2DTranspose(3, 5, strides=2, padding="same", output_padding=1), (2, 3, 4, 2))
+    lambda k: k.layers.Conv2DTranspose(3, 5, strides=2, padding="same", output_padding=1), (2, 3, 4, 2)
+)
 LAYERS["conv2d_transpose_output_padding_0"] = L(
-    lambda k: k.layers.Conv2DTranspose(3, 3, strides=2, padding="same", output_padding=0), (2, 3, 4, 2))
+    lambda k: k.layers.Conv2DTranspose(3, 3, strides=2, padding="same", output_padding=0), (2, 3, 4, 2)
+)
 
 
 def layer_inputs(case: LayerCase) -> list[np.ndarray]:
@@ -194,10 +223,16 @@ _DATA: dict[str, tuple[np.ndarray, np.ndarray]] = {
     "certain": (_ONE_HOT, np.eye(5, dtype="float32")[[0, 3, 2, 4]]),
     "logits": (_ONE_HOT, (3 * _U(15, 4, 5)).astype("float32")),
     "sparse": (np.array([0, 3, 3, 1], "int32"), (_P / _P.sum(1, keepdims=True)).astype("float32")),
-    "sparse_column": (np.array([[0.0], [3.0], [3.0], [1.0]], "float32"), (_P / _P.sum(1, keepdims=True)).astype("float32")),
+    "sparse_column": (
+        np.array([[0.0], [3.0], [3.0], [1.0]], "float32"),
+        (_P / _P.sum(1, keepdims=True)).astype("float32"),
+    ),
     "sparse_logits": (np.array([0, 3, 3, 1], "int32"), (3 * _U(15, 4, 5)).astype("float32")),
     "sparse_steps": (np.floor((_U(16, 4, 3) + 1) / 2 * 5).astype("int32"), (3 * _U(17, 4, 3, 5)).astype("float32")),
-    "distributions": ((_P / _P.sum(1, keepdims=True)).astype("float32"), (_P[::-1] / _P[::-1].sum(1, keepdims=True)).astype("float32")),
+    "distributions": (
+        (_P / _P.sum(1, keepdims=True)).astype("float32"),
+        (_P[::-1] / _P[::-1].sum(1, keepdims=True)).astype("float32"),
+    ),
 }
 WEIGHTS = np.array([0.5, 2.0, 0.0, 1.25], "float32")
 
@@ -349,9 +384,35 @@ SCHEDULE_STEPS = (0, 1, 4, 5, 6, 9, 10, 12, 13, 19, 25, 31)
 # --- initializers, by moments ---------------------------------------------------------------------------------------
 
 ACTIVATIONS = (
-    "celu", "elu", "exponential", "gelu", "glu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh", "leaky_relu",
-    "linear", "log_sigmoid", "log_softmax", "mish", "relu", "relu6", "selu", "sigmoid", "silu", "soft_shrink", "softmax",
-    "softplus", "softsign", "sparse_plus", "sparse_sigmoid", "squareplus", "swish", "tanh", "tanh_shrink",
+    "celu",
+    "elu",
+    "exponential",
+    "gelu",
+    "glu",
+    "hard_shrink",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "leaky_relu",
+    "linear",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "soft_shrink",
+    "softmax",
+    "softplus",
+    "softsign",
+    "sparse_plus",
+    "sparse_sigmoid",
+    "squareplus",
+    "swish",
+    "tanh",
+    "tanh_shrink",
 )
 
 

@@ -36,15 +36,72 @@ def case(name: str, fn: Callable[..., Any], *arrays: np.ndarray) -> None:
     CASES[name] = (fn, list(arrays))
 
 
-for _n in ("add", "subtract", "multiply", "divide", "true_divide", "maximum", "minimum", "equal", "less", "greater_equal", "arctan2",
-           "floor_divide", "mod", "logaddexp", "logical_and", "not_equal"):
+for _n in (
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "true_divide",
+    "maximum",
+    "minimum",
+    "equal",
+    "less",
+    "greater_equal",
+    "arctan2",
+    "floor_divide",
+    "mod",
+    "logaddexp",
+    "logical_and",
+    "not_equal",
+):
     case(_n, lambda o, a, b, n=_n: getattr(o, n)(a, b), X, Y)
 for _n in ("add", "multiply", "floor_divide", "mod", "bitwise_and", "bitwise_or", "bitwise_xor", "divide", "maximum"):
     case(f"{_n} of integers", lambda o, a, b, n=_n: getattr(o, n)(a, b), I, J)
-for _n in ("absolute", "negative", "sign", "square", "exp", "expm1", "sin", "cos", "tan", "sinh", "cosh", "tanh", "arctan", "arcsinh",
-           "erf", "floor", "ceil", "sigmoid", "softplus", "softsign", "relu", "relu6", "silu", "gelu", "elu", "selu", "celu",
-           "leaky_relu", "hard_sigmoid", "hard_silu", "hard_tanh", "log_sigmoid", "tanh_shrink", "hard_shrink", "soft_shrink",
-           "squareplus", "sparse_plus", "sparse_sigmoid", "logical_not", "zeros_like", "ones_like", "softmax", "log_softmax"):
+for _n in (
+    "absolute",
+    "negative",
+    "sign",
+    "square",
+    "exp",
+    "expm1",
+    "sin",
+    "cos",
+    "tan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "arctan",
+    "arcsinh",
+    "erf",
+    "floor",
+    "ceil",
+    "sigmoid",
+    "softplus",
+    "softsign",
+    "relu",
+    "relu6",
+    "silu",
+    "gelu",
+    "elu",
+    "selu",
+    "celu",
+    "leaky_relu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_tanh",
+    "log_sigmoid",
+    "tanh_shrink",
+    "hard_shrink",
+    "soft_shrink",
+    "squareplus",
+    "sparse_plus",
+    "sparse_sigmoid",
+    "logical_not",
+    "zeros_like",
+    "ones_like",
+    "softmax",
+    "log_softmax",
+):
     case(_n, lambda o, a, n=_n: getattr(o, n)(a), X)
 for _n in ("log", "log1p", "log2", "log10", "sqrt", "rsqrt", "reciprocal", "arcsin", "arccos", "arctanh"):
     case(_n, lambda o, a, n=_n: getattr(o, n)(a), U)
@@ -133,8 +190,16 @@ case("outer", lambda o, a, b: o.outer(a, b), Y, Y + 1)
 case("inner", lambda o, a, b: o.inner(a, b), X, U)
 case("vdot", lambda o, a, b: o.vdot(a, b), X, U)
 case("cross", lambda o, a, b: o.cross(a, b), X, U)
-for _s, _arrays in (("bij,jk->bik", (T, S)), ("bij,bkj->bik", (T, T)), ("...ij->...ji", (T,)), ("ij,j", (X, Y)), ("bij->b", (T,)),
-                    ("ij,ij->ij", (X, U)), ("i,j->ji", (Y, Y)), ("bi,bij,jk->bk", (X, T, S))):
+for _s, _arrays in (
+    ("bij,jk->bik", (T, S)),
+    ("bij,bkj->bik", (T, T)),
+    ("...ij->...ji", (T,)),
+    ("ij,j", (X, Y)),
+    ("bij->b", (T,)),
+    ("ij,ij->ij", (X, U)),
+    ("i,j->ji", (Y, Y)),
+    ("bi,bij,jk->bk", (X, T, S)),
+):
     case(f"einsum {_s}", lambda o, *xs, s=_s: o.einsum(s, *xs), *_arrays)
 
 for _p in ("valid", "same"):
@@ -156,24 +221,60 @@ case("softmax axes", lambda o, a: o.softmax(a, axis=(1, 2)), T)
 for _l in (False, True):
     _a = X if _l else U
     case(f"binary_crossentropy {_l}", lambda o, t, a, l=_l: o.binary_crossentropy(t, a, from_logits=l), ONE, _a)
-    case(f"categorical_crossentropy {_l}", lambda o, t, a, l=_l: o.categorical_crossentropy(t, a, from_logits=l), ONE, _a)
-    case(f"sparse_categorical_crossentropy {_l}",
-         lambda o, a, l=_l: o.sparse_categorical_crossentropy(np.array([1, 2], "int32"), a, from_logits=l), X if _l else U / U.sum(1, keepdims=True))
-case("dot_product_attention", lambda o, q, k: o.dot_product_attention(q, k, k, is_causal=True), IMG[:, :5], IMG[:, :5] + 1)
+    case(
+        f"categorical_crossentropy {_l}", lambda o, t, a, l=_l: o.categorical_crossentropy(t, a, from_logits=l), ONE, _a
+    )
+    case(
+        f"sparse_categorical_crossentropy {_l}",
+        lambda o, a, l=_l: o.sparse_categorical_crossentropy(np.array([1, 2], "int32"), a, from_logits=l),
+        X if _l else U / U.sum(1, keepdims=True),
+    )
+case(
+    "dot_product_attention",
+    lambda o, q, k: o.dot_product_attention(q, k, k, is_causal=True),
+    IMG[:, :5],
+    IMG[:, :5] + 1,
+)
 case("scan", lambda o, a: list(o.scan(lambda c, x: (c + x, c * x), a[0], a)), T)
 case("map", lambda o, a: o.map(lambda x: x * 2, a), T)
 case("arithmetic", lambda o, a: (1 - a) / 2 + a**2 - (-a) * abs(a), X)
 
 # Without tensors.
 MADE: dict[str, Callable[[Any], Any]] = {
-    "arange": lambda o: o.arange(5), "arange floats": lambda o: o.arange(0.0, 1.0, 0.25), "arange down": lambda o: o.arange(5, 0, -2),
-    "linspace": lambda o: o.linspace(0, 1, 5), "linspace open": lambda o: o.linspace(0.0, 2.0, 4, endpoint=False),
-    "eye": lambda o: o.eye(3, 4, k=1), "identity": lambda o: o.identity(3, dtype="int32"), "zeros": lambda o: o.zeros((2, 3)),
-    "ones": lambda o: o.ones((2,), "int32"), "full": lambda o: o.full((2,), 3), "full of floats": lambda o: o.full((2, 1), 2.5),
-    "convert": lambda o: o.convert_to_tensor([[1, 2], [3, 4]]), "convert floats": lambda o: o.convert_to_tensor([1.0, 2.0]),
+    "arange": lambda o: o.arange(5),
+    "arange floats": lambda o: o.arange(0.0, 1.0, 0.25),
+    "arange down": lambda o: o.arange(5, 0, -2),
+    "linspace": lambda o: o.linspace(0, 1, 5),
+    "linspace open": lambda o: o.linspace(0.0, 2.0, 4, endpoint=False),
+    "eye": lambda o: o.eye(3, 4, k=1),
+    "identity": lambda o: o.identity(3, dtype="int32"),
+    "zeros": lambda o: o.zeros((2, 3)),
+    "ones": lambda o: o.ones((2,), "int32"),
+    "full": lambda o: o.full((2,), 3),
+    "full of floats": lambda o: o.full((2, 1), 2.5),
+    "convert": lambda o: o.convert_to_tensor([[1, 2], [3, 4]]),
+    "convert floats": lambda o: o.convert_to_tensor([1.0, 2.0]),
 }
 
 DTYPES = ("bool", "uint8", "int32", "int64", "float16", "bfloat16", "float32")
 PROMOTED = ("add", "divide", "maximum", "multiply", "arctan2")
-UNARY = ("mean", "max", "argmax", "cumsum", "exp", "square", "all", "count_nonzero", "floor", "isnan", "norm", "sum", "prod", "std",
-         "absolute", "sign", "sort", "round")
+UNARY = (
+    "mean",
+    "max",
+    "argmax",
+    "cumsum",
+    "exp",
+    "square",
+    "all",
+    "count_nonzero",
+    "floor",
+    "isnan",
+    "norm",
+    "sum",
+    "prod",
+    "std",
+    "absolute",
+    "sign",
+    "sort",
+    "round",
+)

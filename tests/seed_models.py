@@ -164,10 +164,15 @@ class Seed(NamedTuple):
 SEEDS: dict[str, Seed] = {
     "mlp": Seed(mlp, 32, [Inp((784,))], [("onehot", 10)], ["categorical_crossentropy"]),
     "ticket": Seed(
-        ticket, 4, [Inp((100,), 10000), Inp((500,), 10000), Inp((10,))], [("binary", 1), ("onehot", 4)],
+        ticket,
+        4,
+        [Inp((100,), 10000), Inp((500,), 10000), Inp((10,))],
+        [("binary", 1), ("onehot", 4)],
         ["binary_crossentropy", "categorical_crossentropy"],
     ),
-    "detector": Seed(detector, 2, [Inp((224, 224, 3))], [("onehot", 10), ("unit", 4)], ["categorical_crossentropy", "mse"]),
+    "detector": Seed(
+        detector, 2, [Inp((224, 224, 3))], [("onehot", 10), ("unit", 4)], ["categorical_crossentropy", "mse"]
+    ),
     "siamese": Seed(siamese, 8, [Inp((100,), 10000), Inp((100,), 10000)], [("binary", 1)], ["binary_crossentropy"]),
     "resnet": Seed(resnet, 2, [Inp((224, 224, 3))], [("onehot", 10)], ["categorical_crossentropy"]),
     "inception": Seed(inception, 2, [Inp((224, 224, 3))], [("onehot", 10)], ["categorical_crossentropy"]),
@@ -189,7 +194,7 @@ def data(seed: Seed, batch: int | None = None) -> tuple[list[np.ndarray], list[n
         elif kind == "binary":
             ys.append((u > 0.5).astype("float32"))
         elif kind == "image":
-            side = int(round(size**0.5))
+            side = round(size**0.5)
             ys.append(u.reshape(n, side, side, 1).astype("float32"))
         else:
             ys.append(u.astype("float32"))

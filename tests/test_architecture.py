@@ -39,5 +39,10 @@ def test_isa_files_use_no_std_containers() -> None:
 
 def test_nothing_says_to_install_the_wrong_distribution() -> None:
     wrong = "pip install " + "dagrt"
-    for path in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("python/**/*.py"), *ROOT.glob("examples/*.py")]:
+    for path in [
+        ROOT / "README.md",
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("python/**/*.py"),
+        *ROOT.glob("examples/*.py"),
+    ]:
         assert not re.search(wrong + r"(?!-runtime)", path.read_text()), path

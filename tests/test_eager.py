@@ -21,8 +21,18 @@ P = np.array([True, True, False])
 Q = np.array([True, False, False])
 
 BINARY = [
-    operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod, operator.eq, operator.ne,
-    operator.lt, operator.le, operator.gt, operator.ge,
+    operator.add,
+    operator.sub,
+    operator.mul,
+    operator.truediv,
+    operator.floordiv,
+    operator.mod,
+    operator.eq,
+    operator.ne,
+    operator.lt,
+    operator.le,
+    operator.gt,
+    operator.ge,
 ]
 
 
@@ -31,7 +41,9 @@ def kinds(x: np.ndarray) -> list[Any]:
 
 
 @pytest.mark.parametrize("op", [*BINARY, operator.pow], ids=lambda f: f.__name__)
-@pytest.mark.parametrize(("x", "y"), [(A, B), (I, J), (A, np.float32(2)), (np.float32(3), B)], ids=["floats", "ints", "left", "right"])
+@pytest.mark.parametrize(
+    ("x", "y"), [(A, B), (I, J), (A, np.float32(2)), (np.float32(3), B)], ids=["floats", "ints", "left", "right"]
+)
 def test_binary_operators_as_numpy(op: Any, x: np.ndarray, y: np.ndarray) -> None:
     if op is operator.pow:
         x, y = np.abs(x), np.abs(y)
@@ -77,8 +89,18 @@ def test_unary_operators_matmul_and_indexing() -> None:
         np.testing.assert_array_equal((t @ B).numpy(), A @ B)
         np.testing.assert_allclose((A.T @ t).numpy(), A.T @ A)
         for key in (
-            0, -1, (0, 1), (slice(None), 1), (slice(None, None, -1),), (slice(0, 1), slice(None, None, 2)), None, (..., 0),
-            (slice(None), None, slice(1, None)), (slice(None), [0, 2]), (np.array([1, 0]),), (slice(1, 0),),
+            0,
+            -1,
+            (0, 1),
+            (slice(None), 1),
+            (slice(None, None, -1),),
+            (slice(0, 1), slice(None, None, 2)),
+            None,
+            (..., 0),
+            (slice(None), None, slice(1, None)),
+            (slice(None), [0, 2]),
+            (np.array([1, 0]),),
+            (slice(1, 0),),
         ):
             np.testing.assert_array_equal(t[key].numpy(), A[key])
     with pytest.raises(IndexError, match="index 2 is out of range for axis 0 of size 2"):
@@ -107,8 +129,14 @@ def test_tensors_act_as_numbers_and_arrays() -> None:
 
 
 def test_tensors_have_numbers_of_their_own() -> None:
-    for make in (ops.convert_to_tensor, lambda a: ops.cast(a, "float32"), lambda a: keras.Variable(a).value, ops.stop_gradient,
-                 lambda a: ops.reshape(a, (2,)), lambda a: keras.random.dropout(a, 0.0)):
+    for make in (
+        ops.convert_to_tensor,
+        lambda a: ops.cast(a, "float32"),
+        lambda a: keras.Variable(a).value,
+        ops.stop_gradient,
+        lambda a: ops.reshape(a, (2,)),
+        lambda a: keras.random.dropout(a, 0.0),
+    ):
         a = np.ones(2, "float32")
         t = make(a)
         a[0] = 9
@@ -123,12 +151,25 @@ def test_tensors_have_numbers_of_their_own() -> None:
 
 def test_arrays_of_other_types_are_converted() -> None:
     for given, got in (
-        ("float64", "float32"), ("int8", "int32"), ("int16", "int32"), ("uint16", "int32"), ("uint32", "int64"), ("int64", "int64"),
-        ("uint8", "uint8"), ("bool", "bool"), ("float16", "float16"),
+        ("float64", "float32"),
+        ("int8", "int32"),
+        ("int16", "int32"),
+        ("uint16", "int32"),
+        ("uint32", "int64"),
+        ("int64", "int64"),
+        ("uint8", "uint8"),
+        ("bool", "bool"),
+        ("float16", "float16"),
     ):
         assert ops.convert_to_tensor(np.ones(2, given)).dtype == got
         assert ops.add(np.ones(2, given), np.ones(2, given)).dtype == got
-    assert [ops.convert_to_tensor(v).dtype for v in (1, 1.0, True, [1, 2], 2**40)] == ["int32", "float32", "bool", "int32", "int64"]
+    assert [ops.convert_to_tensor(v).dtype for v in (1, 1.0, True, [1, 2], 2**40)] == [
+        "int32",
+        "float32",
+        "bool",
+        "int32",
+        "int64",
+    ]
     strided = np.arange(12, dtype="float64").reshape(3, 4)[:, ::2]
     np.testing.assert_array_equal(ops.add(strided, 0).numpy(), strided)
     with pytest.raises(TypeError, match="Expected numbers, got an array of"):
@@ -142,7 +183,15 @@ def test_arrays_of_other_types_are_converted() -> None:
 
 def test_variable_holds_casts_and_checks() -> None:
     v = keras.Variable([[1, 2], [3, 4]], dtype="float32", name="table", trainable=False)
-    assert (v.shape, v.dtype, v.ndim, v.size, v.name, v.path, v.trainable) == ((2, 2), "float32", 2, 4, "table", "table", False)
+    assert (v.shape, v.dtype, v.ndim, v.size, v.name, v.path, v.trainable) == (
+        (2, 2),
+        "float32",
+        2,
+        4,
+        "table",
+        "table",
+        False,
+    )
     assert v.assign(np.ones((2, 2), "int32")).numpy().tolist() == [[1.0, 1.0], [1.0, 1.0]]
     v.assign_add(1.0)
     v.assign_sub([[0.5, 0.5], [0.5, 0.5]])
@@ -154,8 +203,10 @@ def test_variable_holds_casts_and_checks() -> None:
     assert keras.Variable("ones", shape=(3,)).numpy().tolist() == [1.0, 1.0, 1.0]
     assert keras.Variable(lambda shape, dtype: np.full(shape, 2), shape=(1,), dtype="int32").numpy().tolist() == [2]
     for bad, message in (
-        (lambda: keras.Variable(lambda shape, dtype: 0), "needs `shape`"), (lambda: keras.Variable([1.0], shape=(2,)), r"expected \(2,\)"),
-        (lambda: keras.Variable(1.0, name="a/b"), "must not contain"), (lambda: keras.Variable(1.0, sharing=1), "sharing"),
+        (lambda: keras.Variable(lambda shape, dtype: 0), "needs `shape`"),
+        (lambda: keras.Variable([1.0], shape=(2,)), r"expected \(2,\)"),
+        (lambda: keras.Variable(1.0, name="a/b"), "must not contain"),
+        (lambda: keras.Variable(1.0, sharing=1), "sharing"),
     ):
         with pytest.raises(ValueError, match=message):
             bad()
@@ -197,7 +248,10 @@ def test_ranges_of_distributions() -> None:
     assert i.dtype == "int32" and set(i.numpy().tolist()) == set(range(-2, 8))
     assert np.abs(keras.random.truncated_normal((N,), seed=1).numpy()).max() <= 2
     assert set(np.unique(keras.random.dropout(np.ones(N), 0.5, seed=1)).tolist()) == {0.0, 2.0}
-    assert np.ptp(keras.random.dropout(np.ones((4, 5)), 0.5, noise_shape=(None, 1), seed=1).numpy(), axis=1).tolist() == [0.0] * 4
+    assert (
+        np.ptp(keras.random.dropout(np.ones((4, 5)), 0.5, noise_shape=(None, 1), seed=1).numpy(), axis=1).tolist()
+        == [0.0] * 4
+    )
     assert keras.random.dropout(np.full(3, np.inf), 1.0).numpy().tolist() == [0.0] * 3
     x = keras.random.shuffle(np.arange(50), seed=1).numpy()
     assert sorted(x) == list(range(50)) and x.tolist() != list(range(50))
@@ -212,7 +266,11 @@ def test_ranges_of_distributions() -> None:
 def test_set_random_seed_repeats_what_follows() -> None:
     def some() -> list[Any]:
         keras.utils.set_random_seed(11)
-        return [keras.random.normal((3,)).numpy(), keras.random.uniform((2,)).numpy(), keras.random.SeedGenerator().seed]
+        return [
+            keras.random.normal((3,)).numpy(),
+            keras.random.uniform((2,)).numpy(),
+            keras.random.SeedGenerator().seed,
+        ]
 
     first, again = some(), some()
     for a, b in zip(first, again):
@@ -268,8 +326,14 @@ def test_errors_of_ops_are_builtins_a_user_would_catch() -> None:
 def test_an_op_costs_at_most_20_microseconds(name: str) -> None:
     x, v = ops.ones((8, 8)), keras.Variable(np.ones((8, 8), "float32"))
     call = {
-        "add": lambda: x + x, "add number": lambda: x + 1.0, "relu": lambda: ops.relu(x), "sum": lambda: ops.sum(x),
-        "reshape": lambda: ops.reshape(x, (64,)), "slice": lambda: x[0], "matmul": lambda: x @ x, "variable": lambda: v + x,
+        "add": lambda: x + x,
+        "add number": lambda: x + 1.0,
+        "relu": lambda: ops.relu(x),
+        "sum": lambda: ops.sum(x),
+        "reshape": lambda: ops.reshape(x, (64,)),
+        "slice": lambda: x[0],
+        "matmul": lambda: x @ x,
+        "variable": lambda: v + x,
     }[name]
     for _ in range(100):
         call()

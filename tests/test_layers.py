@@ -47,8 +47,11 @@ def as_json(obj: Any) -> Any:
 
 # Settings that Keras 3.15 takes but forgets to write; dagrt writes them, and Keras reads them.
 EXTRAS = {
-    "keras.losses.CosineSimilarity": "axis", "keras.metrics.CosineSimilarity": "axis",
-    "keras.losses.SparseCategoricalCrossentropy": "axis", "keras.losses.Huber": "delta", "keras.layers.SimpleRNN": "seed",
+    "keras.losses.CosineSimilarity": "axis",
+    "keras.metrics.CosineSimilarity": "axis",
+    "keras.losses.SparseCategoricalCrossentropy": "axis",
+    "keras.losses.Huber": "delta",
+    "keras.layers.SimpleRNN": "seed",
     "keras.metrics.SparseTopKCategoricalAccuracy": "from_sorted_ids",
 }
 
@@ -92,7 +95,9 @@ def test_masks(name: str) -> None:
     _, layer, arrays, kwargs, _ = made(name)
     mask = kwargs.get("mask")
     tensors = [keras.ops.convert_to_tensor(a) for a in arrays]
-    out = layer.compute_mask(tensors if len(tensors) > 1 else tensors[0], mask if len(tensors) == 1 else [mask] * len(tensors))
+    out = layer.compute_mask(
+        tensors if len(tensors) > 1 else tensors[0], mask if len(tensors) == 1 else [mask] * len(tensors)
+    )
     for i, m in enumerate(cases.flat(out)):
         key = f"layer/{name}/mask/{i}"
         assert (m is not None) == (key in VALUES)
@@ -104,7 +109,9 @@ def test_masks(name: str) -> None:
 def test_shapes_names_and_configs(name: str) -> None:
     _, layer, _, _, outputs = made(name)
     for o, shape in zip(cases.flat(outputs), CONFIGS[f"layer/{name}/shapes"], strict=True):
-        assert len(o.shape) == len(shape) and all(b is None or a == b for a, b in zip(o.shape, shape))  # or known better
+        assert len(o.shape) == len(shape) and all(
+            b is None or a == b for a, b in zip(o.shape, shape)
+        )  # or known better
     assert [[w.path, list(w.shape)] for w in layer.weights] == CONFIGS[f"layer/{name}/weights"]
     want = CONFIGS[f"layer/{name}"]
     assert without_extras(as_json(layer)) == want

@@ -47,7 +47,9 @@ def test_configs(name: str) -> None:
     assert without_extras(as_json(again)) == without_extras(as_json(loss))
 
 
-@pytest.mark.parametrize("name", ["mse", "mae", "bce", "categorical_crossentropy", "MeanSquaredError", "huber", "kl_divergence"])
+@pytest.mark.parametrize(
+    "name", ["mse", "mae", "bce", "categorical_crossentropy", "MeanSquaredError", "huber", "kl_divergence"]
+)
 def test_get(name: str) -> None:
     assert keras.losses.get(name) is not None
 

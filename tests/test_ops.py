@@ -27,8 +27,11 @@ TABLE: dict[str, dict] = {row["name"]: row for row in _core.op_table()}
 EPS = float(np.finfo(np.float32).eps)
 # Made by passes, or meaningless alone: exercised by the tests named here.
 ELSEWHERE = {
-    "read": "test_tracing", "constant": "test_tracing", "gradients": "here, for every differentiable op",
-    "scan": "test_tracing", "pointwise": "native test_passes",
+    "read": "test_tracing",
+    "constant": "test_tracing",
+    "gradients": "here, for every differentiable op",
+    "scan": "test_tracing",
+    "pointwise": "native test_passes",
 }
 
 
@@ -53,9 +56,7 @@ def bands_intact(buffer: np.ndarray, size: int) -> bool:
 def module(case: Case, arrays: list[Any], kept: int, with_gradient: tuple[int, ...] = ()) -> str:
     """One node, or one node with a weighted sum of its first `kept` outputs and the gradient of that."""
     present = [i for i, a in enumerate(arrays) if a is not None]
-    inputs = [
-        {"name": f"x{i}", "dtype": arrays[i].dtype.name, "shape": list(arrays[i].shape)} for i in present
-    ]
+    inputs = [{"name": f"x{i}", "dtype": arrays[i].dtype.name, "shape": list(arrays[i].shape)} for i in present]
     types = _core.infer(case.op, case.attrs, [None if a is None else (a.dtype.name, a.shape) for a in arrays])
     ids = {i: k for k, i in enumerate(present)}
     floats = [k for k in range(kept) if types[k][0] == "float32"]
@@ -75,7 +76,12 @@ def module(case: Case, arrays: list[Any], kept: int, with_gradient: tuple[int, .
             nodes.append({"op": "multiply", "in": [outs[k], len(present) + j], "out": [following], "attrs": {}})
             axes = list(range(len(types[k][1])))
             nodes.append(
-                {"op": "reduce_sum", "in": [following], "out": [following + 1], "attrs": {"axes": axes, "keepdims": False}}
+                {
+                    "op": "reduce_sum",
+                    "in": [following],
+                    "out": [following + 1],
+                    "attrs": {"axes": axes, "keepdims": False},
+                }
             )
             following += 2
             if total is None:
@@ -86,11 +92,24 @@ def module(case: Case, arrays: list[Any], kept: int, with_gradient: tuple[int, .
         wrt = [ids[i] for i in with_gradient]
         outputs = list(range(following, following + len(wrt)))
         nodes.append({"op": "gradients", "in": [total, *wrt], "out": outputs, "attrs": {}})
-    return json.dumps({
-        "format": "dagrt", "version": 1, "variables": [], "constants": [],
-        "functions": {"main": {"inputs": inputs, "nodes": nodes, "outputs": outputs,
-                               "output_names": [""] * len(outputs), "stores": [], "guard": None}},
-    })
+    return json.dumps(
+        {
+            "format": "dagrt",
+            "version": 1,
+            "variables": [],
+            "constants": [],
+            "functions": {
+                "main": {
+                    "inputs": inputs,
+                    "nodes": nodes,
+                    "outputs": outputs,
+                    "output_names": [""] * len(outputs),
+                    "stores": [],
+                    "guard": None,
+                }
+            },
+        }
+    )
 
 
 def plain(value: Any) -> Any:
@@ -183,8 +202,10 @@ def test_forward(case: Case, isa: str) -> None:
 def test_gradient(case: Case) -> None:
     rng = np.random.default_rng(sum(map(ord, case.op)))
     arrays = [None if a is None else a.make(rng) for a in case.inputs]
-    wrt = case.grad if case.grad is not None else tuple(
-        i for i, a in enumerate(arrays) if a is not None and a.dtype == np.float32
+    wrt = (
+        case.grad
+        if case.grad is not None
+        else tuple(i for i, a in enumerate(arrays) if a is not None and a.dtype == np.float32)
     )
     want = reference(case, arrays)
     floats = [k for k, w in enumerate(want) if w.dtype.kind == "f"]
@@ -214,7 +235,9 @@ def test_gradient(case: Case) -> None:
         scale = max(float(np.abs(g).max(initial=0)), float(np.abs(numeric).max(initial=0)), 1e-6)
         error = float(np.abs(g.ravel()[picks] - numeric).max(initial=0)) / scale
         assert np.isfinite(g).all(), f"{case.op}: the gradient of input {i} is not finite"
-        assert error <= case.grad_tolerance * EPS + 2e-6, f"{case.op}: gradient of input {i} off by {error:.2e} of {scale:.3g}"
+        assert error <= case.grad_tolerance * EPS + 2e-6, (
+            f"{case.op}: gradient of input {i} off by {error:.2e} of {scale:.3g}"
+        )
 
 
 def test_every_op_has_cases() -> None:
@@ -225,5 +248,8 @@ def test_every_op_has_cases() -> None:
 def test_registry_matches_documentation() -> None:
     """Every op is named in docs/ops.md."""
     page = (Path(__file__).parents[1] / "docs" / "ops.md").read_text()
-    words = {w for w in page.replace(",", " ").replace("|", " ").replace("(", " ").replace(")", " ").replace("/", " ").split()}
+    words = {
+        w
+        for w in page.replace(",", " ").replace("|", " ").replace("(", " ").replace(")", " ").replace("/", " ").split()
+    }
     assert {n for n in TABLE if n not in words and n not in page} == set()

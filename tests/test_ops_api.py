@@ -52,8 +52,20 @@ def test_made_of_numbers(name: str) -> None:
 
 # These need to know sizes that a trace with varying first axes does not have.
 NEEDS_SIZES = {
-    "median", "diagonal", "diag", "diag offset", "unstack", "cross", "bincount", "scan", "slice", "one_hot axis", "array_split",
-    "repeat each", "roll", "trace",
+    "median",
+    "diagonal",
+    "diag",
+    "diag offset",
+    "unstack",
+    "cross",
+    "bincount",
+    "scan",
+    "slice",
+    "one_hot axis",
+    "array_split",
+    "repeat each",
+    "roll",
+    "trace",
 }
 
 
@@ -109,7 +121,9 @@ def test_types_of_results(name: str) -> None:
     op = getattr(ops, name.removeprefix("unary/"))
     for dtype, want in TYPES[name].items():
         got = op(ops.cast(np.ones((2, 2)), dtype)).dtype
-        assert got == ("int64" if dtype == "int64" and want == "int32" and name in ("unary/sum",) else OURS.get(want, want)), dtype
+        assert got == (
+            "int64" if dtype == "int64" and want == "int32" and name in ("unary/sum",) else OURS.get(want, want)
+        ), dtype
 
 
 def test_16_bit_means_do_not_overflow() -> None:
@@ -129,8 +143,22 @@ def test_attention_takes_masks_and_large_logits_stay_finite() -> None:
     np.testing.assert_allclose(got, [0.0, 0.5], rtol=1e-6)
 
 
-MODULES = ["tensor", "variable", "tracing", "random", "operation", "tree", "ops.control", "ops.core", "ops.elementwise", "ops.linalg",
-           "ops.nn", "ops.reductions", "ops.shapes", "ops.raw"]
+MODULES = [
+    "tensor",
+    "variable",
+    "tracing",
+    "random",
+    "operation",
+    "tree",
+    "ops.control",
+    "ops.core",
+    "ops.elementwise",
+    "ops.linalg",
+    "ops.nn",
+    "ops.reductions",
+    "ops.shapes",
+    "ops.raw",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -67,7 +67,10 @@ def test_the_learning_rate_is_live() -> None:
 
 def test_excluded_from_decay() -> None:
     optimizer = keras.optimizers.SGD(0.1, weight_decay=0.5)
-    kernel, bias = keras.Variable(np.ones(2, "float32"), name="kernel"), keras.Variable(np.ones(2, "float32"), name="bias")
+    kernel, bias = (
+        keras.Variable(np.ones(2, "float32"), name="kernel"),
+        keras.Variable(np.ones(2, "float32"), name="bias"),
+    )
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     optimizer.build([kernel, bias])
     optimizer.apply([np.zeros(2, "float32")] * 2, [kernel, bias])

@@ -15,7 +15,9 @@ def nested() -> Any:
     i = keras.Input((8,), name="inp")
     x = keras.layers.Dense(4, name="d1")(i)
     z = keras.layers.Add()([x, keras.layers.Dense(4)(i)]) + 1.0
-    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()], name="inner")
+    inner = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.BatchNormalization()], name="inner"
+    )
     return keras.Model(i, [inner(z), keras.layers.Dense(2)(x)])
 
 
@@ -26,7 +28,9 @@ def test_summary_as_keras_prints_it() -> None:
     assert 'Model: "functional' in text
     for part in ("Layer (type)", "Connected to", "inp (InputLayer)", "(None, 8)", "d1[0][0],", "inner (Sequential)"):
         assert part in text, text
-    assert " Total params: 109 (436.00 B)\n Trainable params: 103 (412.00 B)\n Non-trainable params: 6 (24.00 B)" in text
+    assert (
+        " Total params: 109 (436.00 B)\n Trainable params: 103 (412.00 B)\n Non-trainable params: 6 (24.00 B)" in text
+    )
     widths = {len(line) for line in text.splitlines() if line[:1] in "┏┃┡│├└"}
     assert len(widths) == 1, "the table's lines must have one width"
 

@@ -24,7 +24,9 @@ def model(name: str = "m") -> Any:
     x = shared(a)
     y = keras.layers.Dense(4)(a)
     z = keras.layers.BatchNormalization()(x + y) * 2.0
-    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), keras.layers.LayerNormalization()], name="inner")
+    inner = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.LayerNormalization()], name="inner"
+    )
     out = keras.layers.concatenate([inner(z), z[:, 0:2]])
     m = keras.Model(a, {"head": keras.layers.Dense(2, name="head")(out), "x": x}, name=name)
     m.compile(keras.optimizers.AdamW(1e-2), {"head": "mse", "x": None}, metrics={"head": ["mae"]})

@@ -34,7 +34,9 @@ def test_one_module_serves_batches_and_lengths() -> None:
 def test_broadcast_of_an_unknown_batch_that_turns_out_1() -> None:
     """(None, 8) + (None, 8) with one batch of 1, gradients included."""
 
-    @keras.function(input_signature=[keras.tracing.InputSpec((None, 8), "float32"), keras.tracing.InputSpec((None, 8), "float32")])
+    @keras.function(
+        input_signature=[keras.tracing.InputSpec((None, 8), "float32"), keras.tracing.InputSpec((None, 8), "float32")]
+    )
     def f(a: Any, b: Any) -> Any:
         loss = ops.sum(ops.square(a + b))
         return (a + b, *ops.gradients(loss, [a, b]))

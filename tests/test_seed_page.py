@@ -43,7 +43,9 @@ def test_every_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             pytest.skip("Graphviz's program is not installed")
         if "history" in names and not drawn:
             history = names["history"].history
-            assert {"loss", "priority_loss", "department_loss", "priority_accuracy", "department_accuracy"} <= set(history)
+            assert {"loss", "priority_loss", "department_loss", "priority_accuracy", "department_accuracy"} <= set(
+                history
+            )
             drawn = True
     assert drawn
     assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")

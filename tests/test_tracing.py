@@ -79,7 +79,12 @@ def test_sizes_that_vary_broadcast_as_numbers_do(batches: tuple[int, int]) -> No
 def test_a_size_is_not_a_number() -> None:
     signature = [InputSpec((None, 3))]
     for use in (
-        lambda n: int(n), lambda n: bool(n), lambda n: n > 3, lambda n: list(range(n)), lambda n: [0] * n, lambda n: float(n),
+        lambda n: int(n),
+        lambda n: bool(n),
+        lambda n: n > 3,
+        lambda n: list(range(n)),
+        lambda n: [0] * n,
+        lambda n: float(n),
     ):
         with pytest.raises(keras.GraphError, match=r"x0\.0 is not known while tracing"):
             keras.function(lambda x, use=use: use(ops.shape(x)[0]) and x, input_signature=signature)(floats(2, 3))
@@ -110,7 +115,11 @@ def test_a_mean_over_varying_sizes_needs_no_array_of_that_size() -> None:
 
 
 def test_sizes_taken_from_data_are_refused() -> None:
-    for f in (lambda x: ops.zeros((ops.sum(x),)), lambda x: ops.reshape(x, ops.cast(x, "int32")), lambda x: ops.where(x > 0)):
+    for f in (
+        lambda x: ops.zeros((ops.sum(x),)),
+        lambda x: ops.reshape(x, ops.cast(x, "int32")),
+        lambda x: ops.where(x > 0),
+    ):
         with pytest.raises(keras.GraphError, match="data"):
             keras.function(f)(np.ones(3, "float32"))
 
@@ -120,7 +129,9 @@ def test_sampling_sized_by_the_batch() -> None:
 
     @keras.function(input_signature=[InputSpec((None, 4))])
     def f(x: Any) -> Any:
-        return x * 0 + keras.random.normal(ops.shape(x), seed=generator), keras.random.uniform((ops.shape(x)[0],), seed=generator)
+        return x * 0 + keras.random.normal(ops.shape(x), seed=generator), keras.random.uniform(
+            (ops.shape(x)[0],), seed=generator
+        )
 
     first, second = f(np.zeros((300, 4))), f(np.zeros((300, 4)))
     assert first[0].shape == (300, 4) and first[1].shape == (300,)
@@ -164,8 +175,12 @@ def test_traces_by_structure_dtype_shape_and_training() -> None:
     close(out["y"][0], b)
     assert out["training"] is None
     for call, count in (
-        (lambda: f({"b": a, "a": b}), 1), (lambda: f({"a": a}), 2), (lambda: f({"a": floats(3)}), 3), (lambda: f({"a": a}, 2.0), 4),
-        (lambda: f({"a": a.astype("int32")}), 5), (lambda: f({"a": a.astype("float64")}), 5),
+        (lambda: f({"b": a, "a": b}), 1),
+        (lambda: f({"a": a}), 2),
+        (lambda: f({"a": floats(3)}), 3),
+        (lambda: f({"a": a}, 2.0), 4),
+        (lambda: f({"a": a.astype("int32")}), 5),
+        (lambda: f({"a": a.astype("float64")}), 5),
     ):
         call()
         assert len(traces) == count
@@ -579,7 +594,9 @@ def test_scan_reads_what_was_assigned_before_it() -> None:
 def test_random_numbers_in_a_scan_differ_from_step_to_step_and_keep_to_the_seed() -> None:
     def draws(seed: int) -> np.ndarray:
         generator = keras.random.SeedGenerator(seed)
-        f = keras.function(lambda: ops.scan(lambda c, _: (c, keras.random.uniform((3,), seed=generator)), 0.0, length=4)[1])
+        f = keras.function(
+            lambda: ops.scan(lambda c, _: (c, keras.random.uniform((3,), seed=generator)), 0.0, length=4)[1]
+        )
         got = np.concatenate([f().numpy(), f().numpy()])
         assert generator.state.numpy().tolist() == [seed, 2]
         return got
@@ -634,7 +651,9 @@ def arrays(x: Any) -> Any:
 @pytest.mark.parametrize(
     ("fn", "text", "remedy"),
     [
-        (decides, "if ops", "ops.where"), (loops, "while ops", "ops.where"), (numbers, "float(", "dagrt.ops"),
+        (decides, "if ops", "ops.where"),
+        (loops, "while ops", "ops.where"),
+        (numbers, "float(", "dagrt.ops"),
         (arrays, "np.log", "dagrt.ops"),
     ],
 )

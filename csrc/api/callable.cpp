@@ -1,6 +1,6 @@
 #include <algorithm>
-#include <cstring>
 #include <cstdlib>
+#include <cstring>
 
 #include "api/dagrt.h"
 #include "ir/schema.h"
@@ -16,8 +16,10 @@ std::shared_ptr<void> owned(size_t bytes, const void* from) {
   size_t rounded = (bytes + 63) / 64 * 64;
   void* p = std::aligned_alloc(64, rounded ? rounded : 64);
   if (!p) fail(ErrorKind::memory_limit, "a tensor needs ", bytes, " bytes, which were refused");
-  if (from) std::memcpy(p, from, bytes);
-  else std::memset(p, 0, bytes);
+  if (from)
+    std::memcpy(p, from, bytes);
+  else
+    std::memset(p, 0, bytes);
   return {p, std::free};
 }
 
@@ -56,19 +58,21 @@ Tensor Tensor::copy(const View& v) {
 
 View Tensor::view() const { return make_view(dtype, shape, data.get()); }
 
-Callable::Callable(const std::string& module_json, std::vector<VariableRef> variables,
-                   const std::vector<View>& constants, std::string entry, bool exact, Device& device)
-    : module_(read_module(module_json)), variables_(std::move(variables)), entry_name_(std::move(entry)),
-      exact_(exact), device_(device), json_(module_json) {
+Callable::Callable(const std::string& module_json, std::vector<VariableRef> variables, const std::vector<View>& constants,
+                   std::string entry, bool exact, Device& device)
+    : module_(read_module(module_json)),
+      variables_(std::move(variables)),
+      entry_name_(std::move(entry)),
+      exact_(exact),
+      device_(device),
+      json_(module_json) {
   if (constants.size() != module_.constants.size())
     fail(ErrorKind::graph, "the module has ", module_.constants.size(), " constants, got ", constants.size());
   for (size_t i = 0; i < constants.size(); i++) {
     Constant& c = module_.constants[i];
     TensorType given = type_of(constants[i]);
-    if (given.dtype != c.type.dtype)
-      fail(ErrorKind::dtype, "constant ", i, ": expected ", c.type.text(), ", got ", given.text());
-    if (given.shape != c.type.shape)
-      fail(ErrorKind::shape, "constant ", i, ": expected ", c.type.text(), ", got ", given.text());
+    if (given.dtype != c.type.dtype) fail(ErrorKind::dtype, "constant ", i, ": expected ", c.type.text(), ", got ", given.text());
+    if (given.shape != c.type.shape) fail(ErrorKind::shape, "constant ", i, ": expected ", c.type.text(), ", got ", given.text());
     c.data = owned(size_t(constants[i].bytes()), constants[i].data);
   }
   entry_ = &module_.function(entry_name_);
@@ -76,7 +80,10 @@ Callable::Callable(const std::string& module_json, std::vector<VariableRef> vari
 }
 
 Callable::Callable(Module module, std::vector<VariableRef> variables, std::string entry, bool exact, Device& device)
-    : module_(std::move(module)), variables_(std::move(variables)), entry_name_(std::move(entry)), exact_(exact),
+    : module_(std::move(module)),
+      variables_(std::move(variables)),
+      entry_name_(std::move(entry)),
+      exact_(exact),
       device_(device) {
   entry_ = &module_.function(entry_name_);
   check_variables();
@@ -96,8 +103,7 @@ void Callable::check_variables() {
       fail(ErrorKind::shape, "variable ", i, " ('", d.name, "'): expected ", d.type.text(), ", got ",
            dagrt::text(Dims(v.shape().begin(), v.shape().end())));
     if (&v.device() != &device_)
-      fail(ErrorKind::device, "variable '", d.name, "' is on ", v.device().name(), ", but the function runs on ",
-           device_.name());
+      fail(ErrorKind::device, "variable '", d.name, "' is on ", v.device().name(), ", but the function runs on ", device_.name());
   }
   join_groups(variables_);
 }
@@ -143,8 +149,8 @@ std::shared_ptr<const Program> Callable::compile(const View* inputs, size_t coun
       fail(ErrorKind::dtype, "input '", entry_->inputs[i].name, "': expected ", name_of(declared.dtype), ", got ",
            name_of(types.back().dtype));
     if (types.back().rank() != declared.rank())
-      fail(ErrorKind::shape, "input '", entry_->inputs[i].name, "': expected shape ", dagrt::text(declared.shape),
-           ", got ", dagrt::text(types.back().shape));
+      fail(ErrorKind::shape, "input '", entry_->inputs[i].name, "': expected shape ", dagrt::text(declared.shape), ", got ",
+           dagrt::text(types.back().shape));
   }
   CompileOptions options;
   options.exact = exact_;
@@ -186,9 +192,7 @@ MemoryReport Callable::memory(const Program& program) const {
 
 std::string Callable::text() const { return dagrt::text(module_); }
 
-std::string Callable::text(const Program& program) const {
-  return dagrt::text(program.module()) + dagrt::text(program.plan());
-}
+std::string Callable::text(const Program& program) const { return dagrt::text(program.module()) + dagrt::text(program.plan()); }
 
 const std::string& Callable::module_json() const {
   std::lock_guard<std::mutex> lock(json_mutex_);

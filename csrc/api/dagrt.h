@@ -40,7 +40,7 @@ View make_view(DType dtype, const std::vector<int64_t>& shape, void* data);
 class Program;  // one compiled function: runtime/program.h
 
 struct MemoryReport {
-  size_t arena_bytes = 0;     // of one run in flight, with the threads' scratch
+  size_t arena_bytes = 0;  // of one run in flight, with the threads' scratch
   size_t variable_bytes = 0;
   size_t constant_bytes = 0;
   size_t prepared_bytes = 0;  // weights laid out for an algorithm

@@ -19,7 +19,8 @@ double number_at(const Tensor& t, int64_t i) {
     case DType::float32: return double(t.as<float>()[i]);
     case DType::int32: return double(t.as<int32_t>()[i]);
     case DType::int64: return double(t.as<int64_t>()[i]);
-    case DType::uint8: case DType::bool_: return double(t.as<uint8_t>()[i]);
+    case DType::uint8:
+    case DType::bool_: return double(t.as<uint8_t>()[i]);
     case DType::bfloat16: {
       uint32_t bits = uint32_t(t.as<uint16_t>()[i]) << 16;
       float f;
@@ -66,8 +67,7 @@ void Model::selftest(double relative, double absolute) const {
     for (int64_t i = 0, n = want.view().elements(); i < n; i++) {
       double a = number_at(have, i), b = number_at(want, i);
       bool same = std::isnan(a) ? std::isnan(b) : a == b || std::fabs(a - b) <= absolute + relative * std::fabs(b);
-      if (!same)
-        fail(ErrorKind::data, "self-test: expected ", b, " at position ", i, " of output ", k, ", got ", a);
+      if (!same) fail(ErrorKind::data, "self-test: expected ", b, " at position ", i, " of output ", k, ", got ", a);
     }
   }
 }

@@ -97,7 +97,8 @@ Dim Dim::make(Kind kind, const Dim& a, const Dim& b) {
     case Kind::mod:
       if (b.is(1)) return 0;
       break;
-    case Kind::min: case Kind::max:
+    case Kind::min:
+    case Kind::max:
       if (a == b) return a;
       break;
     case Kind::broadcast:
@@ -106,8 +107,7 @@ Dim Dim::make(Kind kind, const Dim& a, const Dim& b) {
       if (a.known()) return a;  // the other must be 1 or equal: checked when numbers are known
       if (b.known()) return b;
       break;
-    case Kind::symbol:
-      fail(ErrorKind::internal, "Dim::make: a symbol has no operands");
+    case Kind::symbol: fail(ErrorKind::internal, "Dim::make: a symbol has no operands");
   }
   uint32_t size = 1, depth = 0;
   for (const Expr* e : {a.expr(), b.expr()})
@@ -116,16 +116,15 @@ Dim Dim::make(Kind kind, const Dim& a, const Dim& b) {
       depth = std::max(depth, e->depth);
     }
   if (size > max_expression_size || depth >= max_expression_depth)
-    fail(ErrorKind::graph, "a size expression has grown to ", size, " terms (at most ", max_expression_size,
-         ", ", max_expression_depth, " deep); declare more sizes of the inputs as numbers");
+    fail(ErrorKind::graph, "a size expression has grown to ", size, " terms (at most ", max_expression_size, ", ",
+         max_expression_depth, " deep); declare more sizes of the inputs as numbers");
   Dim d;
   d.expr_ = std::make_shared<const Expr>(Expr{kind, {}, a, b, size, depth + 1});
   return d;
 }
 
 int64_t Dim::value() const {
-  if (expr_)
-    fail(ErrorKind::graph, "size ", text(), " is not known here: it depends on the input sizes of a call");
+  if (expr_) fail(ErrorKind::graph, "size ", text(), " is not known here: it depends on the input sizes of a call");
   return value_;
 }
 
@@ -146,8 +145,7 @@ std::string Dim::text() const {
 bool Dim::operator==(const Dim& o) const {
   if (known() || o.known()) return known() && o.known() && value_ == o.value_;
   if (expr_ == o.expr_) return true;
-  return expr_->kind == o.expr_->kind && expr_->name == o.expr_->name && expr_->a == o.expr_->a &&
-         expr_->b == o.expr_->b;
+  return expr_->kind == o.expr_->kind && expr_->name == o.expr_->name && expr_->a == o.expr_->a && expr_->b == o.expr_->b;
 }
 
 std::string text(const Dims& dims) {

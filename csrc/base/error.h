@@ -15,8 +15,7 @@ struct Error : std::runtime_error {
 
 /// Throws Error{kind} with the parts streamed one after another.
 /// A message reads: who: what was required, what came, from where; how to fix it.
-template <class... Parts>
-[[noreturn]] void fail(ErrorKind kind, const Parts&... parts) {
+template <class... Parts> [[noreturn]] void fail(ErrorKind kind, const Parts&... parts) {
   std::ostringstream text;
   (text << ... << parts);
   throw Error(kind, text.str());

@@ -10,15 +10,14 @@
 namespace dagrt {
 
 struct Stream {
-  int threads = 1;              // the caller and at most threads - 1 others
-  char* scratch = nullptr;      // `threads` pieces of scratch_bytes, each 64-byte aligned
-  size_t scratch_bytes = 0;     // bytes for each worker
+  int threads = 1;           // the caller and at most threads - 1 others
+  char* scratch = nullptr;   // `threads` pieces of scratch_bytes, each 64-byte aligned
+  size_t scratch_bytes = 0;  // bytes for each worker
 
   /// Runs f(unit, scratch) for every unit in [0, units). `unit_ns`: estimated cost of one unit, by which small
   /// jobs stay on the caller's thread and cheap units are claimed several at a time.
   /// f must not throw and must not call parallel again.
-  template <class F>
-  void parallel(int64_t units, double unit_ns, const F& f) const {
+  template <class F> void parallel(int64_t units, double unit_ns, const F& f) const {
     run(units, unit_ns, [](const void* g, int64_t unit, char* s) { (*static_cast<const F*>(g))(unit, s); }, &f);
   }
 

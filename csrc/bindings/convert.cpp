@@ -5,8 +5,8 @@
 namespace dagrt::bindings {
 namespace {
 
-constexpr int npy_bool = 0, npy_uint8 = 2, npy_uint16 = 4, npy_int32 = 5, npy_long = 7, npy_longlong = 9,
-              npy_float32 = 11, npy_float16 = 23;
+constexpr int npy_bool = 0, npy_uint8 = 2, npy_uint16 = 4, npy_int32 = 5, npy_long = 7, npy_longlong = 9, npy_float32 = 11,
+              npy_float16 = 23;
 constexpr int npy_c_contiguous = 0x1, npy_aligned = 0x100;
 
 constexpr int dtypes = 7;
@@ -18,7 +18,8 @@ DType dtype_of(const py::dtype& d) {
   switch (num) {
     case npy_float32: return DType::float32;
     case npy_int32: return DType::int32;
-    case npy_long: case npy_longlong:
+    case npy_long:
+    case npy_longlong:
       if (d.itemsize() == 8) return DType::int64;
       return DType::int32;
     case npy_bool: return DType::bool_;
@@ -52,8 +53,7 @@ AttrValue attr_from(PyObject* x) {
   PyObject* number = PyNumber_Float(x);
   if (!number) {
     PyErr_Clear();
-    fail(ErrorKind::graph, "an attribute must be a bool, int, float, str, Dim or a list of them, got ",
-         Py_TYPE(x)->tp_name);
+    fail(ErrorKind::graph, "an attribute must be a bool, int, float, str, Dim or a list of them, got ", Py_TYPE(x)->tp_name);
   }
   AttrValue v{PyFloat_AS_DOUBLE(number)};
   Py_DECREF(number);
@@ -92,8 +92,7 @@ View view_of_array(py::object& array) {
     a = py::detail::array_proxy(array.ptr());
     if (a->nd != rank) fail(ErrorKind::internal, "array: its rank changed in conversion");
   }
-  if (a->nd > max_rank)
-    fail(ErrorKind::shape, "array: expected at most ", max_rank, " axes, got ", a->nd);
+  if (a->nd > max_rank) fail(ErrorKind::shape, "array: expected at most ", max_rank, " axes, got ", a->nd);
   View v;
   v.data = a->data;
   v.dtype = dtype;

@@ -26,8 +26,8 @@ py::handle dtype_name(DType t);          // an interned str
 py::tuple shape_tuple(const View& v);
 
 DType dtype_from(py::handle name);
-Dim dim_from(py::handle size);          // int or Dim
-py::object dim_object(const Dim& d);    // int where known, else Dim
+Dim dim_from(py::handle size);        // int or Dim
+py::object dim_object(const Dim& d);  // int where known, else Dim
 Dims dims_from(py::handle sequence);
 std::vector<int64_t> shape_from(py::handle sequence);
 AttrMap attrs_from(py::handle dict);

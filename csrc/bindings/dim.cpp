@@ -60,12 +60,15 @@ void bind_dim(py::module_& m) {
   c.def("__bool__", [](const Dim& d) -> bool { not_a_number(d, "a condition"); });
   for (const char* name : {"__lt__", "__le__", "__gt__", "__ge__"})
     c.def(name, [](const Dim& d, py::object) -> bool { not_a_number(d, "compared"); });
-  c.def("substitute", [](const Dim& d, const py::dict& mapping) {
-    return dim_object(d.substitute([&](const std::string& name) {
-      py::str key(name);
-      return mapping.contains(key) ? dim_from(mapping[key]) : Dim::symbol(name);
-    }));
-  }, py::arg("mapping"));
+  c.def(
+      "substitute",
+      [](const Dim& d, const py::dict& mapping) {
+        return dim_object(d.substitute([&](const std::string& name) {
+          py::str key(name);
+          return mapping.contains(key) ? dim_from(mapping[key]) : Dim::symbol(name);
+        }));
+      },
+      py::arg("mapping"));
   c.def("to_json", &json_of);
   c.def("__str__", &Dim::text);
   c.def("__repr__", [](const Dim& d) { return "Dim(" + d.text() + ")"; });

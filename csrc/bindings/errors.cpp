@@ -34,12 +34,10 @@ void bind_errors(py::module_& m) {
   set(ErrorKind::data, add(m, "DataError", "Data that an op cannot take, such as an id out of range.",
                            {error, PyExc_IndexError, PyExc_ValueError}));
   set(ErrorKind::format, add(m, "FormatError", "A file that is not what it should be.", {error, PyExc_ValueError}));
-  set(ErrorKind::device, add(m, "DeviceError", "A device or instruction set that cannot be used.",
-                             {error, PyExc_RuntimeError}));
-  set(ErrorKind::memory_limit, add(m, "MemoryLimitError", "More memory is needed than is left.",
-                                   {error, PyExc_MemoryError}));
-  set(ErrorKind::cancelled, add(m, "Cancelled", "A run that was interrupted; no variable has changed.",
-                                {error, PyExc_KeyboardInterrupt}));
+  set(ErrorKind::device, add(m, "DeviceError", "A device or instruction set that cannot be used.", {error, PyExc_RuntimeError}));
+  set(ErrorKind::memory_limit, add(m, "MemoryLimitError", "More memory is needed than is left.", {error, PyExc_MemoryError}));
+  set(ErrorKind::cancelled,
+      add(m, "Cancelled", "A run that was interrupted; no variable has changed.", {error, PyExc_KeyboardInterrupt}));
   set(ErrorKind::value, PyExc_ValueError);
   set(ErrorKind::internal, error);
   py::register_exception_translator([](std::exception_ptr p) {
@@ -52,8 +50,7 @@ void bind_errors(py::module_& m) {
     } catch (const Error& e) {
       // A damaged file's message may quote bytes that are not UTF-8.
       const char* what = e.what();
-      py::object text = py::reinterpret_steal<py::object>(
-          PyUnicode_DecodeUTF8(what, Py_ssize_t(std::strlen(what)), "replace"));
+      py::object text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(what, Py_ssize_t(std::strlen(what)), "replace"));
       if (text) PyErr_SetObject(classes[int(e.kind)], text.ptr());
     }
   });

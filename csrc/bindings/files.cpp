@@ -34,8 +34,7 @@ void write_model(const std::string& path, const std::string& json, const py::dic
   for (auto [name, value] : tensors) {
     held.push_back(py::reinterpret_borrow<py::object>(value));
     View v = view_of_array(held.back());
-    list.push_back({name.cast<std::string>(), v.dtype, std::vector<int64_t>(v.dims, v.dims + v.rank), v.data,
-                    size_t(v.bytes())});
+    list.push_back({name.cast<std::string>(), v.dtype, std::vector<int64_t>(v.dims, v.dims + v.rank), v.data, size_t(v.bytes())});
   }
   py::gil_scoped_release released;
   write_model_file(path, json, list, metadata);
@@ -44,13 +43,16 @@ void write_model(const std::string& path, const std::string& json, const py::dic
 }  // namespace
 
 void bind_files(py::module_& m) {
-  m.def("read_model", [](py::object path) { return read_model(py::str(py::module_::import("os").attr("fspath")(path))); },
-        py::arg("path"), "(module JSON, tensors by name, metadata) of a model file.");
-  m.def("write_model", [](py::object path, const std::string& json, const py::dict& tensors,
-                          const std::map<std::string, std::string>& metadata) {
-    write_model(py::str(py::module_::import("os").attr("fspath")(path)), json, tensors, metadata);
-  }, py::arg("path"), py::arg("module_json"), py::arg("tensors"), py::arg("metadata"),
-        "Writes a model file, whole or not at all.");
+  m.def(
+      "read_model", [](py::object path) { return read_model(py::str(py::module_::import("os").attr("fspath")(path))); },
+      py::arg("path"), "(module JSON, tensors by name, metadata) of a model file.");
+  m.def(
+      "write_model",
+      [](py::object path, const std::string& json, const py::dict& tensors, const std::map<std::string, std::string>& metadata) {
+        write_model(py::str(py::module_::import("os").attr("fspath")(path)), json, tensors, metadata);
+      },
+      py::arg("path"), py::arg("module_json"), py::arg("tensors"), py::arg("metadata"),
+      "Writes a model file, whole or not at all.");
 }
 
 }  // namespace dagrt::bindings

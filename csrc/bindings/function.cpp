@@ -174,23 +174,29 @@ void bind_variable(py::module_& m) {
   c.def_property_readonly("name", &Variable::name);
   c.def_property_readonly("version", &Variable::version);
   c.def_property_readonly("nbytes", &Variable::bytes);
-  c.def("read", [](const Variable& v) {
-    py::object array = new_array(make_view(v.dtype(), v.shape(), nullptr));
-    void* to = py::detail::array_proxy(array.ptr())->data;
-    WithoutGil released;
-    v.read(to);
-    return array;
-  }, "A copy of the value.");
-  c.def("assign", [](Variable& v, py::object value) {
-    View given = view_of_array(value);
-    if (given.dtype != v.dtype())
-      fail(ErrorKind::dtype, "variable '", v.name(), "': expected ", name_of(v.dtype()), ", got ", name_of(given.dtype));
-    if (std::vector<int64_t>(given.dims, given.dims + given.rank) != v.shape())
-      fail(ErrorKind::shape, "variable '", v.name(), "': expected shape ", text(Dims(v.shape().begin(), v.shape().end())),
-           ", got ", text(Dims(given.dims, given.dims + given.rank)));
-    WithoutGil released;
-    v.assign(given.data);
-  }, py::arg("value"), "Copies a value of the same shape and dtype.");
+  c.def(
+      "read",
+      [](const Variable& v) {
+        py::object array = new_array(make_view(v.dtype(), v.shape(), nullptr));
+        void* to = py::detail::array_proxy(array.ptr())->data;
+        WithoutGil released;
+        v.read(to);
+        return array;
+      },
+      "A copy of the value.");
+  c.def(
+      "assign",
+      [](Variable& v, py::object value) {
+        View given = view_of_array(value);
+        if (given.dtype != v.dtype())
+          fail(ErrorKind::dtype, "variable '", v.name(), "': expected ", name_of(v.dtype()), ", got ", name_of(given.dtype));
+        if (std::vector<int64_t>(given.dims, given.dims + given.rank) != v.shape())
+          fail(ErrorKind::shape, "variable '", v.name(), "': expected shape ", text(Dims(v.shape().begin(), v.shape().end())),
+               ", got ", text(Dims(given.dims, given.dims + given.rank)));
+        WithoutGil released;
+        v.assign(given.data);
+      },
+      py::arg("value"), "Copies a value of the same shape and dtype.");
   c.def("__repr__", [](const Variable& v) {
     return "<Variable '" + v.name() + "' " + name_of(v.dtype()) + text(Dims(v.shape().begin(), v.shape().end())) + ">";
   });
@@ -213,30 +219,35 @@ void bind_function(py::module_& m) {
           WithoutGil released;
           return std::make_shared<Callable>(json, std::move(variables), views, entry, exact);
         }),
-        py::arg("module_json"), py::arg("variables"), py::arg("constants"), py::arg("entry") = "main",
-        py::arg("exact") = true);
+        py::arg("module_json"), py::arg("variables"), py::arg("constants"), py::arg("entry") = "main", py::arg("exact") = true);
   c.def("__call__", &call, py::arg("inputs"), py::arg("out") = py::none(),
         "Runs the function on arrays; `out`: arrays to write to.");
-  c.def("memory", [](const Callable& f, py::handle shapes) {
-    auto program = program_for(f, shapes);
-    MemoryReport r = f.memory(*program);
-    py::dict d;
-    d["arena_bytes"] = r.arena_bytes;
-    d["variable_bytes"] = r.variable_bytes;
-    d["constant_bytes"] = r.constant_bytes;
-    d["prepared_bytes"] = r.prepared_bytes;
-    return d;
-  }, py::arg("shapes"));
-  c.def("output_types", [](const Callable& f, py::handle shapes) {
-    auto program = program_for(f, shapes);
-    py::list types;
-    for (const View& v : outputs_of(*program))
-      types.append(py::make_tuple(py::reinterpret_borrow<py::object>(dtype_name(v.dtype)), shape_tuple(v)));
-    return types;
-  }, py::arg("shapes"));
-  c.def("text", [](const Callable& f, py::object shapes) {
-    return shapes.is_none() ? f.text() : f.text(*program_for(f, shapes));
-  }, py::arg("shapes") = py::none());
+  c.def(
+      "memory",
+      [](const Callable& f, py::handle shapes) {
+        auto program = program_for(f, shapes);
+        MemoryReport r = f.memory(*program);
+        py::dict d;
+        d["arena_bytes"] = r.arena_bytes;
+        d["variable_bytes"] = r.variable_bytes;
+        d["constant_bytes"] = r.constant_bytes;
+        d["prepared_bytes"] = r.prepared_bytes;
+        return d;
+      },
+      py::arg("shapes"));
+  c.def(
+      "output_types",
+      [](const Callable& f, py::handle shapes) {
+        auto program = program_for(f, shapes);
+        py::list types;
+        for (const View& v : outputs_of(*program))
+          types.append(py::make_tuple(py::reinterpret_borrow<py::object>(dtype_name(v.dtype)), shape_tuple(v)));
+        return types;
+      },
+      py::arg("shapes"));
+  c.def(
+      "text", [](const Callable& f, py::object shapes) { return shapes.is_none() ? f.text() : f.text(*program_for(f, shapes)); },
+      py::arg("shapes") = py::none());
   c.def_property_readonly("module_json", &Callable::module_json);
   c.def_property_readonly("programs", &Callable::programs);
 }

@@ -40,11 +40,14 @@ void bind_machine(py::module_& m) {
   m.def("set_num_threads", [](int n) { set_default_threads(n); }, py::arg("n"));
   m.def("num_threads", &default_threads);
   m.def("set_isa", [](const std::string& name) { choose_isa(name.c_str()); }, py::arg("name"));
-  m.def("philox", [](uint64_t seed, uint64_t counter, uint32_t stream, int64_t n) {
-    py::array_t<uint32_t> words(n);
-    philox_blocks(seed, counter, stream, n, words.mutable_data());
-    return words;
-  }, py::arg("seed"), py::arg("counter"), py::arg("stream"), py::arg("n"), "The first n random words, for tests.");
+  m.def(
+      "philox",
+      [](uint64_t seed, uint64_t counter, uint32_t stream, int64_t n) {
+        py::array_t<uint32_t> words(n);
+        philox_blocks(seed, counter, stream, n, words.mutable_data());
+        return words;
+      },
+      py::arg("seed"), py::arg("counter"), py::arg("stream"), py::arg("n"), "The first n random words, for tests.");
   m.def("memory_in_use", [] {
     MemoryInUse u = memory_in_use();
     py::dict d;

@@ -13,9 +13,7 @@ using Found = std::vector<const FileTensor*>;
 
 const char* const reserved[] = {"format", "version", "module"};
 
-std::string type_text(const FileTensor& t) {
-  return std::string(name_of(t.dtype)) + text(Dims(t.shape.begin(), t.shape.end()));
-}
+std::string type_text(const FileTensor& t) { return std::string(name_of(t.dtype)) + text(Dims(t.shape.begin(), t.shape.end())); }
 
 bool fits(const FileTensor& t, const TensorType& type) {
   if (t.dtype != type.dtype || t.shape.size() != type.shape.size()) return false;
@@ -25,8 +23,7 @@ bool fits(const FileTensor& t, const TensorType& type) {
 }
 
 /// The tensors prefix/0, prefix/1, ... of the given types.
-Found take(const Tensors& tensors, const std::string& prefix, const std::vector<TensorType>& types,
-           const std::string& path) {
+Found take(const Tensors& tensors, const std::string& prefix, const std::vector<TensorType>& types, const std::string& path) {
   Found found;
   for (size_t i = 0; i < types.size(); i++) {
     auto it = tensors.find(prefix + std::to_string(i));
@@ -34,8 +31,7 @@ Found take(const Tensors& tensors, const std::string& prefix, const std::vector<
       fail(ErrorKind::format, path, ": the module needs ", types.size(), " tensors ", prefix, "0 ...; '", prefix, i,
            "' is missing");
     if (!fits(it->second, types[i]))
-      fail(ErrorKind::format, path, ": tensor '", prefix, i, "': expected ", types[i].text(), ", got ",
-           type_text(it->second));
+      fail(ErrorKind::format, path, ": tensor '", prefix, i, "': expected ", types[i].text(), ", got ", type_text(it->second));
     found.push_back(&it->second);
   }
   return found;
@@ -72,8 +68,8 @@ Checked check(const std::string& json, const Tensors& tensors, const std::string
     used.insert(list->begin(), list->end());
   for (auto& [name, t] : tensors)
     if (!used.count(&t))
-      fail(ErrorKind::format, path, ": tensor '", name, "' is none that the module knows (", variables.size(),
-           " variables, ", constants.size(), " constants)");
+      fail(ErrorKind::format, path, ": tensor '", name, "' is none that the module knows (", variables.size(), " variables, ",
+           constants.size(), " constants)");
   return c;
 }
 

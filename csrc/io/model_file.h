@@ -21,7 +21,7 @@ class ModelFile {
   explicit ModelFile(const std::string& path);
 
   const std::string& module_json() const { return json_; }
-  const Module& module() const { return module_; }  // its constants have no data yet
+  const Module& module() const { return module_; }                                  // its constants have no data yet
   const std::map<std::string, std::string>& metadata() const { return metadata_; }  // without format, version, module
   const std::map<std::string, FileTensor>& tensors() const { return file_.tensors(); }
 

@@ -108,10 +108,9 @@ struct Element {
   size_t bytes;
   DType dtype;
 };
-constexpr Element elements_known[] = {
-    {"<f4", 4, DType::float32}, {"<f2", 2, DType::float16},  {"<i4", 4, DType::int32}, {"<i8", 8, DType::int64},
-    {"|u1", 1, DType::uint8},   {"|b1", 1, DType::bool_},    {"<V2", 2, DType::bfloat16}, {"|V2", 2, DType::bfloat16},
-    {"<f8", 8, DType::float32}};
+constexpr Element elements_known[] = {{"<f4", 4, DType::float32},  {"<f2", 2, DType::float16},  {"<i4", 4, DType::int32},
+                                      {"<i8", 8, DType::int64},    {"|u1", 1, DType::uint8},    {"|b1", 1, DType::bool_},
+                                      {"<V2", 2, DType::bfloat16}, {"|V2", 2, DType::bfloat16}, {"<f8", 8, DType::float32}};
 
 std::shared_ptr<void> allocate(size_t bytes, const std::string& path) {
   void* p = std::malloc(bytes ? bytes : 1);
@@ -148,8 +147,7 @@ NpyArray read_npy(const std::string& path) {
          "'; expected float32 (or 16, 64), int32, int64, uint8 or bool; convert it with a.astype");
   if (h.shape.size() > size_t(max_rank))
     fail(ErrorKind::shape, path, ": has ", h.shape.size(), " axes; at most ", max_rank, " are possible");
-  if (h.fortran && h.shape.size() > 1)
-    fail(ErrorKind::format, path, ": is in Fortran order; save numpy.ascontiguousarray(a)");
+  if (h.fortran && h.shape.size() > 1) fail(ErrorKind::format, path, ": is in Fortran order; save numpy.ascontiguousarray(a)");
   size_t rest = file.size() - start - length;
   int64_t count = checked_elements(h.shape);
   if (count < 0 || uint64_t(count) > rest / element->bytes || uint64_t(count) * element->bytes != rest)

@@ -15,9 +15,9 @@ using Json = nlohmann::json;
 constexpr uint64_t max_header = 100u << 20;  // as the format's own library has it
 constexpr int max_depth = 4;
 
-constexpr std::pair<const char*, DType> names[] = {
-    {"F32", DType::float32}, {"BF16", DType::bfloat16}, {"F16", DType::float16}, {"I32", DType::int32},
-    {"I64", DType::int64},   {"U8", DType::uint8},      {"BOOL", DType::bool_}};
+constexpr std::pair<const char*, DType> names[] = {{"F32", DType::float32}, {"BF16", DType::bfloat16}, {"F16", DType::float16},
+                                                   {"I32", DType::int32},   {"I64", DType::int64},     {"U8", DType::uint8},
+                                                   {"BOOL", DType::bool_}};
 
 /// Parses the header; nesting and repeated keys, which a parser would accept, are refused.
 Json parse_header(const char* text, size_t bytes, const std::string& path) {
@@ -101,8 +101,8 @@ Safetensors::Safetensors(const std::string& path) : file_(path) {
   for (int i = 7; i >= 0; i--) length = length << 8 | uint8_t(file_.data()[i]);
   size_t rest = file_.size() - 8;
   if (length > max_header || length > rest)
-    fail(ErrorKind::format, path, ": not a safetensors file, or cut off: it announces a header of ", length,
-         " bytes, but has ", rest);
+    fail(ErrorKind::format, path, ": not a safetensors file, or cut off: it announces a header of ", length, " bytes, but has ",
+         rest);
   const char* text = file_.data() + 8;
   if (!length || text[0] != '{') fail(ErrorKind::format, path, ": not a safetensors file: its header must begin with '{'");
   Json header = parse_header(text, size_t(length), path);
@@ -121,9 +121,8 @@ Safetensors::Safetensors(const std::string& path) : file_(path) {
   }
   std::vector<const FileTensor*> by_offset;
   for (auto& [name, t] : tensors_) by_offset.push_back(&t);
-  std::sort(by_offset.begin(), by_offset.end(), [](auto* a, auto* b) {
-    return std::pair(a->data, a->bytes) < std::pair(b->data, b->bytes);
-  });
+  std::sort(by_offset.begin(), by_offset.end(),
+            [](auto* a, auto* b) { return std::pair(a->data, a->bytes) < std::pair(b->data, b->bytes); });
   const char* end = data;
   for (const FileTensor* t : by_offset) {
     if (t->data != end)
@@ -131,8 +130,7 @@ Safetensors::Safetensors(const std::string& path) : file_(path) {
            t->data < end ? "overlaps the one before it" : "leaves a hole before it");
     end += t->bytes;
   }
-  if (end != data + size)
-    fail(ErrorKind::format, path, ": ", data + size - end, " bytes at the end belong to no tensor");
+  if (end != data + size) fail(ErrorKind::format, path, ": ", data + size - end, " bytes at the end belong to no tensor");
 }
 
 void write_safetensors(const std::string& path, const std::map<std::string, std::string>& metadata,

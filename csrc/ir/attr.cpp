@@ -26,9 +26,8 @@ bool equal(const AttrValue& a, const AttrValue& b) {
 }  // namespace
 
 bool equal(const AttrMap& a, const AttrMap& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& p, const auto& q) {
-    return p.first == q.first && equal(p.second, q.second);
-  });
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const auto& p, const auto& q) { return p.first == q.first && equal(p.second, q.second); });
 }
 
 }  // namespace dagrt
@@ -51,14 +50,11 @@ Dim parse_size(const std::string& op, const char* name, const AttrValue& a, int 
                    parse_size(op, name, (*list)[2], depth + 1));
 }
 
-void Reader::missing(const char* name) const {
-  fail(ErrorKind::graph, op, ": attribute '", name, "' is missing");
-}
+void Reader::missing(const char* name) const { fail(ErrorKind::graph, op, ": attribute '", name, "' is missing"); }
 
 void Reader::finish() const {
   for (const auto& [key, value] : map)
-    if (std::find(seen.begin(), seen.end(), key) == seen.end())
-      fail(ErrorKind::graph, op, ": unknown attribute '", key, "'");
+    if (std::find(seen.begin(), seen.end(), key) == seen.end()) fail(ErrorKind::graph, op, ": unknown attribute '", key, "'");
 }
 
 }  // namespace dagrt::attr_detail

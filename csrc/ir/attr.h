@@ -40,8 +40,8 @@ struct AttrType {
   Attrs (*read)(const std::string& op, const AttrMap&) = nullptr;
   AttrMap (*write)(const void*) = nullptr;
   Attrs (*substitute)(const void*, const DimLookup&) = nullptr;
-  bool (*has_unknown)(const void*) = nullptr;  // a size that is still symbolic
-  size_t (*hash)(const void*) = nullptr;       // equal attributes have equal hashes
+  bool (*has_unknown)(const void*) = nullptr;     // a size that is still symbolic
+  size_t (*hash)(const void*) = nullptr;          // equal attributes have equal hashes
   std::vector<std::string> (*names)() = nullptr;  // in order of declaration
 };
 
@@ -58,36 +58,57 @@ namespace attr_detail {
 Dim parse_size(const std::string& op, const char* name, const AttrValue& a, int depth = 0);
 
 inline void take(const std::string& op, const char* n, const AttrValue& a, bool& x) {
-  if (auto* p = std::get_if<bool>(&a.v)) x = *p; else wrong_type(op, n, "a bool");
+  if (auto* p = std::get_if<bool>(&a.v))
+    x = *p;
+  else
+    wrong_type(op, n, "a bool");
 }
 inline void take(const std::string& op, const char* n, const AttrValue& a, int64_t& x) {
-  if (auto* p = std::get_if<int64_t>(&a.v)) x = *p;
-  else if (auto* d = std::get_if<Dim>(&a.v); d && d->known()) x = d->value();
-  else wrong_type(op, n, "an integer");
+  if (auto* p = std::get_if<int64_t>(&a.v))
+    x = *p;
+  else if (auto* d = std::get_if<Dim>(&a.v); d && d->known())
+    x = d->value();
+  else
+    wrong_type(op, n, "an integer");
 }
 inline void take(const std::string& op, const char* n, const AttrValue& a, double& x) {
-  if (auto* p = std::get_if<double>(&a.v)) x = *p;
-  else if (auto* i = std::get_if<int64_t>(&a.v)) x = double(*i);
+  if (auto* p = std::get_if<double>(&a.v))
+    x = *p;
+  else if (auto* i = std::get_if<int64_t>(&a.v))
+    x = double(*i);
   else if (auto* s = std::get_if<std::string>(&a.v)) {  // JSON has no inf and nan: they are strings there
-    if (*s == "inf") x = __builtin_inf();
-    else if (*s == "-inf") x = -__builtin_inf();
-    else if (*s == "nan") x = __builtin_nan("");
-    else wrong_type(op, n, "a number");
-  } else wrong_type(op, n, "a number");
+    if (*s == "inf")
+      x = __builtin_inf();
+    else if (*s == "-inf")
+      x = -__builtin_inf();
+    else if (*s == "nan")
+      x = __builtin_nan("");
+    else
+      wrong_type(op, n, "a number");
+  } else
+    wrong_type(op, n, "a number");
 }
 inline void take(const std::string& op, const char* n, const AttrValue& a, std::string& x) {
-  if (auto* p = std::get_if<std::string>(&a.v)) x = *p; else wrong_type(op, n, "a string");
+  if (auto* p = std::get_if<std::string>(&a.v))
+    x = *p;
+  else
+    wrong_type(op, n, "a string");
 }
 inline void take(const std::string& op, const char* n, const AttrValue& a, DType& x) {
-  if (auto* p = std::get_if<std::string>(&a.v)) x = parse_dtype(*p); else wrong_type(op, n, "a dtype name");
+  if (auto* p = std::get_if<std::string>(&a.v))
+    x = parse_dtype(*p);
+  else
+    wrong_type(op, n, "a dtype name");
 }
 inline void take(const std::string& op, const char* n, const AttrValue& a, Dim& x) {
-  if (auto* p = std::get_if<Dim>(&a.v)) x = *p;
-  else if (auto* i = std::get_if<int64_t>(&a.v)) x = *i;
-  else x = parse_size(op, n, a);
+  if (auto* p = std::get_if<Dim>(&a.v))
+    x = *p;
+  else if (auto* i = std::get_if<int64_t>(&a.v))
+    x = *i;
+  else
+    x = parse_size(op, n, a);
 }
-template <class T>
-void take(const std::string& op, const char* n, const AttrValue& a, std::vector<T>& x) {
+template <class T> void take(const std::string& op, const char* n, const AttrValue& a, std::vector<T>& x) {
   auto* list = std::get_if<AttrList>(&a.v);
   if (!list) wrong_type(op, n, "a list");
   x.clear();
@@ -122,7 +143,10 @@ struct Reader {
   }
   template <class T, class D> void operator()(const char* name, T& x, const D& fallback) {
     auto it = map.find(name);
-    if (it == map.end()) { x = T(fallback); return; }
+    if (it == map.end()) {
+      x = T(fallback);
+      return;
+    }
     take(op, name, it->second, x);
     seen.push_back(name);
   }

@@ -112,7 +112,8 @@ AttrValue read_attr(const Item& item, int depth = 0) {
   const Json& j = item.json;
   switch (j.type()) {
     case Json::value_t::boolean: return {j.get<bool>()};
-    case Json::value_t::number_integer: case Json::value_t::number_unsigned: return {item.integer()};
+    case Json::value_t::number_integer:
+    case Json::value_t::number_unsigned: return {item.integer()};
     case Json::value_t::number_float: return {j.get<double>()};
     case Json::value_t::string: return {item.string()};
     case Json::value_t::array: break;
@@ -224,12 +225,10 @@ struct TypeInference {
     s = 1;
     for (Node& node : f.nodes) {
       try {
-        if (role_of(*node.op) == Structural::scan)
-          infer_function(const_cast<Function&>(*body_of(module, node)), depth + 1);
+        if (role_of(*node.op) == Structural::scan) infer_function(const_cast<Function&>(*body_of(module, node)), depth + 1);
         Types types = infer_node(module, f, node);
         if (types.size() != node.outputs.size())
-          fail(ErrorKind::graph, name_of(*node.op), ": has ", types.size(), " outputs, but \"out\" lists ",
-               node.outputs.size());
+          fail(ErrorKind::graph, name_of(*node.op), ": has ", types.size(), " outputs, but \"out\" lists ", node.outputs.size());
         for (size_t i = 0; i < types.size(); i++) f.types[size_t(node.outputs[i])] = std::move(types[i]);
       } catch (const Error& e) {
         throw located(node, e);
@@ -320,8 +319,10 @@ Json write_function(const Function& f) {
     for (ValueId v : node.outputs) out.push_back(id[size_t(v)] = next++);
     for (const auto& [key, a] : attrs_of(*node.op).write(node.attrs.get())) attrs[key] = write_attr(a);
     Json j = {{"op", name_of(*node.op)}, {"in", std::move(in)}, {"out", std::move(out)}, {"attrs", std::move(attrs)}};
-    if (node.paths.size() == 1) j["path"] = node.paths[0];
-    else if (node.paths.size() > 1) j["path"] = node.paths;
+    if (node.paths.size() == 1)
+      j["path"] = node.paths[0];
+    else if (node.paths.size() > 1)
+      j["path"] = node.paths;
     nodes.push_back(std::move(j));
   }
   for (ValueId v : f.outputs) outputs.push_back(renamed(v));
@@ -330,7 +331,7 @@ Json write_function(const Function& f) {
     if (s.when != no_value) j["when"] = renamed(s.when);
     stores.push_back(std::move(j));
   }
-  Json j = {{"inputs", std::move(inputs)}, {"nodes", std::move(nodes)}, {"outputs", std::move(outputs)},
+  Json j = {{"inputs", std::move(inputs)},    {"nodes", std::move(nodes)},   {"outputs", std::move(outputs)},
             {"output_names", f.output_names}, {"stores", std::move(stores)}, {"guard", nullptr}};
   if (f.guard != no_value) j["guard"] = renamed(f.guard);
   return j;
@@ -387,8 +388,11 @@ std::string write_module(const Module& module) {
   }
   for (const Constant& c : module.constants) constants.push_back(write_type(c.type));
   for (const Function& f : module.functions) functions[f.name] = write_function(f);
-  Json json = {{"format", "dagrt"}, {"version", module_version}, {"variables", std::move(variables)},
-               {"constants", std::move(constants)}, {"functions", std::move(functions)}};
+  Json json = {{"format", "dagrt"},
+               {"version", module_version},
+               {"variables", std::move(variables)},
+               {"constants", std::move(constants)},
+               {"functions", std::move(functions)}};
   try {
     return json.dump();
   } catch (const Json::exception& e) {  // a name that is not UTF-8

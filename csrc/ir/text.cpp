@@ -53,8 +53,7 @@ std::string node_text(const Module& module, const Function& f, const Node& node)
     if (!attrs.empty()) line += " {" + attrs + "}";
   }
   line += " :";
-  for (size_t i = 0; i < node.outputs.size(); i++)
-    line += (i ? ", " : " ") + f.types[size_t(node.outputs[i])].text();
+  for (size_t i = 0; i < node.outputs.size(); i++) line += (i ? ", " : " ") + f.types[size_t(node.outputs[i])].text();
   for (size_t i = 0; i < node.paths.size(); i++) line += (i ? ", " : "  # ") + node.paths[i];
   return line + "\n";
 }

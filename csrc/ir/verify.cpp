@@ -76,8 +76,8 @@ struct Verifier {
       for (size_t axis = 0; fits && axis < t.shape.size(); axis++)
         fits = (!specialised && !t.shape[axis].known()) || t.shape[axis] == variable.type.shape[axis];
       if (!fits)
-        fail(t.dtype == variable.type.dtype ? ErrorKind::shape : ErrorKind::dtype, "variable '", variable.name,
-             "' is ", variable.type.text(), ", but is assigned ", t.text());
+        fail(t.dtype == variable.type.dtype ? ErrorKind::shape : ErrorKind::dtype, "variable '", variable.name, "' is ",
+             variable.type.text(), ", but is assigned ", t.text());
       if (s.when != no_value) need_predicate(s.when, "the predicate of a store");
     }
     if (f.guard != no_value) need_predicate(f.guard, "the guard");
@@ -109,14 +109,14 @@ struct CycleFinder {
     size_t i = index_of(f);
     if (state[i] == 2) return;
     if (state[i] == 1) fail(ErrorKind::graph, "the scan body '", f.name, "' contains a scan over itself");
-    if (depth > max_scan_depth)
-      fail(ErrorKind::graph, "scans are nested more than ", max_scan_depth, " deep, at '", f.name, "'");
+    if (depth > max_scan_depth) fail(ErrorKind::graph, "scans are nested more than ", max_scan_depth, " deep, at '", f.name, "'");
     state[i] = 1;
     for (const Node& node : f.nodes) {
       if (!node.op) continue;  // reported by the verifier
       if (const Function* body = body_of(module, node)) {
         if (!body->stores.empty())
-          fail(ErrorKind::graph, "the scan body '", body->name, "' assigns a variable; carry the value instead, and "
+          fail(ErrorKind::graph, "the scan body '", body->name,
+               "' assigns a variable; carry the value instead, and "
                "assign the final carry");
         visit(*body, depth + 1);
       }
@@ -138,8 +138,7 @@ void verify(const Module& module, bool specialised) {
   CycleFinder finder{module};
   finder.state.assign(module.functions.size(), 0);
   for (const Function& f : module.functions) finder.visit(f, 0);
-  for (const Function& f : module.functions)
-    Verifier{module, f, specialised, &f == &module.functions.front(), {}}.run();
+  for (const Function& f : module.functions) Verifier{module, f, specialised, &f == &module.functions.front(), {}}.run();
 }
 
 }  // namespace dagrt

@@ -18,7 +18,7 @@ struct BatchNormArgs {
   float* dbeta = nullptr;        // [C]
   int64_t rows = 0, C = 0, ldx = 0, ldy = 0, lddy = 0, lddx = 0;
   float epsilon = 0;
-  float* workspace = nullptr;    // 2 * batch_norm_parts(rows) * C floats
+  float* workspace = nullptr;  // 2 * batch_norm_parts(rows) * C floats
 };
 
 DAGRT_KERNEL(batch_norm, BatchNormArgs)

@@ -95,7 +95,10 @@ enum class Functor : uint8_t {
 #define DAGRT_ROW(name, ...) name##_,
   DAGRT_UNARY(DAGRT_ROW) DAGRT_BINARY(DAGRT_ROW) DAGRT_COMPARE(DAGRT_ROW) DAGRT_PREDICATE(DAGRT_ROW) DAGRT_BITS(DAGRT_ROW)
 #undef DAGRT_ROW
-  logical_not_, select_, cast_, copy_
+      logical_not_,
+  select_,
+  cast_,
+  copy_
 };
 
 }  // namespace dagrt

@@ -18,11 +18,11 @@ struct CheckIdsArgs {
 /// ascending. Rows of C contiguous elements; strides in elements: `xo` from one o to the next, `xk` from one id or k to
 /// the next, `xr` from one row to the next; y alike.
 struct RowsArgs {
-  const void* x = nullptr;  // gather [O, N, R, C]; scatter_add [O, K, R, C]
+  const void* x = nullptr;    // gather [O, N, R, C]; scatter_add [O, K, R, C]
   const void* ids = nullptr;  // [K]
-  bool wide = false;        // ids are int64
-  void* y = nullptr;        // gather [O, K, R, C]; scatter_add [O, N, R, C]
-  float* sums = nullptr;    // scatter_add of 16-bit floats: [O N R C] to add in
+  bool wide = false;          // ids are int64
+  void* y = nullptr;          // gather [O, K, R, C]; scatter_add [O, N, R, C]
+  float* sums = nullptr;      // scatter_add of 16-bit floats: [O N R C] to add in
   DType dtype = DType::float32;
   int64_t O = 1, N = 0, K = 0, R = 1, C = 1;
   int64_t xo = 0, xk = 0, xr = 0, yo = 0, yk = 0, yr = 0;

@@ -32,14 +32,16 @@ void choose_isa(const char* name);
 #define DAGRT_IF_AVX512(...)
 #endif
 
-#define DAGRT_KERNEL(name, Args)                                                        \
-  namespace scalar { void name(const Args&, const Stream&); }                           \
-  DAGRT_IF_AVX2(namespace avx2 { void name(const Args&, const Stream&); })              \
-  DAGRT_IF_AVX512(namespace avx512 { void name(const Args&, const Stream&); })          \
-  inline void name(const Args& a, const Stream& s) {                                    \
-    DAGRT_IF_AVX512(if (chosen_isa == Isa::avx512) return avx512::name(a, s);)          \
-    DAGRT_IF_AVX2(if (chosen_isa == Isa::avx2) return avx2::name(a, s);)                \
-    scalar::name(a, s);                                                                 \
+#define DAGRT_KERNEL(name, Args)                                               \
+  namespace scalar {                                                           \
+  void name(const Args&, const Stream&);                                       \
+  }                                                                            \
+  DAGRT_IF_AVX2(namespace avx2 { void name(const Args&, const Stream&); })     \
+  DAGRT_IF_AVX512(namespace avx512 { void name(const Args&, const Stream&); }) \
+  inline void name(const Args& a, const Stream& s) {                           \
+    DAGRT_IF_AVX512(if (chosen_isa == Isa::avx512) return avx512::name(a, s);) \
+    DAGRT_IF_AVX2(if (chosen_isa == Isa::avx2) return avx2::name(a, s);)       \
+    scalar::name(a, s);                                                        \
   }
 
 }  // namespace dagrt

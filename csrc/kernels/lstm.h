@@ -12,18 +12,18 @@ struct LstmArgs {
   const float* bias = nullptr;       // [4U]; null: 0
   const float* h0 = nullptr;         // [B,U]; null: 0
   const float* c0 = nullptr;
-  const uint8_t* mask = nullptr;     // [B,T]; 0: the step is left out; null: none is
-  float* y = nullptr;                // [B,T,U], in processing order, rows ldy apart; null: not wanted
-  float* h = nullptr;                // [B,U]: final states; null: not wanted
+  const uint8_t* mask = nullptr;  // [B,T]; 0: the step is left out; null: none is
+  float* y = nullptr;             // [B,T,U], in processing order, rows ldy apart; null: not wanted
+  float* h = nullptr;             // [B,U]: final states; null: not wanted
   float* c = nullptr;
-  float* gates = nullptr;            // [T,B,4U], processing order: after their functions; null: not wanted
-  float* cells = nullptr;            // [T,B,U]
-  float* hidden = nullptr;           // [T,B,U]
+  float* gates = nullptr;   // [T,B,4U], processing order: after their functions; null: not wanted
+  float* cells = nullptr;   // [T,B,U]
+  float* hidden = nullptr;  // [T,B,U]
   // Backward: reads gates, cells, hidden and the gradients of y, h, c (null: zero), writes the others (null: not wanted).
-  const float* dy = nullptr;         // rows lddy apart
+  const float* dy = nullptr;  // rows lddy apart
   const float* dh = nullptr;
   const float* dc = nullptr;
-  float* dx = nullptr;               // [B,T,C]
+  float* dx = nullptr;  // [B,T,C]
   float* dkernel = nullptr;
   float* drecurrent = nullptr;
   float* dbias = nullptr;

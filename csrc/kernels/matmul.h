@@ -21,8 +21,8 @@ DAGRT_KERNEL(matmul, MatmulArgs)
 
 /// How a product is cut up: a function of its sizes alone.
 struct MatmulPlan {
-  bool pack = false;    // B is copied into panels first
-  int64_t splits = 1;   // partial sums along K
+  bool pack = false;   // B is copied into panels first
+  int64_t splits = 1;  // partial sums along K
   int64_t batches = 1;
   size_t workspace = 0;  // bytes
 };

@@ -17,9 +17,12 @@ MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_
   if (batches == 1)
     while (p.splits < 8 && tiles * p.splits < 16 && K / (p.splits * 2) >= 1024) p.splits *= 2;
   int64_t floats = 0;
-  if (few) floats = b_rows_contiguous ? 0 : M * K * batches;  // A's rows, where they are not contiguous
-  else if (p.pack) floats = up(N, 32) * K * batches;
-  else if (N % 32) floats = 32 * K * batches;  // the last, narrow panel alone
+  if (few)
+    floats = b_rows_contiguous ? 0 : M * K * batches;  // A's rows, where they are not contiguous
+  else if (p.pack)
+    floats = up(N, 32) * K * batches;
+  else if (N % 32)
+    floats = 32 * K * batches;  // the last, narrow panel alone
   p.workspace = size_t(floats) * 4 + (p.splits > 1 ? size_t(p.splits * M * N) * 4 : 0) + 64;
   return p;
 }

@@ -10,8 +10,8 @@ struct UpdateArgs {
   int64_t n = 0;
   const void *var = nullptr, *m = nullptr, *v = nullptr, *grad = nullptr;
   void *var_out = nullptr, *m_out = nullptr, *v_out = nullptr;
-  float lr = 0;       // adam: with its bias corrections
-  float decay = 0;    // weight decay times learning rate: var is scaled by 1 - decay first
+  float lr = 0;     // adam: with its bias corrections
+  float decay = 0;  // weight decay times learning rate: var is scaled by 1 - decay first
   // Doubles, because 1 - beta is taken of them: 1 - 0.999f is 1e-5 off.
   double beta_1 = 0;  // momentum, or adam's first
   double beta_2 = 0;  // rho, or adam's second

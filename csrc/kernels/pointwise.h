@@ -7,10 +7,10 @@ namespace dagrt {
 
 struct PointwiseArgs {
   Functor f = Functor::copy_;
-  int operands = 1;       // inputs
-  double ns = 0;          // cost of an element, beside memory
-  int rank = 0;           // of y
-  int64_t dims[8] = {};   // of y
+  int operands = 1;      // inputs
+  double ns = 0;         // cost of an element, beside memory
+  int rank = 0;          // of y
+  int64_t dims[8] = {};  // of y
   // [0] is y, [1 + i] input i. Strides in elements by y's axes, 0 where the input is broadcast. Any may be y itself
   // (same memory, type and strides).
   void* data[4] = {};
@@ -36,8 +36,8 @@ struct FusedArgs {
   int count = 0;     // instructions; the last one's result is y
   FusedInstruction code[fused_instructions] = {};
   float constants[fused_constants] = {};
-  double ns = 0;     // of an element, all instructions together
-  int rank = 0;      // of y; what follows is as above
+  double ns = 0;  // of an element, all instructions together
+  int rank = 0;   // of y; what follows is as above
   int64_t dims[8] = {};
   void* data[1 + fused_inputs] = {};
   DType dtype[1 + fused_inputs] = {};

@@ -11,10 +11,10 @@ struct ReduceArgs {
   Reduction kind = Reduction::sum;
   DType dtype = DType::float32;  // of x; y is float32 for all floats, else x's type
   const void* x = nullptr;
-  void* y = nullptr;             // [outer, mid, inner], packed
+  void* y = nullptr;  // [outer, mid, inner], packed
   int64_t outer = 1, length = 1, mid = 1, inner = 1;
   int64_t outer_stride = 0, length_stride = 0, mid_stride = 0;  // of x, in elements; inner is contiguous
-  float* partials = nullptr;     // floats: reduce_partials(...) of them
+  float* partials = nullptr;                                    // floats: reduce_partials(...) of them
 };
 
 // Long float reductions are cut into pieces of about this many elements; how is a function of the sizes alone.
@@ -65,7 +65,7 @@ struct SortArgs {
   void* values = nullptr;      // [outer, kept, inner] by its strides, or null
   int32_t* indices = nullptr;  // the same, or null
   int64_t outer = 1, length = 1, kept = 1, inner = 1;
-  int64_t x_stride[3] = {};        // outer, length, inner
+  int64_t x_stride[3] = {};  // outer, length, inner
   int64_t values_stride[3] = {};
   int64_t indices_stride[3] = {};
   // scratch for each worker: sort_scratch(length)

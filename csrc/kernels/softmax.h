@@ -20,8 +20,8 @@ struct CrossEntropyArgs {
   const float* x = nullptr;      // [N, C], rows ldx apart
   const void* labels = nullptr;  // [N] integers in 0..C-1, or float32 [N, C], rows ldl apart
   DType label_dtype = DType::int32;
-  float* loss = nullptr;         // [N]
-  float* log_z = nullptr;        // [N], or null
+  float* loss = nullptr;   // [N]
+  float* log_z = nullptr;  // [N], or null
   int64_t N = 0, C = 0, ldx = 0, ldl = 0;
 };
 DAGRT_KERNEL(softmax_cross_entropy, CrossEntropyArgs)

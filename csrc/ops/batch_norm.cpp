@@ -87,8 +87,9 @@ void run_batch_norm_grad(const RunContext& c) {
 
 void grad_batch_norm(GradContext& c) {
   if ((c.out_grads.size() > 1 && c.dout(1) != no_value) || (c.out_grads.size() > 2 && c.dout(2) != no_value))
-    fail(ErrorKind::graph, "batch_norm: no gradient flows through its mean and variance; compute them with reduce_sum "
-                           "(ops.moments) where a loss needs them");
+    fail(ErrorKind::graph,
+         "batch_norm: no gradient flows through its mean and variance; compute them with reduce_sum "
+         "(ops.moments) where a loss needs them");
   if (c.dout(0) == no_value) return;
   ValueId gamma = c.node.inputs.size() > 1 ? c.in(1) : no_value;
   std::vector<ValueId> g = c.b.emit_all("batch_norm_grad", {c.in(0), gamma, c.out(1), c.out(3), c.dout(0)});

@@ -56,9 +56,7 @@ ValueId Builder::broadcast_to(ValueId a, Dims shape) {
   return emit("broadcast_to", {a}, {{"shape", sizes(shape)}});
 }
 
-ValueId Builder::transpose(ValueId a, std::vector<int64_t> perm) {
-  return emit("transpose", {a}, {{"perm", integers(perm)}});
-}
+ValueId Builder::transpose(ValueId a, std::vector<int64_t> perm) { return emit("transpose", {a}, {{"perm", integers(perm)}}); }
 
 ValueId Builder::sum(ValueId a, std::vector<int64_t> axes, bool keepdims) {
   if (axes.empty()) return a;

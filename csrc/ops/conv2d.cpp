@@ -99,9 +99,10 @@ Types infer_filter_grad(const InferContext& c) {
   if (a.kernel_size.size() != 2) c.fail(ErrorKind::graph, "kernel_size must be 2 numbers: height and width");
   must_agree(c, x.shape[0], dy.shape[0], "the batches of x and dy");
   for (int axis = 0; axis < 2; axis++)
-    must_agree(c, dy.shape[size_t(axis + 1)],
-               window_outputs(c, x.shape[size_t(axis + 1)], reach(a.kernel_size[size_t(axis)], a.dilations[size_t(axis)]), axis, a),
-               "the size of dy and the outputs of a convolution of x");
+    must_agree(
+        c, dy.shape[size_t(axis + 1)],
+        window_outputs(c, x.shape[size_t(axis + 1)], reach(a.kernel_size[size_t(axis)], a.dilations[size_t(axis)]), axis, a),
+        "the size of dy and the outputs of a convolution of x");
   return {{DType::float32, {a.kernel_size[0], a.kernel_size[1], floor_div(x.shape[3], Dim(a.groups)), dy.shape[3]}}};
 }
 
@@ -141,7 +142,10 @@ AttrMap window_attrs(const ConvAttrs& a) {
     for (int64_t e : v) l.push_back({e});
     return AttrValue{l};
   };
-  return {{"strides", list(a.strides)}, {"dilations", list(a.dilations)}, {"groups", {a.groups}}, {"padding", {a.padding}},
+  return {{"strides", list(a.strides)},
+          {"dilations", list(a.dilations)},
+          {"groups", {a.groups}},
+          {"padding", {a.padding}},
           {"pads", list(a.pads)}};
 }
 
@@ -209,7 +213,9 @@ void register_conv2d(Registry& r) {
   forward.infer = infer_conv2d;
   forward.run = run_conv2d;
   forward.grad = grad_conv2d;
-  forward.cost = [](const void* a, const Types& in, const Types& out) { return cost(sizes(attrs_as<ConvAttrs>(a), in[0], in[1], out[0])); };
+  forward.cost = [](const void* a, const Types& in, const Types& out) {
+    return cost(sizes(attrs_as<ConvAttrs>(a), in[0], in[1], out[0]));
+  };
   forward.memory = [](const void* a, const Types& in, const Types& out) {
     return bytes(conv2d_memory(sizes(attrs_as<ConvAttrs>(a), in[0], in[1], out[0])));
   };
@@ -223,7 +229,9 @@ void register_conv2d(Registry& r) {
   input.infer = infer_input_grad;
   input.run = run_input_grad;
   input.grad = grad_input_grad;
-  input.cost = [](const void* a, const Types& in, const Types& out) { return cost(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0])); };
+  input.cost = [](const void* a, const Types& in, const Types& out) {
+    return cost(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0]));
+  };
   input.memory = [](const void* a, const Types& in, const Types& out) {
     return bytes(conv2d_input_grad_memory(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0])));
   };
@@ -237,7 +245,9 @@ void register_conv2d(Registry& r) {
   filter.infer = infer_filter_grad;
   filter.run = run_filter_grad;
   filter.grad = grad_filter_grad;
-  filter.cost = [](const void* a, const Types& in, const Types& out) { return cost(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1])); };
+  filter.cost = [](const void* a, const Types& in, const Types& out) {
+    return cost(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1]));
+  };
   filter.memory = [](const void* a, const Types& in, const Types& out) {
     return bytes(conv2d_filter_grad_memory(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1])));
   };

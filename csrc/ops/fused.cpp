@@ -72,7 +72,10 @@ bool result_of(const Row& r, const DType* in, DType& out) {
 struct FusedAttrs {
   std::vector<std::string> program;
   std::vector<double> constants;
-  template <class V> void visit(V& v) { v("program", program); v("constants", constants); }
+  template <class V> void visit(V& v) {
+    v("program", program);
+    v("constants", constants);
+  }
 
   struct Step {
     const Row* row;
@@ -149,9 +152,11 @@ Types infer_fused(const InferContext& c) {
   Dims shape = c.in[0].shape;
   for (const TensorType& t : c.in) shape = broadcast(shape, t.shape);
   int inputs = int(c.in.size());
-  Flow flow = flow_of(a, inputs, [&](int i) { return c.in[size_t(i)].dtype; }, [&](const std::string& line) {
-    c.fail(ErrorKind::dtype, "instruction \"", line, "\" does not fit ", inputs, " inputs of these types");
-  });
+  Flow flow = flow_of(
+      a, inputs, [&](int i) { return c.in[size_t(i)].dtype; },
+      [&](const std::string& line) {
+        c.fail(ErrorKind::dtype, "instruction \"", line, "\" does not fit ", inputs, " inputs of these types");
+      });
   return {{flow.dtype[inputs + int(a.steps.size()) - 1], shape}};
 }
 

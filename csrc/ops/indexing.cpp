@@ -119,7 +119,10 @@ void grad_gather(GradContext& c) {
 struct ScatterAttrs {
   int64_t axis = 0;
   Dim size;
-  template <class V> void visit(V& v) { v("axis", axis); v("size", size); }
+  template <class V> void visit(V& v) {
+    v("axis", axis);
+    v("size", size);
+  }
 };
 
 // The axis counts in the result, whose rank is that of updates - ids.rank + 1.
@@ -129,8 +132,7 @@ Types infer_scatter(const InferContext& c) {
   need_ids(c, ids);
   need_number(c, u);
   int rank = u.rank() - ids.rank() + 1;
-  if (rank < 1)
-    c.fail(ErrorKind::shape, "updates must have at least the axes of ids ", text(ids.shape), ", got ", text(u.shape));
+  if (rank < 1) c.fail(ErrorKind::shape, "updates must have at least the axes of ids ", text(ids.shape), ", got ", text(u.shape));
   size_t axis = norm_axis(c, a.axis, rank);
   for (size_t i = 0; i < ids.shape.size(); i++)
     if (!may_be(ids.shape[i], u.shape[axis + i]))
@@ -232,7 +234,8 @@ Types infer_put(const InferContext& c) {
   need_ids(c, ids);
   need_number(c, u);
   if (u.rank() == 0 || u.rank() != ids.rank())
-    c.fail(ErrorKind::shape, "ids and updates must have the same rank, at least 1, got ", text(ids.shape), " and ", text(u.shape));
+    c.fail(ErrorKind::shape, "ids and updates must have the same rank, at least 1, got ", text(ids.shape), " and ",
+           text(u.shape));
   size_t axis = norm_axis(c, a.axis, u.rank());
   if (a.size.known() && a.size.value() < 0) c.fail(ErrorKind::shape, "size must not be negative, got ", a.size.text());
   TensorType y{u.dtype, broadcast(ids.shape, u.shape)};
@@ -242,7 +245,8 @@ Types infer_put(const InferContext& c) {
 
 void run_put(const RunContext& c) {
   const View &ids = c.in[0], &u = c.in[1], &y = c.out[0];
-  if (y.elements() == 0) return check(c, ids, y.dims[c.attrs<ScatterAttrs>().axis + (c.attrs<ScatterAttrs>().axis < 0 ? y.rank : 0)]);
+  if (y.elements() == 0)
+    return check(c, ids, y.dims[c.attrs<ScatterAttrs>().axis + (c.attrs<ScatterAttrs>().axis < 0 ? y.rank : 0)]);
   AlongAxisArgs a;
   a.axis = int(c.attrs<ScatterAttrs>().axis);
   if (a.axis < 0) a.axis += y.rank;
@@ -288,7 +292,10 @@ void grad_put(GradContext& c) {
 struct OneHotAttrs {
   Dim depth;
   DType dtype = DType::float32;
-  template <class V> void visit(V& v) { v("depth", depth); v("dtype", dtype); }
+  template <class V> void visit(V& v) {
+    v("depth", depth);
+    v("dtype", dtype);
+  }
 };
 
 Types infer_one_hot(const InferContext& c) {

@@ -45,9 +45,7 @@ CopyArgs copy_to(const View& out) {
   return a;
 }
 
-const char* at(const View& v, int64_t element) {
-  return static_cast<const char*>(v.data) + element * int64_t(size_of(v.dtype));
-}
+const char* at(const View& v, int64_t element) { return static_cast<const char*>(v.data) + element * int64_t(size_of(v.dtype)); }
 
 bool dense(const View& v) { return v.rank < 2 || v.ld <= v.dims[v.rank - 1]; }
 
@@ -63,8 +61,10 @@ Dim quotient(const Dims& total, const Dims& given) {
   int64_t above = 1, below = 1;
   Dims rest, unmatched;
   for (const Dim& d : total) {
-    if (d.known()) above *= d.value();
-    else rest.push_back(d);
+    if (d.known())
+      above *= d.value();
+    else
+      rest.push_back(d);
   }
   for (const Dim& d : given) {
     bool found = false;
@@ -73,8 +73,10 @@ Dim quotient(const Dims& total, const Dims& given) {
         rest.erase(rest.begin() + long(i));
         found = true;
       }
-    if (d.known()) below *= d.value();
-    else if (!found) unmatched.push_back(d);
+    if (d.known())
+      below *= d.value();
+    else if (!found)
+      unmatched.push_back(d);
   }
   if (unmatched.empty() && below != 0 && above % below == 0) return product(rest) * Dim(above / below);
   return floor_div(product(rest) * Dim(above), product(unmatched) * Dim(below));
@@ -217,17 +219,20 @@ Types infer_concat(const InferContext& c) {
   for (size_t k = 1; k < c.in.size(); k++) {
     const TensorType& x = c.in[k];
     if (x.dtype != y.dtype)
-      c.fail(ErrorKind::dtype, "all inputs must have one dtype, got ", name_of(y.dtype), " and ", name_of(x.dtype), " (input ",
-             k, ")");
+      c.fail(ErrorKind::dtype, "all inputs must have one dtype, got ", name_of(y.dtype), " and ", name_of(x.dtype), " (input ", k,
+             ")");
     bool fits = x.rank() == y.rank();
     for (size_t i = 0; fits && i < y.shape.size(); i++) {
-      if (i == axis) y.shape[i] = y.shape[i] + x.shape[i];
-      else if (!y.shape[i].known()) y.shape[i] = x.shape[i].known() ? x.shape[i] : y.shape[i];
-      else fits = !x.shape[i].known() || x.shape[i] == y.shape[i];
+      if (i == axis)
+        y.shape[i] = y.shape[i] + x.shape[i];
+      else if (!y.shape[i].known())
+        y.shape[i] = x.shape[i].known() ? x.shape[i] : y.shape[i];
+      else
+        fits = !x.shape[i].known() || x.shape[i] == y.shape[i];
     }
     if (!fits)
-      c.fail(ErrorKind::shape, "inputs must agree on all axes but ", axis, ", got ", text(c.in[0].shape), " and ",
-             text(x.shape), " (input ", k, ")");
+      c.fail(ErrorKind::shape, "inputs must agree on all axes but ", axis, ", got ", text(c.in[0].shape), " and ", text(x.shape),
+             " (input ", k, ")");
   }
   return {y};
 }
@@ -269,7 +274,11 @@ void grad_concat(GradContext& c) {
 struct SliceAttrs {
   Dims begin, size;
   std::vector<int64_t> stride;
-  template <class V> void visit(V& v) { v("begin", begin); v("size", size); v("stride", stride); }
+  template <class V> void visit(V& v) {
+    v("begin", begin);
+    v("size", size);
+    v("stride", stride);
+  }
 };
 
 Types infer_slice(const InferContext& c) {
@@ -287,8 +296,8 @@ Types infer_slice(const InferContext& c) {
     if (!b.known() || !n.known() || !from[i].known()) continue;
     Dim last = n.is(0) ? b : b + (n - 1) * Dim(a.stride[i]) + 1;
     if (last.value() > from[i].value())
-      c.fail(ErrorKind::shape, "axis ", i, " of ", text(from), " ends at ", from[i].text(), ", but ", n.text(),
-             " elements from ", b.text(), " with stride ", a.stride[i], " reach ", last.text());
+      c.fail(ErrorKind::shape, "axis ", i, " of ", text(from), " ends at ", from[i].text(), ", but ", n.text(), " elements from ",
+             b.text(), " with stride ", a.stride[i], " reach ", last.text());
   }
   return {{c.in[0].dtype, a.size}};
 }
@@ -317,8 +326,8 @@ void grad_slice(GradContext& c) {
     high.push_back(from[i] - a.begin[i] - taken);
     interior.push_back(a.stride[i] - 1);
   }
-  c.in_grads[0] = c.b.emit("pad", {c.dout()}, {{"low", sizes(a.begin)}, {"high", sizes(high)},
-                                               {"interior", integers(interior)}, {"value", {0.0}}});
+  c.in_grads[0] = c.b.emit("pad", {c.dout()},
+                           {{"low", sizes(a.begin)}, {"high", sizes(high)}, {"interior", integers(interior)}, {"value", {0.0}}});
 }
 
 // --- pad: `value` around x, and `interior` times between neighbours
@@ -327,7 +336,12 @@ struct PadAttrs {
   Dims low, high;
   std::vector<int64_t> interior;
   double value = 0;
-  template <class V> void visit(V& v) { v("low", low); v("high", high); v("interior", interior); v("value", value); }
+  template <class V> void visit(V& v) {
+    v("low", low);
+    v("high", high);
+    v("interior", interior);
+    v("value", value);
+  }
 };
 
 Types infer_pad(const InferContext& c) {
@@ -416,7 +430,10 @@ void grad_reverse(GradContext& c) {
 struct IotaAttrs {
   Dim size;
   DType dtype = DType::int32;
-  template <class V> void visit(V& v) { v("size", size); v("dtype", dtype); }
+  template <class V> void visit(V& v) {
+    v("size", size);
+    v("dtype", dtype);
+  }
 };
 
 Types infer_iota(const InferContext& c) {
@@ -434,7 +451,11 @@ struct FullAttrs {
   Dims shape;
   double value = 0;
   DType dtype = DType::float32;
-  template <class V> void visit(V& v) { v("shape", shape); v("value", value); v("dtype", dtype); }
+  template <class V> void visit(V& v) {
+    v("shape", shape);
+    v("value", value);
+    v("dtype", dtype);
+  }
 };
 
 Types infer_full(const InferContext& c) {
@@ -471,14 +492,14 @@ void register_layout(Registry& r) {
              run_reshape, grad_reshape));
   r.add(make("transpose", "y.shape[i] = x.shape[perm[i]]", attr_type<TransposeAttrs>(), 1, infer_transpose, run_transpose,
              grad_transpose));
-  r.add(make("broadcast_to", "y = x repeated along new axes and axes of size 1", attr_type<BroadcastAttrs>(), 1,
-             infer_broadcast, run_broadcast, grad_broadcast));
+  r.add(make("broadcast_to", "y = x repeated along new axes and axes of size 1", attr_type<BroadcastAttrs>(), 1, infer_broadcast,
+             run_broadcast, grad_broadcast));
   r.add(make("concat", "y = x_0, x_1, ... one behind the other along axis", attr_type<ConcatAttrs>(), -1, infer_concat,
              run_concat, grad_concat));
   r.add(make("slice", "y[i] = x[begin + i stride], i < size", attr_type<SliceAttrs>(), 1, infer_slice, run_slice, grad_slice));
   r.add(make("pad", "y[low + i (interior + 1)] = x[i], elsewhere value", attr_type<PadAttrs>(), 1, infer_pad, run_pad, grad_pad));
-  r.add(make("reverse", "y[i] = x[n - 1 - i] along axes", attr_type<ReverseAttrs>(), 1, infer_reverse, run_reverse,
-             grad_reverse));
+  r.add(
+      make("reverse", "y[i] = x[n - 1 - i] along axes", attr_type<ReverseAttrs>(), 1, infer_reverse, run_reverse, grad_reverse));
   r.add(make("iota", "y[i] = i", attr_type<IotaAttrs>(), 0, infer_iota, run_iota, nullptr));
   r.add(make("full", "y = value", attr_type<FullAttrs>(), 0, infer_full, run_full, nullptr));
 }

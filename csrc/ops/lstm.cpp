@@ -52,7 +52,8 @@ Types infer_lstm(const InferContext& c) {
   expect(c, 5, "c0", DType::float32, {s.B, s.U});
   expect(c, 6, "the mask", DType::bool_, {s.B, s.T});
   DType f = DType::float32;
-  return {{f, {s.B, s.T, s.U}}, {f, {s.B, s.U}}, {f, {s.B, s.U}}, {f, {s.T, s.B, s.U * Dim(4)}}, {f, {s.T, s.B, s.U}}, {f, {s.T, s.B, s.U}}};
+  return {{f, {s.B, s.T, s.U}},          {f, {s.B, s.U}},      {f, {s.B, s.U}},
+          {f, {s.T, s.B, s.U * Dim(4)}}, {f, {s.T, s.B, s.U}}, {f, {s.T, s.B, s.U}}};
 }
 
 Types infer_lstm_grad(const InferContext& c) {

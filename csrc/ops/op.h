@@ -83,10 +83,10 @@ class Builder {
 
 struct GradContext {
   Builder& b;
-  const Node& node;                    // the forward node; shapes are all known
-  std::vector<ValueId> out_grads;      // per output; no_value: nothing flows back there (means zero)
-  std::vector<bool> wanted;            // per input
-  std::vector<ValueId> in_grads;       // to fill; no_value means zero
+  const Node& node;                // the forward node; shapes are all known
+  std::vector<ValueId> out_grads;  // per output; no_value: nothing flows back there (means zero)
+  std::vector<bool> wanted;        // per input
+  std::vector<ValueId> in_grads;   // to fill; no_value means zero
 
   ValueId in(size_t i) const { return node.inputs[i]; }
   ValueId out(size_t i) const { return node.outputs[i]; }
@@ -117,16 +117,16 @@ struct Op {
   Types (*infer)(const InferContext&) = nullptr;
   void (*run)(const RunContext&) = nullptr;
   void (*grad)(GradContext&) = nullptr;  // null with not_differentiable false: gradient is zero (integers, comparisons)
-  Cost (*cost)(const void* attrs, const Types& in, const Types& out) = nullptr;        // null: bytes of all operands
-  Memory (*memory)(const void* attrs, const Types& in, const Types& out) = nullptr;    // null: none
+  Cost (*cost)(const void* attrs, const Types& in, const Types& out) = nullptr;      // null: bytes of all operands
+  Memory (*memory)(const void* attrs, const Types& in, const Types& out) = nullptr;  // null: none
 
-  int residuals = 0;       // how many trailing outputs exist only for the gradient; unused ones get null memory
+  int residuals = 0;  // how many trailing outputs exist only for the gradient; unused ones get null memory
   std::vector<std::pair<int, int>> in_place;  // (input, output): run allows both to be the same memory
-  bool random = false;     // never merged, never renumbered
-  bool checks = false;     // may report a fault to Status: all stores come after it
-  bool pointwise = false;  // one functor over operands that broadcast: passes may drop a broadcast_to before it
-  bool structural = false; // handled by passes, has no run
-  Structural role = Structural::none;  // which of them
+  bool random = false;                        // never merged, never renumbered
+  bool checks = false;                        // may report a fault to Status: all stores come after it
+  bool pointwise = false;                    // one functor over operands that broadcast: passes may drop a broadcast_to before it
+  bool structural = false;                   // handled by passes, has no run
+  Structural role = Structural::none;        // which of them
   const char* not_differentiable = nullptr;  // advice: reaching this op in `gradients` is a GraphError
 };
 

@@ -155,8 +155,8 @@ void register_optimizer(Registry& r) {
   add(r, "sgd_update", "var' = var - lr g", attr_type<SgdAttrs>(), 1, 3, infer_sgd, run_sgd);
   add(r, "momentum_update", "m' = momentum m - lr g; var' = var + m'", attr_type<MomentumAttrs>(), 2, 4, infer_momentum,
       run_momentum);
-  add(r, "adam_update", "var' = var - lr sqrt(1 - b2^t) / (1 - b1^t) m' / (sqrt v' + eps), t = step + 1",
-      attr_type<AdamAttrs>(), 3, 6, infer_adam, run_adam);
+  add(r, "adam_update", "var' = var - lr sqrt(1 - b2^t) / (1 - b1^t) m' / (sqrt v' + eps), t = step + 1", attr_type<AdamAttrs>(),
+      3, 6, infer_adam, run_adam);
   add(r, "rmsprop_update", "v' = rho v + (1 - rho) g^2; var' = var - lr g / sqrt(v' + eps)", attr_type<RmspropAttrs>(), 2, 4,
       infer_rmsprop, run_rmsprop);
 }

@@ -65,8 +65,8 @@ Dims broadcast_or_fail(const InferContext& c, size_t from) {
 void check_same_dtype(const InferContext& c, size_t from) {
   for (size_t i = from + 1; i < c.in.size(); i++)
     if (c.in[i].dtype != c.in[from].dtype)
-      c.fail(ErrorKind::dtype, "expected operands of one dtype, got ", name_of(c.in[from].dtype), " and ",
-             name_of(c.in[i].dtype), "; cast one of them");
+      c.fail(ErrorKind::dtype, "expected operands of one dtype, got ", name_of(c.in[from].dtype), " and ", name_of(c.in[i].dtype),
+             "; cast one of them");
 }
 
 template <unsigned kinds> Types infer_same(const InferContext& c) {
@@ -157,26 +157,26 @@ void give_gradient(GradContext& c, size_t input, Expr gradient) {
 struct Zero {};
 void give_gradient(GradContext&, size_t, Zero) {}
 
-#define DAGRT_ROW(name, equation, types, ns, expression, whole, gradient)                                     \
-  void run_##name(const RunContext& c) { run_functor(c, Functor::name##_, ns); }                              \
-  void grad_##name(GradContext& c) {                                                                          \
-    [[maybe_unused]] Expr g{&c.b, c.dout()}, a{&c.b, c.in(0)}, y{&c.b, c.out(0)};                             \
-    [[maybe_unused]] Zero zero;                                                                               \
-    if (c.wanted[0] && c.dout() != no_value) give_gradient(c, 0, gradient);                                   \
+#define DAGRT_ROW(name, equation, types, ns, expression, whole, gradient)         \
+  void run_##name(const RunContext& c) { run_functor(c, Functor::name##_, ns); }  \
+  void grad_##name(GradContext& c) {                                              \
+    [[maybe_unused]] Expr g{&c.b, c.dout()}, a{&c.b, c.in(0)}, y{&c.b, c.out(0)}; \
+    [[maybe_unused]] Zero zero;                                                   \
+    if (c.wanted[0] && c.dout() != no_value) give_gradient(c, 0, gradient);       \
   }
 DAGRT_UNARY(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, types, ns, expression, whole, gradient_a, gradient_b)                       \
-  void run_##name(const RunContext& c) {                                                                      \
+#define DAGRT_ROW(name, equation, types, ns, expression, whole, gradient_a, gradient_b)                                  \
+  void run_##name(const RunContext& c) {                                                                                 \
     if ((Functor::name##_ == Functor::floor_divide_ || Functor::name##_ == Functor::mod_) && divides_by_zero(c)) return; \
-    run_functor(c, Functor::name##_, ns);                                                                     \
-  }                                                                                                           \
-  void grad_##name(GradContext& c) {                                                                          \
-    [[maybe_unused]] Expr g{&c.b, c.dout()}, a{&c.b, c.in(0)}, b{&c.b, c.in(1)}, y{&c.b, c.out(0)};           \
-    [[maybe_unused]] Zero zero;                                                                               \
-    if (c.dout() == no_value) return;                                                                         \
-    if (c.wanted[0]) give_gradient(c, 0, gradient_a);                                                         \
-    if (c.wanted[1]) give_gradient(c, 1, gradient_b);                                                         \
+    run_functor(c, Functor::name##_, ns);                                                                                \
+  }                                                                                                                      \
+  void grad_##name(GradContext& c) {                                                                                     \
+    [[maybe_unused]] Expr g{&c.b, c.dout()}, a{&c.b, c.in(0)}, b{&c.b, c.in(1)}, y{&c.b, c.out(0)};                      \
+    [[maybe_unused]] Zero zero;                                                                                          \
+    if (c.dout() == no_value) return;                                                                                    \
+    if (c.wanted[0]) give_gradient(c, 0, gradient_a);                                                                    \
+    if (c.wanted[1]) give_gradient(c, 1, gradient_b);                                                                    \
   }
 DAGRT_BINARY(DAGRT_ROW)
 #undef DAGRT_ROW
@@ -220,9 +220,7 @@ struct CastAttrs {
   template <class V> void visit(V& v) { v("dtype", dtype); }
 };
 Types infer_cast(const InferContext& c) { return {{c.attrs<CastAttrs>().dtype, c.in[0].shape}}; }
-void run_cast(const RunContext& c) {
-  run_functor(c, c.in[0].dtype == c.out[0].dtype ? Functor::copy_ : Functor::cast_, 0.1);
-}
+void run_cast(const RunContext& c) { run_functor(c, c.in[0].dtype == c.out[0].dtype ? Functor::copy_ : Functor::cast_, 0.1); }
 void grad_cast(GradContext& c) {
   DType from = c.in_type(0).dtype;
   if (!c.wanted[0] || c.dout() == no_value || !is_float(from) || !is_float(c.out_type(0).dtype)) return;
@@ -248,44 +246,44 @@ void register_pointwise(Registry& r) {
   }
   DAGRT_UNARY(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, types, ns, expression, whole, ga, gb)                                    \
-  {                                                                                                        \
-    constexpr bool with_bool = Functor::name##_ == Functor::add_ || Functor::name##_ == Functor::maximum_ || \
-                               Functor::name##_ == Functor::minimum_;                                      \
-    Op o = pointwise_op(#name, equation, 2);                                                               \
-    o.infer = infer_same<with_bool ? FIB : types>;                                                         \
-    o.run = run_##name;                                                                                    \
-    o.grad = grad_##name;                                                                                  \
-    if (ns > 0.05) o.cost = cost_of_many;                                                                  \
-    o.checks = Functor::name##_ == Functor::floor_divide_ || Functor::name##_ == Functor::mod_;            \
-    r.add(std::move(o));                                                                                   \
+#define DAGRT_ROW(name, equation, types, ns, expression, whole, ga, gb)                                                      \
+  {                                                                                                                          \
+    constexpr bool with_bool =                                                                                               \
+        Functor::name##_ == Functor::add_ || Functor::name##_ == Functor::maximum_ || Functor::name##_ == Functor::minimum_; \
+    Op o = pointwise_op(#name, equation, 2);                                                                                 \
+    o.infer = infer_same < with_bool ? FIB : types > ;                                                                       \
+    o.run = run_##name;                                                                                                      \
+    o.grad = grad_##name;                                                                                                    \
+    if (ns > 0.05) o.cost = cost_of_many;                                                                                    \
+    o.checks = Functor::name##_ == Functor::floor_divide_ || Functor::name##_ == Functor::mod_;                              \
+    r.add(std::move(o));                                                                                                     \
   }
   DAGRT_BINARY(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, expression)     \
-  {                                               \
-    Op o = pointwise_op(#name, equation, 2);      \
-    o.infer = infer_to_bool<FIB>;                 \
-    o.run = run_##name;                           \
-    r.add(std::move(o));                          \
+#define DAGRT_ROW(name, equation, expression) \
+  {                                           \
+    Op o = pointwise_op(#name, equation, 2);  \
+    o.infer = infer_to_bool<FIB>;             \
+    o.run = run_##name;                       \
+    r.add(std::move(o));                      \
   }
   DAGRT_COMPARE(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, expression)     \
-  {                                               \
-    Op o = pointwise_op(#name, equation, 1);      \
-    o.infer = infer_to_bool<F>;                   \
-    o.run = run_##name;                           \
-    r.add(std::move(o));                          \
+#define DAGRT_ROW(name, equation, expression) \
+  {                                           \
+    Op o = pointwise_op(#name, equation, 1);  \
+    o.infer = infer_to_bool<F>;               \
+    o.run = run_##name;                       \
+    r.add(std::move(o));                      \
   }
   DAGRT_PREDICATE(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, expression)                                                       \
-  {                                                                                                 \
-    Op o = pointwise_op(#name, equation, 2);                                                        \
-    o.infer = #name[0] == 'l' ? infer_same<booleans> : infer_same<integers | booleans>;            \
-    o.run = run_##name;                                                                             \
-    r.add(std::move(o));                                                                            \
+#define DAGRT_ROW(name, equation, expression)                                           \
+  {                                                                                     \
+    Op o = pointwise_op(#name, equation, 2);                                            \
+    o.infer = #name[0] == 'l' ? infer_same<booleans> : infer_same<integers | booleans>; \
+    o.run = run_##name;                                                                 \
+    r.add(std::move(o));                                                                \
   }
   DAGRT_BITS(DAGRT_ROW)
 #undef DAGRT_ROW

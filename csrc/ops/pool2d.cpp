@@ -41,7 +41,9 @@ Types infer_pool(const InferContext& c) {
   const auto& a = c.attrs<PoolAttrs>();
   const TensorType& x = c.in[0];
   check(c, a, x);
-  TensorType y{DType::float32, {x.shape[0], window_outputs(c, x.shape[1], a.pool[0], 0, a), window_outputs(c, x.shape[2], a.pool[1], 1, a), x.shape[3]}};
+  TensorType y{
+      DType::float32,
+      {x.shape[0], window_outputs(c, x.shape[1], a.pool[0], 0, a), window_outputs(c, x.shape[2], a.pool[1], 1, a), x.shape[3]}};
   if (c.op.residuals) return {y, {DType::int32, y.shape}};
   return {y};
 }
@@ -106,7 +108,10 @@ AttrMap attrs_of_grad(const PoolAttrs& a, const Dims& x) {
     for (int64_t e : v) l.push_back({e});
     return AttrValue{l};
   };
-  return {{"pool", list(a.pool)}, {"strides", list(a.strides)}, {"padding", {a.padding}}, {"pads", list(a.pads)},
+  return {{"pool", list(a.pool)},
+          {"strides", list(a.strides)},
+          {"padding", {a.padding}},
+          {"pads", list(a.pads)},
           {"input_size", {AttrList{{x[1]}, {x[2]}}}}};
 }
 

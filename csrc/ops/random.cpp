@@ -10,7 +10,10 @@ namespace {
 struct RandomAttrs {
   Dims shape;
   int64_t stream = 0;
-  template <class V> void visit(V& v) { v("shape", shape); v("stream", stream); }
+  template <class V> void visit(V& v) {
+    v("shape", shape);
+    v("stream", stream);
+  }
 };
 
 TensorType drawn(const InferContext& c, DType t) {
@@ -20,8 +23,7 @@ TensorType drawn(const InferContext& c, DType t) {
     c.fail(ErrorKind::dtype, "the state must be int64 (2,): seed and counter, got ", state.text());
   if (c.in.size() > 1 && !c.in[1].absent && (c.in[1].dtype != DType::int32 || c.in[1].rank() != 0))
     c.fail(ErrorKind::dtype, "the step must be an int32 scalar, got ", c.in[1].text());
-  if (a.stream < 0 || a.stream > int64_t(UINT32_MAX))
-    c.fail(ErrorKind::value, "stream must lie in [0, 2^32), got ", a.stream);
+  if (a.stream < 0 || a.stream > int64_t(UINT32_MAX)) c.fail(ErrorKind::value, "stream must lie in [0, 2^32), got ", a.stream);
   for (const Dim& d : a.shape)
     if (d.known() && d.value() < 0) c.fail(ErrorKind::shape, "sizes must not be negative, got ", text(a.shape));
   Dim n = product(a.shape);

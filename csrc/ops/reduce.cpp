@@ -36,7 +36,10 @@ void refuse_bool(const InferContext& c) {
 struct ReduceAttrs {
   std::vector<int64_t> axes;  // empty: none
   bool keepdims = false;
-  template <class V> void visit(V& v) { v("axes", axes); v("keepdims", keepdims, false); }
+  template <class V> void visit(V& v) {
+    v("axes", axes);
+    v("keepdims", keepdims, false);
+  }
 };
 
 std::vector<bool> reduced_axes(const ReduceAttrs& a, int rank) {
@@ -60,8 +63,10 @@ Types infer_reduce(const InferContext& c) {
   }
   TensorType y{x.dtype, {}};
   for (size_t i = 0; i < x.shape.size(); i++) {
-    if (!reduced[i]) y.shape.push_back(x.shape[i]);
-    else if (a.keepdims) y.shape.push_back(1);
+    if (!reduced[i])
+      y.shape.push_back(x.shape[i]);
+    else if (a.keepdims)
+      y.shape.push_back(1);
   }
   return {y};
 }
@@ -355,7 +360,11 @@ void run_argmin(const RunContext& c) { run_arg(c, true); }
 struct CumsumAttrs {
   int64_t axis = -1;
   bool reverse = false, exclusive = false;
-  template <class V> void visit(V& v) { v("axis", axis); v("reverse", reverse, false); v("exclusive", exclusive, false); }
+  template <class V> void visit(V& v) {
+    v("axis", axis);
+    v("reverse", reverse, false);
+    v("exclusive", exclusive, false);
+  }
 };
 Types infer_cumsum(const InferContext& c) {
   refuse_bool(c);
@@ -395,20 +404,25 @@ void run_cumsum(const RunContext& c) {
 void grad_cumsum(GradContext& c) {
   if (!c.wanted[0] || c.dout() == no_value) return;
   const auto& a = c.attrs<CumsumAttrs>();
-  c.in_grads[0] = c.b.emit("cumsum", {c.dout()},
-                           {{"axis", {a.axis}}, {"reverse", {!a.reverse}}, {"exclusive", {a.exclusive}}});
+  c.in_grads[0] = c.b.emit("cumsum", {c.dout()}, {{"axis", {a.axis}}, {"reverse", {!a.reverse}}, {"exclusive", {a.exclusive}}});
 }
 
 // ---------------------------------------------------------------- sort, argsort {axis, descending}; top_k {k, sorted}
 struct SortAttrs {
   int64_t axis = -1;
   bool descending = false;
-  template <class V> void visit(V& v) { v("axis", axis, -1); v("descending", descending, false); }
+  template <class V> void visit(V& v) {
+    v("axis", axis, -1);
+    v("descending", descending, false);
+  }
 };
 struct TopKAttrs {
   int64_t k = 1;
   bool sorted = true;  // the values come sorted either way
-  template <class V> void visit(V& v) { v("k", k); v("sorted", sorted, true); }
+  template <class V> void visit(V& v) {
+    v("k", k);
+    v("sorted", sorted, true);
+  }
 };
 
 Types infer_sort(const InferContext& c) {

@@ -63,7 +63,9 @@ const Op& op(const std::string& name) {
 void check_arity(const Op& op, const Types& in) {
   if (int(in.size()) < op.min_inputs || (op.max_inputs >= 0 && int(in.size()) > op.max_inputs))
     fail(ErrorKind::graph, op.name, ": expected ", op.min_inputs,
-         op.max_inputs < 0 ? " or more" : op.max_inputs > op.min_inputs ? " to " + std::to_string(op.max_inputs) : "",
+         op.max_inputs < 0               ? " or more"
+         : op.max_inputs > op.min_inputs ? " to " + std::to_string(op.max_inputs)
+                                         : "",
          " inputs, got ", in.size());
   for (size_t i = 0; i < in.size(); i++) {
     if (in[i].rank() > max_rank)
@@ -81,8 +83,7 @@ Types infer(const Op& op, const void* attrs, const Types& in) {
     if (t.rank() > max_rank)
       fail(ErrorKind::shape, op.name, ": expected at most ", max_rank, " axes, got ", text(t.shape), " as a result");
     for (const Dim& d : t.shape)
-      if (d.known() && d.value() < 0)
-        fail(ErrorKind::shape, op.name, ": the result would have a negative size, ", text(t.shape));
+      if (d.known() && d.value() < 0) fail(ErrorKind::shape, op.name, ": the result would have a negative size, ", text(t.shape));
   }
   return out;
 }

@@ -19,16 +19,16 @@ class Registry {
 
 void register_structural(Registry&);  // read, constant, gradients, scan
 void register_pointwise(Registry&);
-void register_reduce(Registry&);      // reduce_*, argmax, argmin, cumsum, top_k, sort, argsort
-void register_layout(Registry&);      // reshape, transpose, broadcast_to, concat, slice, pad, reverse, iota, full
-void register_indexing(Registry&);    // gather, scatter_add, take_along_axis, put_along_axis_add, one_hot
+void register_reduce(Registry&);    // reduce_*, argmax, argmin, cumsum, top_k, sort, argsort
+void register_layout(Registry&);    // reshape, transpose, broadcast_to, concat, slice, pad, reverse, iota, full
+void register_indexing(Registry&);  // gather, scatter_add, take_along_axis, put_along_axis_add, one_hot
 void register_matmul(Registry&);
 void register_conv2d(Registry&);
 void register_pool2d(Registry&);
 void register_batch_norm(Registry&);
-void register_softmax(Registry&);     // softmax, log_softmax, softmax_cross_entropy(_grad)
+void register_softmax(Registry&);  // softmax, log_softmax, softmax_cross_entropy(_grad)
 void register_lstm(Registry&);
 void register_random(Registry&);
-void register_optimizer(Registry&);   // sgd_update, momentum_update, adam_update, rmsprop_update
+void register_optimizer(Registry&);  // sgd_update, momentum_update, adam_update, rmsprop_update
 
 }  // namespace dagrt

@@ -64,16 +64,14 @@ Memory memory_softmax(const void*, const Types& in, const Types&) {
 // ---------------------------------------------------------------- softmax_cross_entropy (logits, labels) -> loss, log_z
 void check_labels(const InferContext& c) {
   const TensorType &x = c.in[0], &l = c.in[1];
-  if (x.dtype != DType::float32)
-    c.fail(ErrorKind::dtype, "expected float32 logits, got ", name_of(x.dtype), "; cast to float32");
+  if (x.dtype != DType::float32) c.fail(ErrorKind::dtype, "expected float32 logits, got ", name_of(x.dtype), "; cast to float32");
   if (x.rank() < 1) c.fail(ErrorKind::shape, "expected logits of rank >= 1, got a scalar");
   if (l.dtype != DType::float32 && !is_integer(l.dtype))
     c.fail(ErrorKind::dtype, "expected integer or float32 labels, got ", name_of(l.dtype), "; cast them first");
   Dims wanted = x.shape;
   if (l.dtype != DType::float32) wanted.pop_back();
   bool fits = l.shape.size() == wanted.size();
-  for (size_t i = 0; fits && i < wanted.size(); i++)
-    fits = !l.shape[i].known() || !wanted[i].known() || l.shape[i] == wanted[i];
+  for (size_t i = 0; fits && i < wanted.size(); i++) fits = !l.shape[i].known() || !wanted[i].known() || l.shape[i] == wanted[i];
   if (!fits)
     c.fail(ErrorKind::shape, "expected ", is_integer(l.dtype) ? "integer" : "float", " labels of shape ", text(wanted),
            " for logits of shape ", text(x.shape), ", got ", text(l.shape));
@@ -104,9 +102,10 @@ void run_cross_entropy(const RunContext& c) {
   const View &x = c.in[0], &l = c.in[1];
   if (c.out[0].elements() == 0) return;
   int64_t classes = x.dim(-1);
-  bool bad = l.dtype == DType::int32 ? label_out_of_range<int32_t>(c, classes)
-           : l.dtype == DType::int64 ? label_out_of_range<int64_t>(c, classes)
-           : l.dtype == DType::uint8 ? label_out_of_range<uint8_t>(c, classes) : false;
+  bool bad = l.dtype == DType::int32   ? label_out_of_range<int32_t>(c, classes)
+             : l.dtype == DType::int64 ? label_out_of_range<int64_t>(c, classes)
+             : l.dtype == DType::uint8 ? label_out_of_range<uint8_t>(c, classes)
+                                       : false;
   if (bad) return;
   CrossEntropyArgs a;
   a.x = x.as<const float>();

@@ -31,14 +31,14 @@ Types infer_read(const Module& module, const Node& node, const Types& in) {
   const VariableDecl& variable = module.variables[size_t(index)];
   if (in.empty()) return {variable.type};
   if (in[0].dtype != variable.type.dtype)
-    fail(ErrorKind::dtype, "read: variable '", variable.name, "' is ", name_of(variable.type.dtype),
-         ", but was assigned ", name_of(in[0].dtype));
+    fail(ErrorKind::dtype, "read: variable '", variable.name, "' is ", name_of(variable.type.dtype), ", but was assigned ",
+         name_of(in[0].dtype));
   bool fits = in[0].rank() == variable.type.rank();
   for (int i = 0; fits && i < in[0].rank(); i++)
     fits = !in[0].shape[size_t(i)].known() || in[0].shape[size_t(i)] == variable.type.shape[size_t(i)];
   if (!fits)
-    fail(ErrorKind::shape, "read: variable '", variable.name, "' has shape ", text(variable.type.shape),
-         ", but was assigned ", text(in[0].shape));
+    fail(ErrorKind::shape, "read: variable '", variable.name, "' has shape ", text(variable.type.shape), ", but was assigned ",
+         text(in[0].shape));
   return {variable.type};
 }
 
@@ -60,15 +60,13 @@ bool may_be(const TensorType& a, const TensorType& b) {
 
 Dim scan_length(const ScanAttrs& a, const Types& in) {
   Dim length = a.length;
-  if (length.known() && length.value() < -1)
-    fail(ErrorKind::shape, "scan: length must not be negative, got ", length.text());
+  if (length.known() && length.value() < -1) fail(ErrorKind::shape, "scan: length must not be negative, got ", length.text());
   for (int64_t i = a.carries; i < a.carries + a.sequences; i++) {
     const TensorType& s = in[size_t(i)];
     if (s.rank() == 0) fail(ErrorKind::shape, "scan: sequence ", i - a.carries, " must have a time axis, got a scalar");
     if (length.is(-1)) length = s.shape[0];
     if (!may_be(length, s.shape[0]))
-      fail(ErrorKind::shape, "scan: sequence ", i - a.carries, " has ", s.shape[0].text(), " steps, expected ",
-           length.text());
+      fail(ErrorKind::shape, "scan: sequence ", i - a.carries, " has ", s.shape[0].text(), " steps, expected ", length.text());
     if (!length.known() && s.shape[0].known()) length = s.shape[0];
   }
   if (length.is(-1)) fail(ErrorKind::graph, "scan: without sequences it needs the attribute 'length'");
@@ -80,8 +78,8 @@ Types infer_scan(const Module& module, const Node& node, const Types& in) {
   const Function& body = *body_of(module, node);
   int64_t inputs = int64_t(in.size());
   if (a.carries < 0 || a.sequences < 0 || a.carries > inputs || a.sequences > inputs - a.carries)
-    fail(ErrorKind::graph, "scan: ", a.carries, " carries and ", a.sequences, " sequences were announced, but it has ",
-         inputs, " inputs");
+    fail(ErrorKind::graph, "scan: ", a.carries, " carries and ", a.sequences, " sequences were announced, but it has ", inputs,
+         " inputs");
   if (int64_t(body.inputs.size()) != inputs + 1)
     fail(ErrorKind::graph, "scan: body '", body.name, "' must have ", inputs + 1,
          " inputs (carries, elements, captured values, step), got ", body.inputs.size());
@@ -119,8 +117,8 @@ Types infer_scan(const Module& module, const Node& node, const Types& in) {
     for (Dim& d : t.shape) d = d.substitute(lookup);
     if (int64_t(i) < a.carries) {
       if (!may_be(t, in[i]))
-        fail(t.dtype != in[i].dtype ? ErrorKind::dtype : ErrorKind::shape, "scan: carry ", i, " starts as ",
-             in[i].text(), ", but the body returns ", t.text(), "; a carry must keep its type");
+        fail(t.dtype != in[i].dtype ? ErrorKind::dtype : ErrorKind::shape, "scan: carry ", i, " starts as ", in[i].text(),
+             ", but the body returns ", t.text(), "; a carry must keep its type");
       t = in[i];
     } else {
       t.shape.insert(t.shape.begin(), length);
@@ -145,8 +143,10 @@ const Function* body_of(const Module& module, const Node& node) {
 Types infer_node(const Module& module, const Function& f, const Node& node) {
   Types in(node.inputs.size());
   for (size_t i = 0; i < in.size(); i++) {
-    if (node.inputs[i] == no_value) in[i].absent = true;
-    else in[i] = f.types[size_t(node.inputs[i])];
+    if (node.inputs[i] == no_value)
+      in[i].absent = true;
+    else
+      in[i] = f.types[size_t(node.inputs[i])];
   }
   switch (node.op->role) {
     case Structural::read: check_arity(*node.op, in); return infer_read(module, node, in);

@@ -129,8 +129,7 @@ void renumber(Module& module) {
     const Function& f = module.function(todo.back());
     todo.pop_back();
     for (const Node& n : f.nodes)
-      if (n.op->role == Structural::scan && wanted.insert(n.as<ScanAttrs>().body).second)
-        todo.push_back(n.as<ScanAttrs>().body);
+      if (n.op->role == Structural::scan && wanted.insert(n.as<ScanAttrs>().body).second) todo.push_back(n.as<ScanAttrs>().body);
   }
   std::deque<Function> kept;
   for (Function& f : module.functions)

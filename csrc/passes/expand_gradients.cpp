@@ -98,9 +98,7 @@ struct Expansion {
       if (c.wanted[i]) add_to(grads, node.inputs[i], c.in_grads[i]);
   }
 
-  std::string fresh_name(const std::string& base) {
-    return base + "@" + std::to_string(module.functions.size());
-  }
+  std::string fresh_name(const std::string& base) { return base + "@" + std::to_string(module.functions.size()); }
 
   void scan(size_t n, Gradients& grads, const std::vector<char>& depends) {
     ScanAttrs attrs = f.nodes[n].as<ScanAttrs>();
@@ -236,8 +234,7 @@ struct Expansion {
     for (size_t n = 0; n < f.nodes.size(); n++) {
       if (f.nodes[n].op->role != Structural::gradients) continue;
       Node node = std::move(f.nodes[n]);
-      std::vector<Node> tail(std::make_move_iterator(f.nodes.begin() + ptrdiff_t(n) + 1),
-                             std::make_move_iterator(f.nodes.end()));
+      std::vector<Node> tail(std::make_move_iterator(f.nodes.begin() + ptrdiff_t(n) + 1), std::make_move_iterator(f.nodes.end()));
       f.nodes.resize(n);
       ValueId loss = node.inputs[0];
       std::vector<ValueId> wrt(node.inputs.begin() + 1, node.inputs.end());

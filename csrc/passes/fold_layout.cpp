@@ -17,8 +17,10 @@ namespace {
 std::vector<int64_t> integers(const AttrMap& attrs, const char* name) {
   std::vector<int64_t> list;
   for (const AttrValue& v : std::get<AttrList>(attrs.at(name).v)) {
-    if (auto* i = std::get_if<int64_t>(&v.v)) list.push_back(*i);
-    else list.push_back(std::get<Dim>(v.v).value());
+    if (auto* i = std::get_if<int64_t>(&v.v))
+      list.push_back(*i);
+    else
+      list.push_back(std::get<Dim>(v.v).value());
   }
   return list;
 }
@@ -96,8 +98,8 @@ struct Folding {
     }
     if (op == "pad" && same) {
       AttrMap a = n.op->attrs.write(n.attrs.get());
-      return all_are(integers(a, "low"), 0) && all_are(integers(a, "high"), 0) && all_are(integers(a, "interior"), 0)
-                 ? x : no_value;
+      return all_are(integers(a, "low"), 0) && all_are(integers(a, "high"), 0) && all_are(integers(a, "interior"), 0) ? x
+                                                                                                                      : no_value;
     }
     return no_value;
   }
@@ -106,8 +108,8 @@ struct Folding {
   void refill(Node& n) {
     double value;
     const std::string& op_name = n.op->name;
-    bool moves = op_name == "reshape" || op_name == "broadcast_to" || op_name == "transpose" || op_name == "slice" ||
-                 op_name == "reverse";
+    bool moves =
+        op_name == "reshape" || op_name == "broadcast_to" || op_name == "transpose" || op_name == "slice" || op_name == "reverse";
     if (!(moves || op_name == "cast") || !is_full(n.inputs[0], &value)) return;
     const TensorType& y = f.types[size_t(n.outputs[0])];
     if (op_name == "cast" && !(value >= 0 && value <= 255 && value == std::floor(value))) return;

@@ -66,8 +66,10 @@ class Fuser {
     if (type(v).dtype != DType::float32 || type(v).rank() != 0) return false;
     const Node& n = f_.nodes[size_t(p)];
     AttrMap map = n.op->attrs.write(n.attrs.get());
-    if (auto* d = std::get_if<double>(&map.at("value").v)) value = *d;
-    else return false;
+    if (auto* d = std::get_if<double>(&map.at("value").v))
+      value = *d;
+    else
+      return false;
     return true;
   }
 
@@ -140,16 +142,17 @@ class Fuser {
   void emit(int root, const std::vector<int>& members, const Leaves& l) {
     std::map<ValueId, size_t> number;
     for (size_t i = 0; i < l.inputs.size(); i++) number[l.inputs[i]] = i;
-    for (size_t i = 0; i < members.size(); i++)
-      number[f_.nodes[size_t(members[i])].outputs[0]] = l.inputs.size() + i;
+    for (size_t i = 0; i < members.size(); i++) number[f_.nodes[size_t(members[i])].outputs[0]] = l.inputs.size() + i;
     std::vector<std::string> program, paths;
     for (int m : members) {
       const Node& n = f_.nodes[size_t(m)];
       std::string line = n.op->name;
       for (ValueId v : n.inputs) {
         double c = 0;
-        if (auto at = number.find(v); at != number.end()) line += " " + std::to_string(at->second);
-        else if (is_constant(v, c)) line += " c" + std::to_string(find_constant(l.constants, c));
+        if (auto at = number.find(v); at != number.end())
+          line += " " + std::to_string(at->second);
+        else if (is_constant(v, c))
+          line += " c" + std::to_string(find_constant(l.constants, c));
       }
       program.push_back(std::move(line));
       for (const std::string& p : n.paths)
@@ -168,10 +171,10 @@ class Fuser {
   }
 
   Function& f_;
-  std::vector<int> producer_;           // of a value: node, or -1
-  std::vector<std::vector<int>> users_; // of a value: nodes
-  std::vector<bool> kept_;              // values that leave the function
-  std::vector<bool> taken_, can_;       // nodes
+  std::vector<int> producer_;            // of a value: node, or -1
+  std::vector<std::vector<int>> users_;  // of a value: nodes
+  std::vector<bool> kept_;               // values that leave the function
+  std::vector<bool> taken_, can_;        // nodes
 };
 
 }  // namespace

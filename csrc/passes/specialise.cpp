@@ -50,20 +50,19 @@ struct Specialiser {
     if (given.dtype != declared.dtype)
       fail(ErrorKind::dtype, "input '", name, "': expected ", name_of(declared.dtype), ", got ", name_of(given.dtype));
     if (given.rank() != declared.rank())
-      fail(ErrorKind::shape, "input '", name, "': expected shape ", declared_text(declared.shape), ", got ",
-           text(given.shape));
+      fail(ErrorKind::shape, "input '", name, "': expected shape ", declared_text(declared.shape), ", got ", text(given.shape));
     for (size_t axis = 0; axis < given.shape.size(); axis++) {
       const Dim& want = declared.shape[axis];
       int64_t got = given.shape[axis].value();
       const Dim::Expr* e = want.expr();
       if (want.known() && want.value() != got)
-        fail(ErrorKind::shape, "input '", name, "': expected shape ", declared_text(declared.shape), ", got ",
-             text(given.shape), ": axis ", axis, " must be ", want.text());
+        fail(ErrorKind::shape, "input '", name, "': expected shape ", declared_text(declared.shape), ", got ", text(given.shape),
+             ": axis ", axis, " must be ", want.text());
       if (!e || e->kind != Dim::Kind::symbol) continue;
       auto [it, is_new] = symbols.emplace(e->name, Binding{got, i, axis});
       if (!is_new && it->second.size != got)
-        fail(ErrorKind::shape, "input '", name, "': axis ", axis, " of ", text(given.shape), " must be ",
-             it->second.size, ", as axis ", it->second.axis, " of input '", f.inputs[it->second.input].name, "' is");
+        fail(ErrorKind::shape, "input '", name, "': axis ", axis, " of ", text(given.shape), " must be ", it->second.size,
+             ", as axis ", it->second.axis, " of input '", f.inputs[it->second.input].name, "' is");
     }
   }
 
@@ -72,8 +71,7 @@ struct Specialiser {
     if (inputs.size() != f.inputs.size()) {
       std::string names;
       for (const Input& input : f.inputs) names += (names.empty() ? "'" : ", '") + input.name + "'";
-      fail(ErrorKind::graph, "function '", f.name, "' has ", f.inputs.size(), " inputs (", names, "), got ",
-           inputs.size());
+      fail(ErrorKind::graph, "function '", f.name, "' has ", f.inputs.size(), " inputs (", names, "), got ", inputs.size());
     }
     Symbols own;
     for (size_t i = 0; i < inputs.size(); i++) bind_input(f, i, inputs[i], own);
@@ -84,8 +82,8 @@ struct Specialiser {
       const Dims& declared = f.types[size_t(f.inputs[i].value)].shape;
       for (size_t axis = 0; axis < declared.size(); axis++)
         if (Dim want = declared[axis].substitute(lookup); want != inputs[i].shape[axis])
-          fail(ErrorKind::shape, "input '", f.inputs[i].name, "': axis ", axis, " must be ", declared[axis].text(),
-               " = ", want.text(), ", got ", text(inputs[i].shape));
+          fail(ErrorKind::shape, "input '", f.inputs[i].name, "': axis ", axis, " must be ", declared[axis].text(), " = ",
+               want.text(), ", got ", text(inputs[i].shape));
     }
     return all;
   }
@@ -155,8 +153,7 @@ struct Specialiser {
     for (ValueId& v : node.inputs)
       if (v != no_value) v = s.alias[size_t(v)];
     const AttrType& type = attrs_of(*node.op);
-    if (type.has_unknown(node.attrs.get()))
-      node.attrs = type.substitute(node.attrs.get(), lookup_in(s.symbols, s.from));
+    if (type.has_unknown(node.attrs.get())) node.attrs = type.substitute(node.attrs.get(), lookup_in(s.symbols, s.from));
     if (role == Structural::scan) specialise_scan(s, node);
     Types types = infer_node(result, s.to, node);
     for (size_t i = 0; i < node.outputs.size(); i++) s.to.types[size_t(node.outputs[i])] = std::move(types[i]);

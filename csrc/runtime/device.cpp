@@ -71,8 +71,10 @@ class Cpu final : public Device {
 
 std::string readable(size_t bytes) {
   char text[64];
-  if (bytes >= size_t(1) << 30) std::snprintf(text, sizeof text, " (%.2f GiB)", double(bytes) / double(1 << 30));
-  else std::snprintf(text, sizeof text, " (%.1f MiB)", double(bytes) / double(1 << 20));
+  if (bytes >= size_t(1) << 30)
+    std::snprintf(text, sizeof text, " (%.2f GiB)", double(bytes) / double(1 << 30));
+  else
+    std::snprintf(text, sizeof text, " (%.1f MiB)", double(bytes) / double(1 << 20));
   return std::to_string(bytes) + " bytes" + text;
 }
 
@@ -87,8 +89,7 @@ size_t available_host_memory(const char** why) {
       *why = name;
     }
   };
-  limit(cgroup_left("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat",
-                    "inactive_file"),
+  limit(cgroup_left("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
         "the process's cgroup");
   limit(cgroup_left("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
                     "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file"),
@@ -107,8 +108,8 @@ void Device::check_available(size_t bytes, const char* what) const {
   const char* why = "";
   size_t left = available(&why);
   if (bytes > left)
-    fail(ErrorKind::memory_limit, what, " needs ", readable(bytes), " on ", name(), ", but ", why, " has only ",
-         readable(left), " left; use a smaller batch, or free other models");
+    fail(ErrorKind::memory_limit, what, " needs ", readable(bytes), " on ", name(), ", but ", why, " has only ", readable(left),
+         " left; use a smaller batch, or free other models");
 }
 
 Arena::~Arena() {
@@ -122,8 +123,10 @@ Arena ArenaPool::take(Device& device, size_t bytes) {
     std::lock_guard<std::mutex> lock(mutex_);
     auto best = idle_.end();  // the smallest that is large enough, else the largest, to be grown
     for (auto it = idle_.begin(); it != idle_.end(); ++it) {
-      if (best == idle_.end()) best = it;
-      else if (it->bytes >= bytes ? best->bytes < bytes || it->bytes < best->bytes : it->bytes > best->bytes) best = it;
+      if (best == idle_.end())
+        best = it;
+      else if (it->bytes >= bytes ? best->bytes < bytes || it->bytes < best->bytes : it->bytes > best->bytes)
+        best = it;
     }
     if (best != idle_.end()) {
       old = *best;

@@ -33,7 +33,10 @@ class Arena {
  public:
   Arena() = default;
   Arena(Arena&& o) noexcept { swap(o); }
-  Arena& operator=(Arena&& o) noexcept { swap(o); return *this; }
+  Arena& operator=(Arena&& o) noexcept {
+    swap(o);
+    return *this;
+  }
   ~Arena();
   char* data() const { return data_; }
   size_t bytes() const { return bytes_; }

@@ -68,8 +68,8 @@ void run_step(const Plan& plan, const Step& step, RunState& state, RunShared& sh
       break;
     case Step::Kind::op: {
       Stream stream{shared.threads, shared.scratch, step.scratch_bytes};
-      step.op->run({step.attrs, views, out, step.inputs, step.outputs, stream,
-                    bases[step.workspace.base] + step.workspace.offset, shared.status, step.node});
+      step.op->run({step.attrs, views, out, step.inputs, step.outputs, stream, bases[step.workspace.base] + step.workspace.offset,
+                    shared.status, step.node});
       break;
     }
   }
@@ -109,8 +109,7 @@ void run_commit(const Plan& plan, RunState& state, RunShared& shared, void (*wri
 }
 
 void raise_status(const Plan& plan, const Status& s) {
-  if (s.code == Status::cancelled)
-    fail(ErrorKind::cancelled, "the run was cancelled; no variable has changed");
+  if (s.code == Status::cancelled) fail(ErrorKind::cancelled, "the run was cancelled; no variable has changed");
   const std::string who = s.node >= 0 && size_t(s.node) < plan.names->size() ? (*plan.names)[size_t(s.node)] : "a node";
   if (s.code == Status::division_by_zero)
     fail(ErrorKind::data, who, ": integer division by zero: expected divisors other than 0, got 0 at position ", s.index);

@@ -19,14 +19,14 @@ enum class Source : uint8_t { step, input, variable, constant };
 
 struct Buffer {  // memory that one value, or several of the same bytes, stand in
   Source source = Source::step;
-  int32_t index = -1;   // of the input, variable or constant
+  int32_t index = -1;  // of the input, variable or constant
   size_t bytes = 0;
-  int32_t parent = -1;  // joined with that one: written in place
+  int32_t parent = -1;                // joined with that one: written in place
   int32_t first = at_end, last = -1;  // positions
-  bool wanted = false;    // by an output
-  int32_t output = -1;    // stands in that output's memory
-  int32_t variable = -1;  // stands in that variable's memory (commit)
-  int32_t joined = -1;    // position of the last step that wrote it in place
+  bool wanted = false;                // by an output
+  int32_t output = -1;                // stands in that output's memory
+  int32_t variable = -1;              // stands in that variable's memory (commit)
+  int32_t joined = -1;                // position of the last step that wrote it in place
   int32_t extent = -1;
   size_t offset = 0;
 };
@@ -255,8 +255,10 @@ class Planner {
     Types t;
     for (ValueId v : values) {
       t.emplace_back();
-      if (v == no_value) t.back().absent = true;
-      else t.back() = f_.types[size_t(v)];
+      if (v == no_value)
+        t.back().absent = true;
+      else
+        t.back() = f_.types[size_t(v)];
     }
     return t;
   }
@@ -272,8 +274,7 @@ class Planner {
         prepare_scan(i);
         continue;
       }
-      if (n.op->structural || !n.op->run)
-        fail(ErrorKind::internal, "plan: ", place(n), " cannot be run");
+      if (n.op->structural || !n.op->run) fail(ErrorKind::internal, "plan: ", place(n), " cannot be run");
       Types in = types_of(n.inputs), out = types_of(n.outputs);
       if (n.op->memory) memory_[i] = n.op->memory(n.attrs.get(), in, out);
       Cost cost;
@@ -517,8 +518,7 @@ void dump(const Plan& plan, std::string& out, const std::string& indent) {
     t += "(";
     for (int32_t i = 0; i < s.inputs; i++) t += (i ? ", " : "") + place_text(plan.places[size_t(s.first_view + i)]);
     t += ") -> ";
-    for (int32_t i = 0; i < s.outputs; i++)
-      t += (i ? ", " : "") + place_text(plan.places[size_t(s.first_view + s.inputs + i)]);
+    for (int32_t i = 0; i < s.outputs; i++) t += (i ? ", " : "") + place_text(plan.places[size_t(s.first_view + s.inputs + i)]);
     if (s.workspace.base) t += "  workspace " + place_text(s.workspace);
     return t;
   };
@@ -526,8 +526,7 @@ void dump(const Plan& plan, std::string& out, const std::string& indent) {
     out += indent + line(s) + "\n";
     if (s.scan >= 0) dump(*plan.scans[size_t(s.scan)].body, out, indent + "  ");
   }
-  if (!plan.commits.empty())
-    out += indent + "commit" + (plan.guard.base ? " if " + place_text(plan.guard) : "") + "\n";
+  if (!plan.commits.empty()) out += indent + "commit" + (plan.guard.base ? " if " + place_text(plan.guard) : "") + "\n";
   for (const Commit& c : plan.commits)
     out += indent + "  " + line(c.step) + (c.when.base ? " when " + place_text(c.when) : "") + "\n";
 }
@@ -550,8 +549,8 @@ Plan build_plan(const Module& module) {
 }
 
 std::string text(const Plan& plan) {
-  std::string out = "plan: arena " + std::to_string(plan.arena_bytes) + " bytes, scratch " +
-                    std::to_string(plan.scratch_bytes) + " bytes for each thread\n";
+  std::string out = "plan: arena " + std::to_string(plan.arena_bytes) + " bytes, scratch " + std::to_string(plan.scratch_bytes) +
+                    " bytes for each thread\n";
   dump(plan, out, "  ");
   return out;
 }

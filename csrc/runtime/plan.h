@@ -76,7 +76,7 @@ struct Plan {
   bool checks = false;
   double work_ns = 0;  // a slow machine's time for all main steps, on one thread
   std::vector<const void*> constants;
-  std::vector<char> uses_variable;         // read or written
+  std::vector<char> uses_variable;                  // read or written
   std::shared_ptr<std::vector<std::string>> names;  // places of the nodes that check
 };
 

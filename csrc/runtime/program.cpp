@@ -43,7 +43,10 @@ class Program::Loan {
 };
 
 Program::Program(Module compiled, std::vector<VariableRef> variables, Device& device)
-    : module_(std::move(compiled)), variables_(std::move(variables)), device_(device), isa_(isa_in_use()),
+    : module_(std::move(compiled)),
+      variables_(std::move(variables)),
+      device_(device),
+      isa_(isa_in_use()),
       plan_(build_plan(module_)) {
   const Function& f = function();
   for (const Input& i : f.inputs) inputs_.push_back(view_of(f.types[size_t(i.value)]));
@@ -67,9 +70,7 @@ bool Program::fits(const View* in, size_t count) const {
   return true;
 }
 
-size_t Program::arena_bytes() const {
-  return aligned(plan_.arena_bytes) + size_t(default_threads()) * plan_.scratch_bytes;
-}
+size_t Program::arena_bytes() const { return aligned(plan_.arena_bytes) + size_t(default_threads()) * plan_.scratch_bytes; }
 
 void Program::run(const View* inputs, const View* outputs, bool (*poll)()) const {
   GroupLock lock(any_, !plan_.commits.empty());
@@ -91,15 +92,14 @@ void Program::run_on_host(const View* inputs, const View* outputs, bool (*poll)(
   char** bases = state.bases.data();
   bases[arena_base] = memory;
   for (size_t i = 0; i < inputs_.size(); i++) bases[size_t(plan_.bases.inputs) + i] = static_cast<char*>(address(inputs[i]));
-  for (size_t i = 0; i < outputs_.size(); i++)
-    bases[size_t(plan_.bases.outputs) + i] = static_cast<char*>(address(outputs[i]));
+  for (size_t i = 0; i < outputs_.size(); i++) bases[size_t(plan_.bases.outputs) + i] = static_cast<char*>(address(outputs[i]));
   for (size_t i = 0; i < variables_.size(); i++)
     bases[size_t(plan_.bases.variables) + i] = static_cast<char*>(variables_[i]->data());
   {
     FlushDenormals flush;
     run_steps(plan_, state, shared);
-    run_commit(plan_, state, shared, [](void* p, int32_t v) { static_cast<const Program*>(p)->written(v); },
-               const_cast<Program*>(this));
+    run_commit(
+        plan_, state, shared, [](void* p, int32_t v) { static_cast<const Program*>(p)->written(v); }, const_cast<Program*>(this));
   }
   if (shared.status.code != Status::ok) raise_status(plan_, shared.status);
 }
@@ -160,8 +160,8 @@ void Program::place_constants() {
   if (device_.is_host()) return;
   std::vector<const void*> copies;
   for (const Constant& c : module_.constants) {
-    constants_.push_back(std::make_shared<Variable>("constant", c.type.dtype, std::vector<int64_t>{c.type.elements()},
-                                                    c.data.get(), device_));
+    constants_.push_back(
+        std::make_shared<Variable>("constant", c.type.dtype, std::vector<int64_t>{c.type.elements()}, c.data.get(), device_));
     copies.push_back(constants_.back()->data());
   }
   std::vector<Plan*> plans{&plan_};

@@ -48,7 +48,10 @@ void SharedLock::unlock_shared() {
 }
 
 Variable::Variable(std::string name, DType dtype, std::vector<int64_t> shape, const void* data, Device& device)
-    : name_(std::move(name)), dtype_(dtype), shape_(std::move(shape)), device_(device),
+    : name_(std::move(name)),
+      dtype_(dtype),
+      shape_(std::move(shape)),
+      device_(device),
       group_(std::make_shared<VariableGroup>()) {
   int64_t n = int64_t(size_of(dtype_));
   for (int64_t d : shape_)
@@ -60,8 +63,10 @@ Variable::Variable(std::string name, DType dtype, std::vector<int64_t> shape, co
   if (!data_) fail(ErrorKind::memory_limit, "variable '", name_, "' needs ", bytes_, " bytes, which were refused");
   bytes_in_use += bytes_;
   if (device_.is_host()) {
-    if (data) std::memcpy(data_, data, bytes_);
-    else std::memset(data_, 0, bytes_);
+    if (data)
+      std::memcpy(data_, data, bytes_);
+    else
+      std::memset(data_, 0, bytes_);
     return;
   }
   auto queue = device_.queue();

@@ -57,8 +57,8 @@ class Variable {
   /// Raised by every write.
   uint64_t version() const { return version_.load(std::memory_order_acquire); }
 
-  void read(void* host) const;          // a copy under the lock
-  void assign(const void* host);        // a copy under the lock
+  void read(void* host) const;    // a copy under the lock
+  void assign(const void* host);  // a copy under the lock
   bool has_type(const TensorType& t) const;
 
   // For runs, which hold the group's lock.

@@ -60,16 +60,26 @@ Options parse(int argc, char** argv) {
       if (i + 1 >= argc) throw UsageError{a + ": a value is missing"};
       return argv[++i];
     };
-    if (only_files || a.empty() || a[0] != '-') (o.model.empty() ? o.model : o.inputs.emplace_back()) = a;
-    else if (a == "--") only_files = true;
-    else if (a == "-h" || a == "--help") o.help = true;
-    else if (a == "-o" || a == "--out") o.out = value();
-    else if (a == "--selftest") o.selftest = true;
-    else if (a == "--memory") o.memory = true;
-    else if (a == "--text") o.text = true;
-    else if (a == "--repeat") o.repeat = number("--repeat", value(), 1000000000);
-    else if (a == "--threads") o.threads = number("--threads", value(), 1024);
-    else throw UsageError{"unknown option '" + a + "'"};
+    if (only_files || a.empty() || a[0] != '-')
+      (o.model.empty() ? o.model : o.inputs.emplace_back()) = a;
+    else if (a == "--")
+      only_files = true;
+    else if (a == "-h" || a == "--help")
+      o.help = true;
+    else if (a == "-o" || a == "--out")
+      o.out = value();
+    else if (a == "--selftest")
+      o.selftest = true;
+    else if (a == "--memory")
+      o.memory = true;
+    else if (a == "--text")
+      o.text = true;
+    else if (a == "--repeat")
+      o.repeat = number("--repeat", value(), 1000000000);
+    else if (a == "--threads")
+      o.threads = number("--threads", value(), 1024);
+    else
+      throw UsageError{"unknown option '" + a + "'"};
   }
   if (!o.help && o.model.empty()) throw UsageError{"a model file is missing"};
   return o;
@@ -219,8 +229,10 @@ void print_signature(const Function& f, bool selftest) {
 }
 
 void print_memory(const MemoryReport& m) {
-  for (auto [name, bytes] : {std::pair("arena", m.arena_bytes), {"variables", m.variable_bytes},
-                             {"constants", m.constant_bytes}, {"prepared weights", m.prepared_bytes}})
+  for (auto [name, bytes] : {std::pair("arena", m.arena_bytes),
+                             {"variables", m.variable_bytes},
+                             {"constants", m.constant_bytes},
+                             {"prepared weights", m.prepared_bytes}})
     std::printf("%-16s %12zu bytes\n", name, bytes);
 }
 
@@ -267,10 +279,11 @@ int work(const Options& o) {
     std::printf("self-test passed\n");
   }
   if (o.inputs.empty() && !f.inputs.empty()) {
-    if (!o.out.empty() || o.repeat || o.memory)
-      throw UsageError{"arrays are missing: the model's inputs are " + input_list(f)};
-    if (o.text) std::printf("%s", function.text().c_str());
-    else if (!o.selftest) print_signature(f, !model.selftest_outputs().empty());
+    if (!o.out.empty() || o.repeat || o.memory) throw UsageError{"arrays are missing: the model's inputs are " + input_list(f)};
+    if (o.text)
+      std::printf("%s", function.text().c_str());
+    else if (!o.selftest)
+      print_signature(f, !model.selftest_outputs().empty());
     return 0;
   }
   std::vector<std::string> paths = assign_files(f, o.inputs);

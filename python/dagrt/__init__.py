@@ -1,11 +1,11 @@
 """dagrt: Keras-style Functional models, compiled to one static program and run by hand-written kernels.
 
-    import dagrt as keras
+import dagrt as keras
 
-    inputs = keras.Input(shape=(784,))
-    x = keras.layers.Dense(64, activation="relu")(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+inputs = keras.Input(shape=(784,))
+x = keras.layers.Dense(64, activation="relu")(inputs)
+model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(x))
+model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 """
 
 from __future__ import annotations
@@ -65,12 +65,57 @@ from dagrt.variable import Variable
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled", "DTypeError", "DTypePolicy", "DataError", "DeviceError", "Dim", "Error", "FormatError", "Functional",
-    "GraphError", "Initializer", "Input", "InputSpec", "KerasTensor", "Layer", "Loss", "MemoryLimitError", "Metric",
-    "Model", "Operation", "Optimizer", "Regularizer", "Sequential", "ShapeError", "Tensor", "Variable", "activations",
-    "callbacks", "clear_session", "config", "constraints", "epsilon", "floatx", "function", "image_data_format",
-    "initializers", "layers", "losses", "metrics", "models", "ops", "optimizers", "random", "regularizers", "saving",
-    "set_epsilon", "set_floatx", "set_image_data_format", "tree", "utils", "value_and_grad",
+    "Cancelled",
+    "DTypeError",
+    "DTypePolicy",
+    "DataError",
+    "DeviceError",
+    "Dim",
+    "Error",
+    "FormatError",
+    "Functional",
+    "GraphError",
+    "Initializer",
+    "Input",
+    "InputSpec",
+    "KerasTensor",
+    "Layer",
+    "Loss",
+    "MemoryLimitError",
+    "Metric",
+    "Model",
+    "Operation",
+    "Optimizer",
+    "Regularizer",
+    "Sequential",
+    "ShapeError",
+    "Tensor",
+    "Variable",
+    "activations",
+    "callbacks",
+    "clear_session",
+    "config",
+    "constraints",
+    "epsilon",
+    "floatx",
+    "function",
+    "image_data_format",
+    "initializers",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "ops",
+    "optimizers",
+    "random",
+    "regularizers",
+    "saving",
+    "set_epsilon",
+    "set_floatx",
+    "set_image_data_format",
+    "tree",
+    "utils",
+    "value_and_grad",
 ]
 
 

@@ -93,7 +93,7 @@ def to_snake_case(name: str) -> str:
 
 
 def unique_name(prefix: str) -> str:
-    """"dense", then "dense_1", ...: counted for the process until `clear_session`."""
+    """ "dense", then "dense_1", ...: counted for the process until `clear_session`."""
     with _lock:
         n = _names[prefix]
         _names[prefix] += 1

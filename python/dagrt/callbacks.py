@@ -106,8 +106,18 @@ class CallbackList:
         for c in self.callbacks:
             if isinstance(c, type):
                 raise TypeError(f"callbacks: expected objects, got the class {c.__name__}; write {c.__name__}(...)")
-            if not any(hasattr(c, h) for h in (*_BATCH_HOOKS, "on_epoch_end", "on_train_begin", "on_epoch_begin",
-                                               "on_train_end", "on_test_end", "on_predict_end")):
+            if not any(
+                hasattr(c, h)
+                for h in (
+                    *_BATCH_HOOKS,
+                    "on_epoch_end",
+                    "on_train_begin",
+                    "on_epoch_begin",
+                    "on_train_end",
+                    "on_test_end",
+                    "on_predict_end",
+                )
+            ):
                 raise TypeError(f"callbacks: {c!r} has none of the callback hooks (on_epoch_end, ...)")
         self._history = next((c for c in self.callbacks if isinstance(c, History)), None)
         if add_history and self._history is None:
@@ -549,14 +559,13 @@ class ReduceLROnPlateau(_Monitor):
             self.wait = 0
         elif self.cooldown_counter <= 0:
             self.wait += 1
-            if self.wait >= self.patience:
-                if rate > np.float32(self.min_lr):
-                    new = max(rate * self.factor, self.min_lr)
-                    self.model.optimizer.learning_rate = new
-                    if self.verbose:
-                        print(f"\nEpoch {epoch + 1}: ReduceLROnPlateau reducing learning rate to {new}.")
-                    self.cooldown_counter = self.cooldown
-                    self.wait = 0
+            if self.wait >= self.patience and rate > np.float32(self.min_lr):
+                new = max(rate * self.factor, self.min_lr)
+                self.model.optimizer.learning_rate = new
+                if self.verbose:
+                    print(f"\nEpoch {epoch + 1}: ReduceLROnPlateau reducing learning rate to {new}.")
+                self.cooldown_counter = self.cooldown
+                self.wait = 0
 
 
 class LearningRateScheduler(Callback):

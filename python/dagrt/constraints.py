@@ -76,8 +76,14 @@ class MinMaxNorm(Constraint):
 
 max_norm, non_neg, unit_norm, min_max_norm = MaxNorm, NonNeg, UnitNorm, MinMaxNorm
 _NAMES = {
-    "max_norm": MaxNorm, "non_neg": NonNeg, "unit_norm": UnitNorm, "min_max_norm": MinMaxNorm,
-    "MaxNorm": MaxNorm, "NonNeg": NonNeg, "UnitNorm": UnitNorm, "MinMaxNorm": MinMaxNorm,
+    "max_norm": MaxNorm,
+    "non_neg": NonNeg,
+    "unit_norm": UnitNorm,
+    "min_max_norm": MinMaxNorm,
+    "MaxNorm": MaxNorm,
+    "NonNeg": NonNeg,
+    "UnitNorm": UnitNorm,
+    "MinMaxNorm": MinMaxNorm,
 }
 
 
@@ -102,7 +108,9 @@ def get(identifier: Any) -> Any:
     if isinstance(identifier, str):
         if identifier in _NAMES:
             return _NAMES[identifier]()
-        raise ValueError(f"Could not interpret constraint identifier: {identifier!r}; there are {', '.join(sorted(_NAMES))}")
+        raise ValueError(
+            f"Could not interpret constraint identifier: {identifier!r}; there are {', '.join(sorted(_NAMES))}"
+        )
     if isinstance(identifier, type):
         return identifier()
     if callable(identifier):

@@ -50,7 +50,9 @@ def export_model(model: Any, filepath: Any, format: str = "dagrt", input_signatu
 def _specs(model: Any, signature: Any) -> Any:
     if signature is not None:
         return tree.map_structure(
-            lambda s: s if isinstance(s, tracing.InputSpec) else tracing.InputSpec((None, *np.shape(s)[1:]), str(s.dtype)),
+            lambda s: s
+            if isinstance(s, tracing.InputSpec)
+            else tracing.InputSpec((None, *np.shape(s)[1:]), str(s.dtype)),
             signature,
         )
     try:

@@ -156,8 +156,13 @@ class VarianceScaling(RandomInitializer):
     """
 
     def __init__(
-        self, scale: float = 1.0, mode: str = "fan_in", distribution: str = "truncated_normal", seed: Any = None,
-        input_axes: Any = None, output_axes: Any = None,
+        self,
+        scale: float = 1.0,
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        seed: Any = None,
+        input_axes: Any = None,
+        output_axes: Any = None,
     ) -> None:
         if scale <= 0.0:
             raise ValueError(f"Argument `scale` must be positive float. Received: scale={scale}")
@@ -196,7 +201,9 @@ def _scaled(name: str, scale: float, mode: str, distribution: str, doc: str) -> 
     return type(name, (VarianceScaling,), {"__init__": __init__, "__doc__": doc, "__module__": __name__})
 
 
-GlorotUniform = _scaled("GlorotUniform", 1.0, "fan_avg", "uniform", "Uniform in ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010).")
+GlorotUniform = _scaled(
+    "GlorotUniform", 1.0, "fan_avg", "uniform", "Uniform in ±sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010)."
+)
 GlorotNormal = _scaled("GlorotNormal", 1.0, "fan_avg", "truncated_normal", "Normal, variance 2 / (fan_in + fan_out).")
 LecunUniform = _scaled("LecunUniform", 1.0, "fan_in", "uniform", "Uniform in ±sqrt(3 / fan_in).")
 LecunNormal = _scaled("LecunNormal", 1.0, "fan_in", "truncated_normal", "Normal, variance 1 / fan_in.")
@@ -230,8 +237,21 @@ OrthogonalInitializer, IdentityInitializer = Orthogonal, Identity
 _CLASSES = {
     c.__name__: c
     for c in (
-        Zeros, Ones, Constant, Identity, RandomNormal, TruncatedNormal, RandomUniform, VarianceScaling, GlorotUniform,
-        GlorotNormal, LecunUniform, LecunNormal, HeUniform, HeNormal, Orthogonal,
+        Zeros,
+        Ones,
+        Constant,
+        Identity,
+        RandomNormal,
+        TruncatedNormal,
+        RandomUniform,
+        VarianceScaling,
+        GlorotUniform,
+        GlorotNormal,
+        LecunUniform,
+        LecunNormal,
+        HeUniform,
+        HeNormal,
+        Orthogonal,
     )
 }
 _NAMES = {_config.to_snake_case(n): c for n, c in _CLASSES.items()}

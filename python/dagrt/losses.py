@@ -121,7 +121,9 @@ class Loss:
         ValueError: another reduction.
     """
 
-    def __init__(self, name: str | None = None, reduction: str | None = "sum_over_batch_size", dtype: Any = None) -> None:
+    def __init__(
+        self, name: str | None = None, reduction: str | None = "sum_over_batch_size", dtype: Any = None
+    ) -> None:
         if reduction not in _REDUCTIONS:
             raise ValueError(
                 f"Invalid value for argument `reduction`. Expected one of {_REDUCTIONS}. Received: reduction={reduction!r}"
@@ -171,7 +173,12 @@ class LossFunctionWrapper(Loss):
     """A Loss of a function of (y_true, y_pred)."""
 
     def __init__(
-        self, fn: Callable, reduction: str | None = "sum_over_batch_size", name: str | None = None, dtype: Any = None, **kwargs: Any
+        self,
+        fn: Callable,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = None,
+        dtype: Any = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         self.fn = fn
@@ -336,7 +343,9 @@ def sparse_categorical_crossentropy(
     return values
 
 
-def binary_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1) -> Any:
+def binary_crossentropy(
+    y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
+) -> Any:
     """mean(-t log(p) - (1 - t) log(1 - p)); probabilities are kept in [1e-7, 1 - 1e-7]."""
     t, p = _both(y_true, y_pred)
     if label_smoothing:
@@ -345,8 +354,14 @@ def binary_crossentropy(y_true: Any, y_pred: Any, from_logits: bool = False, lab
 
 
 def binary_focal_crossentropy(
-    y_true: Any, y_pred: Any, apply_class_balancing: bool = False, alpha: float = 0.25, gamma: float = 2.0,
-    from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1,
+    y_true: Any,
+    y_pred: Any,
+    apply_class_balancing: bool = False,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
 ) -> Any:
     """Binary cross-entropy times (1 - p_t)^gamma (Lin et al., 2017)."""
     t, p = _both(y_true, y_pred)
@@ -363,7 +378,12 @@ def binary_focal_crossentropy(
 
 
 def categorical_focal_crossentropy(
-    y_true: Any, y_pred: Any, alpha: float = 0.25, gamma: float = 2.0, from_logits: bool = False, label_smoothing: float = 0.0,
+    y_true: Any,
+    y_pred: Any,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
     axis: int = -1,
 ) -> Any:
     """Categorical cross-entropy times alpha (1 - p)^gamma."""
@@ -397,7 +417,9 @@ def tversky(y_true: Any, y_pred: Any, alpha: float = 0.5, beta: float = 0.5, axi
 # --- classes -------------------------------------------------------------------------------------------------------
 
 
-def _wrapped(class_name: str, fn: Callable, default_name: str, *parameters: tuple[str, Any], integers: bool = False) -> type:
+def _wrapped(
+    class_name: str, fn: Callable, default_name: str, *parameters: tuple[str, Any], integers: bool = False
+) -> type:
     """A Loss class of a function, with Keras's argument order: the function's own, reduction, name, dtype."""
 
     names = [n for n, _ in parameters]
@@ -416,9 +438,11 @@ def _wrapped(class_name: str, fn: Callable, default_name: str, *parameters: tupl
 MeanSquaredError = _wrapped("MeanSquaredError", mean_squared_error, "mean_squared_error")
 MeanAbsoluteError = _wrapped("MeanAbsoluteError", mean_absolute_error, "mean_absolute_error")
 MeanAbsolutePercentageError = _wrapped(
-    "MeanAbsolutePercentageError", mean_absolute_percentage_error, "mean_absolute_percentage_error")
+    "MeanAbsolutePercentageError", mean_absolute_percentage_error, "mean_absolute_percentage_error"
+)
 MeanSquaredLogarithmicError = _wrapped(
-    "MeanSquaredLogarithmicError", mean_squared_logarithmic_error, "mean_squared_logarithmic_error")
+    "MeanSquaredLogarithmicError", mean_squared_logarithmic_error, "mean_squared_logarithmic_error"
+)
 Huber = _wrapped("Huber", huber, "huber_loss", ("delta", 1.0))
 LogCosh = _wrapped("LogCosh", log_cosh, "log_cosh")
 Hinge = _wrapped("Hinge", hinge, "hinge")
@@ -428,17 +452,42 @@ KLDivergence = _wrapped("KLDivergence", kl_divergence, "kl_divergence")
 Poisson = _wrapped("Poisson", poisson, "poisson")
 CosineSimilarity = _wrapped("CosineSimilarity", cosine_similarity, "cosine_similarity", ("axis", -1))
 BinaryCrossentropy = _wrapped(
-    "BinaryCrossentropy", binary_crossentropy, "binary_crossentropy",
-    ("from_logits", False), ("label_smoothing", 0.0), ("axis", -1))
+    "BinaryCrossentropy",
+    binary_crossentropy,
+    "binary_crossentropy",
+    ("from_logits", False),
+    ("label_smoothing", 0.0),
+    ("axis", -1),
+)
 BinaryFocalCrossentropy = _wrapped(
-    "BinaryFocalCrossentropy", binary_focal_crossentropy, "binary_focal_crossentropy", ("apply_class_balancing", False),
-    ("alpha", 0.25), ("gamma", 2.0), ("from_logits", False), ("label_smoothing", 0.0), ("axis", -1))
+    "BinaryFocalCrossentropy",
+    binary_focal_crossentropy,
+    "binary_focal_crossentropy",
+    ("apply_class_balancing", False),
+    ("alpha", 0.25),
+    ("gamma", 2.0),
+    ("from_logits", False),
+    ("label_smoothing", 0.0),
+    ("axis", -1),
+)
 CategoricalCrossentropy = _wrapped(
-    "CategoricalCrossentropy", categorical_crossentropy, "categorical_crossentropy",
-    ("from_logits", False), ("label_smoothing", 0.0), ("axis", -1))
+    "CategoricalCrossentropy",
+    categorical_crossentropy,
+    "categorical_crossentropy",
+    ("from_logits", False),
+    ("label_smoothing", 0.0),
+    ("axis", -1),
+)
 CategoricalFocalCrossentropy = _wrapped(
-    "CategoricalFocalCrossentropy", categorical_focal_crossentropy, "categorical_focal_crossentropy",
-    ("alpha", 0.25), ("gamma", 2.0), ("from_logits", False), ("label_smoothing", 0.0), ("axis", -1))
+    "CategoricalFocalCrossentropy",
+    categorical_focal_crossentropy,
+    "categorical_focal_crossentropy",
+    ("alpha", 0.25),
+    ("gamma", 2.0),
+    ("from_logits", False),
+    ("label_smoothing", 0.0),
+    ("axis", -1),
+)
 Dice = _wrapped("Dice", dice, "dice", ("axis", None))
 Tversky = _wrapped("Tversky", tversky, "tversky", ("alpha", 0.5), ("beta", 0.5), ("axis", None))
 
@@ -449,11 +498,22 @@ class SparseCategoricalCrossentropy(LossFunctionWrapper):
     _keeps_integers = True
 
     def __init__(
-        self, from_logits: bool = False, ignore_class: int | None = None, reduction: str | None = "sum_over_batch_size",
-        axis: int = -1, name: str = "sparse_categorical_crossentropy", dtype: Any = None,
+        self,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        axis: int = -1,
+        name: str = "sparse_categorical_crossentropy",
+        dtype: Any = None,
     ) -> None:
         super().__init__(
-            sparse_categorical_crossentropy, reduction, name, dtype, from_logits=from_logits, ignore_class=ignore_class, axis=axis
+            sparse_categorical_crossentropy,
+            reduction,
+            name,
+            dtype,
+            from_logits=from_logits,
+            ignore_class=ignore_class,
+            axis=axis,
         )
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -463,10 +523,25 @@ class SparseCategoricalCrossentropy(LossFunctionWrapper):
 _FUNCTIONS: dict[str, Callable] = {
     f.__name__: f
     for f in (
-        mean_squared_error, mean_absolute_error, mean_absolute_percentage_error, mean_squared_logarithmic_error,
-        cosine_similarity, huber, log_cosh, hinge, squared_hinge, categorical_hinge, kl_divergence, poisson,
-        categorical_crossentropy, sparse_categorical_crossentropy, binary_crossentropy, binary_focal_crossentropy,
-        categorical_focal_crossentropy, dice, tversky,
+        mean_squared_error,
+        mean_absolute_error,
+        mean_absolute_percentage_error,
+        mean_squared_logarithmic_error,
+        cosine_similarity,
+        huber,
+        log_cosh,
+        hinge,
+        squared_hinge,
+        categorical_hinge,
+        kl_divergence,
+        poisson,
+        categorical_crossentropy,
+        sparse_categorical_crossentropy,
+        binary_crossentropy,
+        binary_focal_crossentropy,
+        categorical_focal_crossentropy,
+        dice,
+        tversky,
     )
 }
 mse = MSE = mean_squared_error
@@ -477,9 +552,23 @@ kld = KLD = kl_divergence
 logcosh = log_cosh
 bce = BCE = binary_crossentropy
 _NAMES: dict[str, Any] = {
-    **_FUNCTIONS, "mse": mse, "MSE": mse, "mae": mae, "MAE": mae, "mape": mape, "MAPE": mape, "msle": msle, "MSLE": msle,
-    "kld": kld, "KLD": kld, "logcosh": log_cosh, "bce": bce, "BCE": bce, "huber_loss": huber,
-    "kullback_leibler_divergence": kl_divergence, "cosine": cosine_similarity,
+    **_FUNCTIONS,
+    "mse": mse,
+    "MSE": mse,
+    "mae": mae,
+    "MAE": mae,
+    "mape": mape,
+    "MAPE": mape,
+    "msle": msle,
+    "MSLE": msle,
+    "kld": kld,
+    "KLD": kld,
+    "logcosh": log_cosh,
+    "bce": bce,
+    "BCE": bce,
+    "huber_loss": huber,
+    "kullback_leibler_divergence": kl_divergence,
+    "cosine": cosine_similarity,
 }
 _CLASSES = {n: v for n, v in globals().items() if isinstance(v, type) and issubclass(v, Loss)}
 

@@ -19,7 +19,9 @@ class Operation:
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None and not isinstance(name, str):
-            raise ValueError(f"Argument `name` must be a string and cannot contain character `/`. Received: name={name!r}")
+            raise ValueError(
+                f"Argument `name` must be a string and cannot contain character `/`. Received: name={name!r}"
+            )
         if name is not None and "/" in name:
             raise ValueError(f"Argument `name` must not contain '/', got {name!r}")
         self.name = name or _config.unique_name(_config.to_snake_case(type(self).__name__))
@@ -125,8 +127,33 @@ class Node:
 
 # Parameters of ops that take tensors: they stay arguments of the node; all others belong to the operation itself.
 _TENSOR_PARAMETERS = {
-    "x", "x1", "x2", "xs", "inputs", "condition", "a", "b", "key", "indices", "values", "kernel", "target", "output",
-    "operands", "arrays", "updates", "init", "mean", "variance", "gamma", "beta", "mask", "y", "query", "value", "elements",
+    "x",
+    "x1",
+    "x2",
+    "xs",
+    "inputs",
+    "condition",
+    "a",
+    "b",
+    "key",
+    "indices",
+    "values",
+    "kernel",
+    "target",
+    "output",
+    "operands",
+    "arrays",
+    "updates",
+    "init",
+    "mean",
+    "variance",
+    "gamma",
+    "beta",
+    "mask",
+    "y",
+    "query",
+    "value",
+    "elements",
 }
 _classes: dict[str, type] = {}
 # Where Keras's class is not called as its function.
@@ -142,7 +169,9 @@ class FunctionOperation(Operation):
     def __init__(self, name: str | None = None, **config: Any) -> None:
         super().__init__(name=name)
         self._config = config
-        self._sizes: dict[str, tuple[int, int]] = {}  # a size that varies: which leaf of the arguments has it, on which axis
+        self._sizes: dict[
+            str, tuple[int, int]
+        ] = {}  # a size that varies: which leaf of the arguments has it, on which axis
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         config = self._config

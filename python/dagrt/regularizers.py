@@ -73,7 +73,9 @@ class OrthogonalRegularizer(Regularizer):
     def __init__(self, factor: float = 0.01, mode: str = "rows") -> None:
         self.factor = _factor(factor, "factor")
         if mode not in ("rows", "columns"):
-            raise ValueError(f"Invalid value for argument `mode`. Expected one of 'rows', 'columns'. Received: mode={mode}")
+            raise ValueError(
+                f"Invalid value for argument `mode`. Expected one of 'rows', 'columns'. Received: mode={mode}"
+            )
         self.mode = mode
 
     def __call__(self, x: Any) -> Any:
@@ -96,8 +98,16 @@ def _factor(value: Any, name: str) -> float:
     return value
 
 
-_NAMES = {"l1": L1, "l2": L2, "l1_l2": L1L2, "L1": L1, "L2": L2, "L1L2": L1L2, "OrthogonalRegularizer": OrthogonalRegularizer,
-          "orthogonal_regularizer": OrthogonalRegularizer}
+_NAMES = {
+    "l1": L1,
+    "l2": L2,
+    "l1_l2": L1L2,
+    "L1": L1,
+    "L2": L2,
+    "L1L2": L1L2,
+    "OrthogonalRegularizer": OrthogonalRegularizer,
+    "orthogonal_regularizer": OrthogonalRegularizer,
+}
 l1, l2, l1_l2, orthogonal_regularizer = L1, L2, L1L2, OrthogonalRegularizer
 
 
@@ -122,7 +132,9 @@ def get(identifier: Any) -> Any:
     if isinstance(identifier, str):
         if identifier in _NAMES:
             return _NAMES[identifier]()
-        raise ValueError(f"Could not interpret regularizer identifier: {identifier!r}; there are {', '.join(sorted(_NAMES))}")
+        raise ValueError(
+            f"Could not interpret regularizer identifier: {identifier!r}; there are {', '.join(sorted(_NAMES))}"
+        )
     if isinstance(identifier, type):
         return identifier()
     if callable(identifier):

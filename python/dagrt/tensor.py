@@ -289,7 +289,9 @@ class TracedTensor(Tensor):
         if not self.dims:
             raise TypeError("iteration over a tensor without axes")
         if self.shape[0] is None:
-            raise self._refuse("iterated over", "its first size is not known; use ops.scan, or declare that axis as a number")
+            raise self._refuse(
+                "iterated over", "its first size is not known; use ops.scan, or declare that axis as a number"
+            )
         return (self[i] for i in range(self.shape[0]))
 
     def __repr__(self) -> str:

@@ -112,13 +112,15 @@ class _Scope:
         for n in self.nodes:
             for t in n.outputs:
                 ids[id(t)] = len(ids)
-            nodes.append({
-                "op": n.op,
-                "in": [-1 if t is None else ids[id(t)] for t in n.inputs],
-                "out": [ids[id(t)] for t in n.outputs],
-                "attrs": {k: _plain(v) for k, v in n.attrs.items()},
-                "path": n.path,
-            })
+            nodes.append(
+                {
+                    "op": n.op,
+                    "in": [-1 if t is None else ids[id(t)] for t in n.inputs],
+                    "out": [ids[id(t)] for t in n.outputs],
+                    "attrs": {k: _plain(v) for k, v in n.attrs.items()},
+                    "path": n.path,
+                }
+            )
         return {
             "inputs": [{"name": name, "dtype": t.dtype, "shape": [_plain(d) for d in t.dims]} for name, t in inputs],
             "nodes": nodes,
@@ -242,7 +244,9 @@ class Trace:
         if self.scratch:
             return x
         key = id(v._core)
-        marked = self._add(self.main, "read", [self.main.local(x)], [(v.dtype, tuple(v.shape))], {"variable": self.number(v)})[0]
+        marked = self._add(
+            self.main, "read", [self.main.local(x)], [(v.dtype, tuple(v.shape))], {"variable": self.number(v)}
+        )[0]
         self._values[key] = marked
         self._history.setdefault(key, []).append(marked)
         self._assigned[key] = v
@@ -256,7 +260,9 @@ class Trace:
 
         loss = ops.convert_to_tensor(loss)
         if "float" not in loss.dtype or loss.dims:
-            raise _core.GraphError(f"gradients: the loss must be a float scalar, got {loss.dtype} of shape {loss.shape}")
+            raise _core.GraphError(
+                f"gradients: the loss must be a float scalar, got {loss.dtype} of shape {loss.shape}"
+            )
         above = self._above(loss)
         values, unused = [], []
         for w in wrt:
@@ -469,7 +475,10 @@ def infer_outputs(fn: Callable, args: tuple, kwargs: dict) -> Any:
         return out
 
     with _running(trace):
-        outputs = fn(*(tree.map_structure(enter, a) for a in args), **{k: tree.map_structure(enter, v) for k, v in kwargs.items()})
+        outputs = fn(
+            *(tree.map_structure(enter, a) for a in args),
+            **{k: tree.map_structure(enter, v) for k, v in kwargs.items()},
+        )
     return tree.map_structure(leave, outputs)
 
 
@@ -600,7 +609,9 @@ def gradients(loss: Any, wrt: Any) -> Any:
     """
     trace = current_trace()
     if trace is None:
-        raise _core.GraphError("gradients works inside a traced function; use dagrt.value_and_grad(fn, variables) on arrays")
+        raise _core.GraphError(
+            "gradients works inside a traced function; use dagrt.value_and_grad(fn, variables) on arrays"
+        )
     flat = tree.flatten(wrt)
     found = trace.gradients(loss, flat)
     return tree.pack_sequence_as(wrt, found) if tree.is_nested(wrt) else found[0]
@@ -640,7 +651,9 @@ def _arrays_of(args: tuple, kwargs: dict) -> tuple[Any, list[np.ndarray], Any]:
     key: list[Any] = []
 
     def enter(x: Any) -> Any:
-        if isinstance(x, (EagerTensor, np.ndarray, np.generic)) or (hasattr(x, "__array__") and not isinstance(x, (Variable, Tensor))):
+        if isinstance(x, (EagerTensor, np.ndarray, np.generic)) or (
+            hasattr(x, "__array__") and not isinstance(x, (Variable, Tensor))
+        ):
             a = np.ascontiguousarray(host_array(x)) if np.ndim(x) else host_array(x)
             arrays.append(a)
             key.append((a.dtype.name, a.shape))
@@ -690,7 +703,9 @@ class TracedFunction:
     def _by_signature(self, arrays: list[np.ndarray], kwargs: dict) -> tuple[Any, list[np.ndarray], Any]:
         specs = tree.flatten(self._signature)
         if kwargs or len(arrays) != len(specs):
-            raise ValueError(f"{self.__name__}: the input_signature has {len(specs)} positional arrays, got {len(arrays)}")
+            raise ValueError(
+                f"{self.__name__}: the input_signature has {len(specs)} positional arrays, got {len(arrays)}"
+            )
         cast = []
         for i, (a, s) in enumerate(zip(arrays, specs)):
             if len(a.shape) != len(s.shape) or any(d is not None and d != n for d, n in zip(s.shape, a.shape)):
@@ -758,7 +773,8 @@ def run_fresh(fn: Callable, args: tuple, kwargs: dict) -> Any:
     traced = _trace(lambda a, k: fn(*a, **k), structure, shared_batch=False)
     # A program keeps its variables alive, so their ids are not used again while it is in the cache.
     key = (
-        traced.module_json, tuple(id(v) for v in traced.variables),
+        traced.module_json,
+        tuple(id(v) for v in traced.variables),
         tuple((c.dtype.name, c.shape, c.tobytes()) for c in traced.constants),
     )
     with _fresh_lock:

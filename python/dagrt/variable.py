@@ -71,7 +71,9 @@ class Variable:
                 value = initializer
             array = tracing.host_array(value, dtype)
         if shape is not None and tuple(array.shape) != tuple(shape):
-            raise ValueError(f"Variable {self.path}: the initial value has shape {array.shape}, expected {tuple(shape)}")
+            raise ValueError(
+                f"Variable {self.path}: the initial value has shape {array.shape}, expected {tuple(shape)}"
+            )
         tracing.note_variable_created(self.path)
         self._core = _core.Variable(np.asarray(array, order="C"), self.path)
 
@@ -177,9 +179,39 @@ def _forward(name: str) -> Any:
 
 
 for _name in (
-    "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "rfloordiv", "mod", "rmod", "pow", "rpow",
-    "matmul", "rmatmul", "neg", "abs", "round", "invert", "and", "rand", "or", "ror", "xor", "rxor",
-    "eq", "ne", "lt", "le", "gt", "ge", "getitem",
+    "add",
+    "radd",
+    "sub",
+    "rsub",
+    "mul",
+    "rmul",
+    "truediv",
+    "rtruediv",
+    "floordiv",
+    "rfloordiv",
+    "mod",
+    "rmod",
+    "pow",
+    "rpow",
+    "matmul",
+    "rmatmul",
+    "neg",
+    "abs",
+    "round",
+    "invert",
+    "and",
+    "rand",
+    "or",
+    "ror",
+    "xor",
+    "rxor",
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "getitem",
 ):
     setattr(Variable, f"__{_name}__", _forward(f"__{_name}__"))
 Variable.__hash__ = lambda self: id(self)  # type: ignore[method-assign]

@@ -36,10 +36,44 @@ for shape in [(4, 3), (7, 5, 17), (2, 3, 4, 16), (33, 1), (600, 33), (5, 64)]:
     c = (shape[-1],)
     attrs = {"epsilon": EPSILON}
     CASES.append(Case("batch_norm", [Arg(shape), Arg(c, low=0.5), Arg(c)], forward, attrs, grad=(), tolerance=256))
-    CASES.append(Case("batch_norm", [Arg(shape), Arg(c, low=0.5), Arg(c)], only_y, attrs, tolerance=64, grad_tolerance=256,
-                      name="y alone " + "x".join(map(str, shape))))
-    CASES.append(Case("batch_norm", [Arg(shape)], only_y, attrs, tolerance=64, grad_tolerance=256, name="bare " + "x".join(map(str, shape))))
-    CASES.append(Case("batch_norm_grad", [Arg(shape), Arg(c, low=0.5), Arg(c, low=-0.2, high=0.2), Arg(c, low=0.5), Arg(shape)], backward,
-                      {}, tolerance=64))
-    CASES.append(Case("batch_norm_grad", [Arg(shape), None, Arg(c, low=-0.2, high=0.2), Arg(c, low=0.5), Arg(shape)], backward, {},
-                      tolerance=64, name="no gamma " + "x".join(map(str, shape))))
+    CASES.append(
+        Case(
+            "batch_norm",
+            [Arg(shape), Arg(c, low=0.5), Arg(c)],
+            only_y,
+            attrs,
+            tolerance=64,
+            grad_tolerance=256,
+            name="y alone " + "x".join(map(str, shape)),
+        )
+    )
+    CASES.append(
+        Case(
+            "batch_norm",
+            [Arg(shape)],
+            only_y,
+            attrs,
+            tolerance=64,
+            grad_tolerance=256,
+            name="bare " + "x".join(map(str, shape)),
+        )
+    )
+    CASES.append(
+        Case(
+            "batch_norm_grad",
+            [Arg(shape), Arg(c, low=0.5), Arg(c, low=-0.2, high=0.2), Arg(c, low=0.5), Arg(shape)],
+            backward,
+            {},
+            tolerance=64,
+        )
+    )
+    CASES.append(
+        Case(
+            "batch_norm_grad",
+            [Arg(shape), None, Arg(c, low=-0.2, high=0.2), Arg(c, low=0.5), Arg(shape)],
+            backward,
+            {},
+            tolerance=64,
+            name="no gamma " + "x".join(map(str, shape)),
+        )
+    )

@@ -28,7 +28,8 @@ def triples(x: tuple, w: tuple, a: dict) -> Any:
     rows, columns = x[1] + 2 * w[0] * dh + p * sh, x[2] + 2 * w[1] * dw + q * sw
     places = [
         (r, s, slice(r * dh, r * dh + (p - 1) * sh + 1, sh), slice(s * dw, s * dw + (q - 1) * sw + 1, sw))
-        for r in range(w[0]) for s in range(w[1])
+        for r in range(w[0])
+        for s in range(w[1])
     ]
     return p, q, top, left, rows, columns, places
 
@@ -80,7 +81,8 @@ def filter_grad(a: dict) -> Any:
         for r, s, h, v in places:
             for i in range(g):
                 dw[r, s, :, i * f : (i + 1) * f] = np.einsum(
-                    "bpqc,bpqf->cf", wide[:, h, v, i * c : (i + 1) * c], dy[..., i * f : (i + 1) * f])
+                    "bpqc,bpqf->cf", wide[:, h, v, i * c : (i + 1) * c], dy[..., i * f : (i + 1) * f]
+                )
         return dw
 
     return run
@@ -107,7 +109,10 @@ SHAPES = [
 CASES: list[Case] = []
 for n, (x, window, f, strides, dilations, groups, padding, pads) in enumerate(SHAPES):
     attrs: dict[str, Any] = {
-        "strides": list(strides), "dilations": list(dilations), "groups": groups, "padding": padding,
+        "strides": list(strides),
+        "dilations": list(dilations),
+        "groups": groups,
+        "padding": padding,
         "pads": list(pads or (0, 0, 0, 0)),
     }
     w = (*window, x[3] // groups, f)
@@ -118,4 +123,6 @@ for n, (x, window, f, strides, dilations, groups, padding, pads) in enumerate(SH
     to_input = {**attrs, "input_size": [x[1], x[2]]}
     CASES.append(Case("conv2d_input_grad", [Arg(y), Arg(w)], input_grad(to_input), to_input, tolerance=32, name=name))
     to_filter = {**attrs, "kernel_size": list(window)}
-    CASES.append(Case("conv2d_filter_grad", [Arg(x), Arg(y)], filter_grad(to_filter), to_filter, tolerance=32, name=name))
+    CASES.append(
+        Case("conv2d_filter_grad", [Arg(x), Arg(y)], filter_grad(to_filter), to_filter, tolerance=32, name=name)
+    )

@@ -7,22 +7,41 @@ import numpy as np
 from cases import Arg, Case
 
 
-def _gather(shape: tuple[int, ...], ids: tuple[int, ...], axis: int, dtype: str = "float32", id_dtype: str = "int32") -> Case:
-    return Case("gather", [Arg(shape, dtype), Arg(ids, id_dtype, 0, max(shape[axis], 1))], lambda x, i: np.take(x, i, axis),
-                {"axis": axis}, name=f"{shape}_{ids}_{axis}_{dtype}_{id_dtype}", tolerance=0)
+def _gather(
+    shape: tuple[int, ...], ids: tuple[int, ...], axis: int, dtype: str = "float32", id_dtype: str = "int32"
+) -> Case:
+    return Case(
+        "gather",
+        [Arg(shape, dtype), Arg(ids, id_dtype, 0, max(shape[axis], 1))],
+        lambda x, i: np.take(x, i, axis),
+        {"axis": axis},
+        name=f"{shape}_{ids}_{axis}_{dtype}_{id_dtype}",
+        tolerance=0,
+    )
 
 
-def _scatter(ids: tuple[int, ...], updates: tuple[int, ...], axis: int, size: int, dtype: str = "float32",
-             id_dtype: str = "int32") -> Case:
+def _scatter(
+    ids: tuple[int, ...],
+    updates: tuple[int, ...],
+    axis: int,
+    size: int,
+    dtype: str = "float32",
+    id_dtype: str = "int32",
+) -> Case:
     def reference(i: np.ndarray, u: np.ndarray) -> np.ndarray:
         at = axis % (u.ndim - i.ndim + 1)
-        flat = u.reshape((*u.shape[:at], i.size, *u.shape[at + i.ndim:]))
-        y = np.zeros((*flat.shape[:at], size, *flat.shape[at + 1:]), u.dtype)
+        flat = u.reshape((*u.shape[:at], i.size, *u.shape[at + i.ndim :]))
+        y = np.zeros((*flat.shape[:at], size, *flat.shape[at + 1 :]), u.dtype)
         np.add.at(np.moveaxis(y, at, 0), i.ravel(), np.moveaxis(flat, at, 0))
         return y
 
-    return Case("scatter_add", [Arg(ids, id_dtype, 0, max(size, 1)), Arg(updates, dtype)], reference,
-                {"axis": axis, "size": size}, name=f"{ids}_{updates}_{axis}_{size}_{dtype}_{id_dtype}")
+    return Case(
+        "scatter_add",
+        [Arg(ids, id_dtype, 0, max(size, 1)), Arg(updates, dtype)],
+        reference,
+        {"axis": axis, "size": size},
+        name=f"{ids}_{updates}_{axis}_{size}_{dtype}_{id_dtype}",
+    )
 
 
 def _grid(ids: np.ndarray, shape: tuple[int, ...], axis: int) -> tuple[np.ndarray, ...]:
@@ -32,7 +51,9 @@ def _grid(ids: np.ndarray, shape: tuple[int, ...], axis: int) -> tuple[np.ndarra
     return tuple(index)
 
 
-def _take(shape: tuple[int, ...], ids: tuple[int, ...], axis: int, dtype: str = "float32", id_dtype: str = "int32") -> Case:
+def _take(
+    shape: tuple[int, ...], ids: tuple[int, ...], axis: int, dtype: str = "float32", id_dtype: str = "int32"
+) -> Case:
     def reference(x: np.ndarray, i: np.ndarray) -> np.ndarray:
         at = axis % x.ndim
         out = [max(a, b) if 0 not in (a, b) else 0 for a, b in zip(x.shape, i.shape)]
@@ -41,8 +62,14 @@ def _take(shape: tuple[int, ...], ids: tuple[int, ...], axis: int, dtype: str = 
         wide[at] = x.shape[at]
         return np.broadcast_to(x, wide)[_grid(i, tuple(out), at)]
 
-    return Case("take_along_axis", [Arg(shape, dtype), Arg(ids, id_dtype, 0, max(shape[axis], 1))], reference,
-                {"axis": axis}, name=f"{shape}_{ids}_{axis}_{dtype}_{id_dtype}", tolerance=0)
+    return Case(
+        "take_along_axis",
+        [Arg(shape, dtype), Arg(ids, id_dtype, 0, max(shape[axis], 1))],
+        reference,
+        {"axis": axis},
+        name=f"{shape}_{ids}_{axis}_{dtype}_{id_dtype}",
+        tolerance=0,
+    )
 
 
 def _put(ids: tuple[int, ...], updates: tuple[int, ...], axis: int, size: int, dtype: str = "float32") -> Case:
@@ -55,13 +82,24 @@ def _put(ids: tuple[int, ...], updates: tuple[int, ...], axis: int, size: int, d
         np.add.at(y, _grid(i, shape, at), np.broadcast_to(u, shape))
         return y
 
-    return Case("put_along_axis_add", [Arg(ids, "int32", 0, max(size, 1)), Arg(updates, dtype)], reference,
-                {"axis": axis, "size": size}, name=f"{ids}_{updates}_{axis}_{size}_{dtype}")
+    return Case(
+        "put_along_axis_add",
+        [Arg(ids, "int32", 0, max(size, 1)), Arg(updates, dtype)],
+        reference,
+        {"axis": axis, "size": size},
+        name=f"{ids}_{updates}_{axis}_{size}_{dtype}",
+    )
 
 
 def _one_hot(ids: Arg, depth: int, dtype: str) -> Case:
-    return Case("one_hot", [ids], lambda i: (i[..., None] == np.arange(depth)).astype(dtype), {"depth": depth, "dtype": dtype},
-                name=f"{ids.shape}_{ids.dtype}_{depth}_{dtype}", tolerance=0)
+    return Case(
+        "one_hot",
+        [ids],
+        lambda i: (i[..., None] == np.arange(depth)).astype(dtype),
+        {"depth": depth, "dtype": dtype},
+        name=f"{ids.shape}_{ids.dtype}_{depth}_{dtype}",
+        tolerance=0,
+    )
 
 
 CASES = [
@@ -76,8 +114,22 @@ CASES = [
     _gather((5, 0), (3,), 0),
     _gather((9, 130), (40,), 0, "int64"),
     _gather((9, 5), (11,), 0, "bool"),
-    Case("gather", [Arg((5, 3)), Arg(values=[1, 5], dtype="int32")], lambda x, i: x, {"axis": 0}, name="too_large", fault="5"),
-    Case("gather", [Arg((5, 3)), Arg(values=[-1], dtype="int64")], lambda x, i: x, {"axis": 0}, name="negative", fault="-1"),
+    Case(
+        "gather",
+        [Arg((5, 3)), Arg(values=[1, 5], dtype="int32")],
+        lambda x, i: x,
+        {"axis": 0},
+        name="too_large",
+        fault="5",
+    ),
+    Case(
+        "gather",
+        [Arg((5, 3)), Arg(values=[-1], dtype="int64")],
+        lambda x, i: x,
+        {"axis": 0},
+        name="negative",
+        fault="-1",
+    ),
     _scatter((7,), (7, 3), 0, 5),
     _scatter((400,), (400, 17), 0, 11),
     _scatter((300,), (300, 130), 0, 29, id_dtype="int64"),
@@ -89,8 +141,14 @@ CASES = [
     _scatter((0,), (0, 3), 0, 4),
     _scatter((3,), (3, 0), 0, 4),
     _scatter((50,), (50, 3), 0, 4, "int32"),
-    Case("scatter_add", [Arg(values=[0, 4], dtype="int32"), Arg((2, 3))], lambda i, u: u, {"axis": 0, "size": 4},
-         name="too_large", fault="4"),
+    Case(
+        "scatter_add",
+        [Arg(values=[0, 4], dtype="int32"), Arg((2, 3))],
+        lambda i, u: u,
+        {"axis": 0, "size": 4},
+        name="too_large",
+        fault="4",
+    ),
     _take((5, 7), (5, 3), 1),
     _take((5, 7), (3, 7), 0),
     _take((5, 7), (5, 1), -1, id_dtype="int64"),
@@ -99,8 +157,14 @@ CASES = [
     _take((4, 7, 301), (4, 2, 301), 1),
     _take((6,), (9,), 0, "int64"),
     _take((5, 7), (5, 0), 1),
-    Case("take_along_axis", [Arg((2, 3)), Arg(values=[[0], [3]], dtype="int32")], lambda x, i: x, {"axis": 1},
-         name="too_large", fault="3"),
+    Case(
+        "take_along_axis",
+        [Arg((2, 3)), Arg(values=[[0], [3]], dtype="int32")],
+        lambda x, i: x,
+        {"axis": 1},
+        name="too_large",
+        fault="3",
+    ),
     _put((5, 3), (5, 3), 1, 7),
     _put((9, 4), (9, 4), 0, 3),
     _put((5, 1), (5, 3), -1, 4),
@@ -109,8 +173,14 @@ CASES = [
     _put((4, 2, 301), (4, 2, 301), 1, 5),
     _put((5, 0), (5, 0), 1, 4),
     _put((20,), (20,), 0, 6, "int32"),
-    Case("put_along_axis_add", [Arg(values=[[-2]], dtype="int32"), Arg((1, 1))], lambda i, u: u, {"axis": 0, "size": 4},
-         name="negative", fault="-2"),
+    Case(
+        "put_along_axis_add",
+        [Arg(values=[[-2]], dtype="int32"), Arg((1, 1))],
+        lambda i, u: u,
+        {"axis": 0, "size": 4},
+        name="negative",
+        fault="-2",
+    ),
     _one_hot(Arg((5,), "int32", -2, 6), 4, "float32"),
     _one_hot(Arg((3, 4), "int64", 0, 17), 17, "float32"),
     _one_hot(Arg((3,), "uint8", 0, 5), 5, "int32"),

@@ -10,62 +10,124 @@ from cases import Arg, Case
 
 
 def _transpose(shape: tuple[int, ...], perm: tuple[int, ...], dtype: str = "float32") -> Case:
-    return Case("transpose", [Arg(shape, dtype)], lambda x: np.transpose(x, perm), {"perm": list(perm)},
-                name=f"{'x'.join(map(str, shape))}_{perm}_{dtype}", tolerance=0)
+    return Case(
+        "transpose",
+        [Arg(shape, dtype)],
+        lambda x: np.transpose(x, perm),
+        {"perm": list(perm)},
+        name=f"{'x'.join(map(str, shape))}_{perm}_{dtype}",
+        tolerance=0,
+    )
 
 
 def _reshape(shape: tuple[int, ...], to: tuple[int, ...], dtype: str = "float32") -> Case:
-    return Case("reshape", [Arg(shape, dtype)], lambda x: x.reshape(to), {"shape": list(to)},
-                name=f"{shape}_to_{to}_{dtype}", tolerance=0)
+    return Case(
+        "reshape",
+        [Arg(shape, dtype)],
+        lambda x: x.reshape(to),
+        {"shape": list(to)},
+        name=f"{shape}_to_{to}_{dtype}",
+        tolerance=0,
+    )
 
 
 def _broadcast(shape: tuple[int, ...], to: tuple[int, ...], dtype: str = "float32") -> Case:
-    return Case("broadcast_to", [Arg(shape, dtype)], lambda x: np.broadcast_to(x, to), {"shape": list(to)},
-                name=f"{shape}_to_{to}_{dtype}", tolerance=0)
+    return Case(
+        "broadcast_to",
+        [Arg(shape, dtype)],
+        lambda x: np.broadcast_to(x, to),
+        {"shape": list(to)},
+        name=f"{shape}_to_{to}_{dtype}",
+        tolerance=0,
+    )
 
 
-def _slice(shape: tuple[int, ...], begin: list[int], size: list[int], stride: list[int], dtype: str = "float32") -> Case:
+def _slice(
+    shape: tuple[int, ...], begin: list[int], size: list[int], stride: list[int], dtype: str = "float32"
+) -> Case:
     def reference(x: np.ndarray) -> np.ndarray:
         return x[tuple(slice(b, b + n * s, s) for b, n, s in zip(begin, size, stride))]
 
-    return Case("slice", [Arg(shape, dtype)], reference, {"begin": begin, "size": size, "stride": stride},
-                name=f"{shape}_{begin}_{size}_{stride}_{dtype}", tolerance=0)
+    return Case(
+        "slice",
+        [Arg(shape, dtype)],
+        reference,
+        {"begin": begin, "size": size, "stride": stride},
+        name=f"{shape}_{begin}_{size}_{stride}_{dtype}",
+        tolerance=0,
+    )
 
 
-def _pad(shape: tuple[int, ...], low: list[int], high: list[int], interior: list[int], value: float = 0.0,
-         dtype: str = "float32") -> Case:
+def _pad(
+    shape: tuple[int, ...],
+    low: list[int],
+    high: list[int],
+    interior: list[int],
+    value: float = 0.0,
+    dtype: str = "float32",
+) -> Case:
     def reference(x: np.ndarray) -> np.ndarray:
         inner = [n + max(n - 1, 0) * i for n, i in zip(x.shape, interior)]
         y = np.full([a + n + b for a, n, b in zip(low, inner, high)], value).astype(x.dtype)
         y[tuple(slice(a, a + n, i + 1) for a, n, i in zip(low, inner, interior))] = x
         return y
 
-    return Case("pad", [Arg(shape, dtype)], reference, {"low": low, "high": high, "interior": interior, "value": value},
-                name=f"{shape}_{low}_{high}_{interior}_{value}_{dtype}", tolerance=0,
-                grad=None if np.isfinite(value) else ())
+    return Case(
+        "pad",
+        [Arg(shape, dtype)],
+        reference,
+        {"low": low, "high": high, "interior": interior, "value": value},
+        name=f"{shape}_{low}_{high}_{interior}_{value}_{dtype}",
+        tolerance=0,
+        grad=None if np.isfinite(value) else (),
+    )
 
 
 def _concat(shapes: list[tuple[int, ...]], axis: int, dtype: str = "float32") -> Case:
-    return Case("concat", [Arg(s, dtype) for s in shapes], lambda *xs: np.concatenate(xs, axis), {"axis": axis},
-                name=f"{shapes}_{axis}_{dtype}", tolerance=0)
+    return Case(
+        "concat",
+        [Arg(s, dtype) for s in shapes],
+        lambda *xs: np.concatenate(xs, axis),
+        {"axis": axis},
+        name=f"{shapes}_{axis}_{dtype}",
+        tolerance=0,
+    )
 
 
 def _reverse(shape: tuple[int, ...], axes: list[int], dtype: str = "float32") -> Case:
-    return Case("reverse", [Arg(shape, dtype)], lambda x: np.flip(x, axes), {"axes": axes},
-                name=f"{shape}_{axes}_{dtype}", tolerance=0)
+    return Case(
+        "reverse",
+        [Arg(shape, dtype)],
+        lambda x: np.flip(x, axes),
+        {"axes": axes},
+        name=f"{shape}_{axes}_{dtype}",
+        tolerance=0,
+    )
 
 
 def _full(shape: tuple[int, ...], value: float, dtype: str) -> Case:
     def reference() -> Any:
         return np.full(shape, value, dtype)
 
-    return Case("full", [], reference, {"shape": list(shape), "value": value, "dtype": dtype},
-                name=f"{shape}_{value}_{dtype}", tolerance=0)
+    return Case(
+        "full",
+        [],
+        reference,
+        {"shape": list(shape), "value": value, "dtype": dtype},
+        name=f"{shape}_{value}_{dtype}",
+        tolerance=0,
+    )
 
 
 def _iota(size: int, dtype: str) -> Case:
-    return Case("iota", [], lambda: np.arange(size).astype(dtype), {"size": size, "dtype": dtype}, name=f"{size}_{dtype}",
-                tolerance=0)
+    return Case(
+        "iota",
+        [],
+        lambda: np.arange(size).astype(dtype),
+        {"size": size, "dtype": dtype},
+        name=f"{size}_{dtype}",
+        tolerance=0,
+    )
 
 
 CASES = [

@@ -24,7 +24,12 @@ def forward(backwards: bool, zero: bool, all_outputs: bool = False) -> Any:
         for k in range(steps):
             t = steps - 1 - k if backwards else k
             z = x[:, t] @ w + h @ r + (0 if b is None else b)
-            i, f, g, o = sigmoid(z[:, :u]), sigmoid(z[:, u : 2 * u]), np.tanh(z[:, 2 * u : 3 * u]), sigmoid(z[:, 3 * u :])
+            i, f, g, o = (
+                sigmoid(z[:, :u]),
+                sigmoid(z[:, u : 2 * u]),
+                np.tanh(z[:, 2 * u : 3 * u]),
+                sigmoid(z[:, 3 * u :]),
+            )
             c2 = f * c + i * g
             h2 = o * np.tanh(c2)
             out = h2
@@ -46,7 +51,20 @@ def forward(backwards: bool, zero: bool, all_outputs: bool = False) -> Any:
 def backward(backwards: bool, zero: bool) -> Any:
     """By central differences of the float64 forward pass: slow, and independent of the kernel."""
 
-    def run(x: Any, w: Any, r: Any, h0: Any, c0: Any, mask: Any, gates: Any, cells: Any, hidden: Any, dy: Any = None, dh: Any = None, dc: Any = None) -> list:
+    def run(
+        x: Any,
+        w: Any,
+        r: Any,
+        h0: Any,
+        c0: Any,
+        mask: Any,
+        gates: Any,
+        cells: Any,
+        hidden: Any,
+        dy: Any = None,
+        dh: Any = None,
+        dc: Any = None,
+    ) -> list:
         step = forward(backwards, zero)
         bias = np.zeros(4 * r.shape[0])
 
@@ -71,20 +89,48 @@ def backward(backwards: bool, zero: bool) -> Any:
 
 
 CASES: list[Case] = []
-for batch, steps, c, u in [(2, 3, 4, 5), (1, 9, 3, 16), (5, 4, 1, 17), (3, 1, 2, 1), (17, 11, 8, 8), (2, 0, 3, 2), (0, 3, 2, 2)]:
-    x, w, r, b = Arg((batch, steps, c)), Arg((c, 4 * u), low=-0.7, high=0.7), Arg((u, 4 * u), low=-0.7, high=0.7), Arg((4 * u,))
+for batch, steps, c, u in [
+    (2, 3, 4, 5),
+    (1, 9, 3, 16),
+    (5, 4, 1, 17),
+    (3, 1, 2, 1),
+    (17, 11, 8, 8),
+    (2, 0, 3, 2),
+    (0, 3, 2, 2),
+]:
+    x, w, r, b = (
+        Arg((batch, steps, c)),
+        Arg((c, 4 * u), low=-0.7, high=0.7),
+        Arg((u, 4 * u), low=-0.7, high=0.7),
+        Arg((4 * u,)),
+    )
     state, mask = Arg((batch, u)), Arg((batch, steps), "bool")
     size = f"{batch}x{steps}x{c}-{u}"
     for backwards in (False, True):
         attrs = {"go_backwards": backwards, "zero_output_for_mask": False}
         more = {"tolerance": 64.0, "grad_tolerance": 256.0}
         CASES.append(Case("lstm", [x, w, r, b], forward(backwards, False), attrs, name=f"{size} {backwards}", **more))
-        CASES.append(Case("lstm", [x, w, r, b, state, state, mask], forward(backwards, False), attrs, name=f"{size} {backwards} all", **more))
+        CASES.append(
+            Case(
+                "lstm",
+                [x, w, r, b, state, state, mask],
+                forward(backwards, False),
+                attrs,
+                name=f"{size} {backwards} all",
+                **more,
+            )
+        )
     zero = {"go_backwards": False, "zero_output_for_mask": True}
-    CASES.append(Case("lstm", [x, w, r, None, None, None, mask], forward(False, True), zero, name=f"{size} zero", **more))
+    CASES.append(
+        Case("lstm", [x, w, r, None, None, None, mask], forward(False, True), zero, name=f"{size} zero", **more)
+    )
 
 rng = np.random.default_rng(5)
-for batch, steps, c, u, backwards, masked in [(2, 3, 2, 3, False, False), (3, 4, 2, 2, True, True), (2, 5, 1, 2, False, True)]:
+for batch, steps, c, u, backwards, masked in [
+    (2, 3, 2, 3, False, False),
+    (3, 4, 2, 2, True, True),
+    (2, 5, 1, 2, False, True),
+]:
     x, w, r = rng.normal(size=(batch, steps, c)), rng.normal(size=(c, 4 * u)) * 0.5, rng.normal(size=(u, 4 * u)) * 0.5
     h0, c0 = rng.normal(size=(batch, u)), rng.normal(size=(batch, u))
     mask = rng.random((batch, steps)) < 0.6 if masked else None
@@ -94,5 +140,12 @@ for batch, steps, c, u, backwards, masked in [(2, 3, 2, 3, False, False), (3, 4,
     args += [Arg(a.shape, values=a) for a in (gates, cells, hidden)]
     args += [Arg((batch, steps, u)), Arg((batch, u)), Arg((batch, u))]
     CASES.append(
-        Case("lstm_grad", args, backward(backwards, False), {"go_backwards": backwards, "zero_output_for_mask": False}, tolerance=2000,
-             name=f"{batch}x{steps}x{c}-{u} {backwards} {masked}"))
+        Case(
+            "lstm_grad",
+            args,
+            backward(backwards, False),
+            {"go_backwards": backwards, "zero_output_for_mask": False},
+            tolerance=2000,
+            name=f"{batch}x{steps}x{c}-{u} {backwards} {masked}",
+        )
+    )

@@ -18,17 +18,35 @@ def product(transpose_a: bool, transpose_b: bool) -> Any:
 
 def case(a: tuple[int, ...], b: tuple[int, ...], ta: bool = False, tb: bool = False, **more: Any) -> Case:
     """Shapes as they multiply; the transposed ones are stored the other way round."""
-    flip = lambda s, t: s[:-2] + (s[-1], s[-2]) if t else s  # noqa: E731
+    flip = lambda s, t: (*s[:-2], s[-1], s[-2]) if t else s  # noqa: E731
     name = f"{'x'.join(map(str, a))} {'x'.join(map(str, b))}{' ta' if ta else ''}{' tb' if tb else ''}"
-    return Case("matmul", [Arg(flip(a, ta)), Arg(flip(b, tb))], product(ta, tb),
-                {"transpose_a": ta, "transpose_b": tb}, name=name, **more)
+    return Case(
+        "matmul",
+        [Arg(flip(a, ta)), Arg(flip(b, tb))],
+        product(ta, tb),
+        {"transpose_a": ta, "transpose_b": tb},
+        name=name,
+        **more,
+    )
 
 
 FLAGS = [(False, False), (True, False), (False, True), (True, True)]
 CASES: list[Case] = []
 # Both sides of every border: rows taken few at a time (4), in place (28), tiles (4, 6, 14), panels (8, 16, 32 columns).
-for m, k, n in [(1, 1, 1), (1, 17, 33), (2, 3, 4), (3, 40, 129), (4, 31, 16), (5, 7, 32), (7, 16, 15), (15, 13, 31),
-                (28, 5, 65), (29, 33, 17), (57, 9, 34), (113, 6, 3)]:
+for m, k, n in [
+    (1, 1, 1),
+    (1, 17, 33),
+    (2, 3, 4),
+    (3, 40, 129),
+    (4, 31, 16),
+    (5, 7, 32),
+    (7, 16, 15),
+    (15, 13, 31),
+    (28, 5, 65),
+    (29, 33, 17),
+    (57, 9, 34),
+    (113, 6, 3),
+]:
     CASES += [case((m, k), (k, n), ta, tb) for ta, tb in FLAGS]
 # Nothing to add, or nothing to compute.
 for m, k, n in [(3, 0, 5), (0, 4, 3), (4, 3, 0), (60, 0, 40), (0, 0, 0)]:
@@ -37,11 +55,28 @@ for m, k, n in [(3, 0, 5), (0, 4, 3), (4, 3, 0), (60, 0, 40), (0, 0, 0)]:
 for m, k, n in [(3, 2100, 5), (10, 4099, 7), (2, 2500, 40), (30, 2048, 9)]:
     CASES += [case((m, k), (k, n), ta, tb, tolerance=64.0, grad_tolerance=256.0) for ta, tb in FLAGS]
 # Batches: equal, broadcast either way, absent on one side, of size 0.
-for a, b in [((3,), (3,)), ((2, 3), (2, 3)), ((2, 1), (1, 3)), ((1,), (4,)), ((4,), (1,)), ((2, 2), (2,)), ((3,), ()), ((), (3,)),
-             ((2, 3), ()), ((0,), (0,)), ((0,), ()), ((1,), (0,)), ((2, 1, 2), (3, 1))]:
+for a, b in [
+    ((3,), (3,)),
+    ((2, 3), (2, 3)),
+    ((2, 1), (1, 3)),
+    ((1,), (4,)),
+    ((4,), (1,)),
+    ((2, 2), (2,)),
+    ((3,), ()),
+    ((), (3,)),
+    ((2, 3), ()),
+    ((0,), (0,)),
+    ((0,), ()),
+    ((1,), (0,)),
+    ((2, 1, 2), (3, 1)),
+]:
     for m, k, n in [(2, 5, 3), (31, 4, 18)]:
-        CASES += [case(a + (m, k), b + (k, n), ta, tb) for ta, tb in FLAGS]
+        CASES += [case((*a, m, k), (*b, k, n), ta, tb) for ta, tb in FLAGS]
 # Infinities and NaN pass through, and stay in their rows and columns.
 wild = np.ones((3, 4), np.float32)
 wild[0, 1], wild[2, 3] = np.inf, np.nan
-CASES.append(Case("matmul", [Arg((3, 4), values=wild), Arg((4, 20), low=0.5)], product(False, False), name="inf and nan", grad=()))
+CASES.append(
+    Case(
+        "matmul", [Arg((3, 4), values=wild), Arg((4, 20), low=0.5)], product(False, False), name="inf and nan", grad=()
+    )
+)

@@ -15,22 +15,34 @@ def _sgd(w: np.ndarray, g: np.ndarray, lr: np.ndarray, weight_decay: float) -> l
     return [w - w * weight_decay * lr - lr * g]
 
 
-def _momentum(w: np.ndarray, m: np.ndarray, g: np.ndarray, lr: np.ndarray, momentum: float, nesterov: bool,
-              weight_decay: float) -> list[np.ndarray]:
+def _momentum(
+    w: np.ndarray, m: np.ndarray, g: np.ndarray, lr: np.ndarray, momentum: float, nesterov: bool, weight_decay: float
+) -> list[np.ndarray]:
     w = w - w * weight_decay * lr
     m = momentum * m - lr * g
     return [w + momentum * m - lr * g if nesterov else w + m, m]
 
 
-def _adam(w: np.ndarray, m: np.ndarray, v: np.ndarray, g: np.ndarray, lr: np.ndarray, step: np.ndarray, beta_1: float,
-          beta_2: float, epsilon: float, weight_decay: float) -> list[np.ndarray]:
+def _adam(
+    w: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    g: np.ndarray,
+    lr: np.ndarray,
+    step: np.ndarray,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    weight_decay: float,
+) -> list[np.ndarray]:
     w, t = w - w * weight_decay * lr, int(step) + 1
     m, v = beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g * g
     return [w - lr * np.sqrt(1 - beta_2**t) / (1 - beta_1**t) * m / (np.sqrt(v) + epsilon), m, v]
 
 
-def _rmsprop(w: np.ndarray, v: np.ndarray, g: np.ndarray, lr: np.ndarray, rho: float, epsilon: float,
-             weight_decay: float) -> list[np.ndarray]:
+def _rmsprop(
+    w: np.ndarray, v: np.ndarray, g: np.ndarray, lr: np.ndarray, rho: float, epsilon: float, weight_decay: float
+) -> list[np.ndarray]:
     v = rho * v + (1 - rho) * g * g
     return [w - w * weight_decay * lr - lr * g / np.sqrt(v + epsilon), v]
 
@@ -40,8 +52,16 @@ def _cases(op: str, reference: Any, slots: list[Arg], attrs: dict[str, Any], ste
     for shape in [(), (1,), (0, 3), (15,), (17, 2), (3, 67), (9001,)]:
         states = [Arg(shape)] + [Arg(shape, low=s.low, high=s.high) for s in slots] + [Arg(shape)]
         extra = [Arg(values=LR)] + ([Arg(values=step, dtype="int32")] if step is not None else [])
-        cases.append(Case(op, [*states, *extra], lambda *a: reference(*a, **attrs), attrs, grad=(),
-                          name="_".join([str(shape), *map(str, attrs.values()), str(step)])))
+        cases.append(
+            Case(
+                op,
+                [*states, *extra],
+                lambda *a: reference(*a, **attrs),
+                attrs,
+                grad=(),
+                name="_".join([str(shape), *map(str, attrs.values()), str(step)]),
+            )
+        )
     return cases
 
 
@@ -50,9 +70,19 @@ CASES = [
     *_cases("sgd_update", _sgd, [], {"weight_decay": 0.01}),
     *_cases("momentum_update", _momentum, [Arg()], {"momentum": 0.9, "nesterov": False, "weight_decay": 0.01}),
     *_cases("momentum_update", _momentum, [Arg()], {"momentum": 0.9, "nesterov": True, "weight_decay": 0.0}),
-    *_cases("adam_update", _adam, [Arg(), Arg(low=0.1)],
-            {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.0}, 0),
-    *_cases("adam_update", _adam, [Arg(), Arg(low=0.1)],
-            {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.004}, 999),
+    *_cases(
+        "adam_update",
+        _adam,
+        [Arg(), Arg(low=0.1)],
+        {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.0},
+        0,
+    ),
+    *_cases(
+        "adam_update",
+        _adam,
+        [Arg(), Arg(low=0.1)],
+        {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.004},
+        999,
+    ),
     *_cases("rmsprop_update", _rmsprop, [Arg(low=0.1)], {"rho": 0.9, "epsilon": 1e-7, "weight_decay": 0.01}),
 ]

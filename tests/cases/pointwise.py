@@ -64,14 +64,24 @@ for name, f, low, high, kinks in UNARY:
     CASES.append(Case(name, [Arg((3, 1031), low=low, high=high, avoid=kinks)], f, tolerance=4))
     # Where the function is undefined the C library's answer is NaN, as is ours.
     ordinary = [x for x in SPECIAL if not (name in ("sin", "cos", "tan", "sinh", "cosh", "square") and abs(x) > 1e30)]
-    ordinary = [x for x in ordinary if not (name in ("exp", "expm1", "sinh", "cosh") and abs(x) > 80 and math.isfinite(x))]
+    ordinary = [
+        x for x in ordinary if not (name in ("exp", "expm1", "sinh", "cosh") and abs(x) > 80 and math.isfinite(x))
+    ]
     if name in ("reciprocal", "rsqrt"):
         ordinary = [x for x in ordinary if not (x != 0 and abs(x) < 1e-10)]
     CASES.append(Case(name, [Arg(values=ordinary)], f, tolerance=4, grad=(), name=f"{name}-special"))
-    for size in (SIZES if name in ("exp", "relu") else []):
+    for size in SIZES if name in ("exp", "relu") else []:
         CASES.append(Case(name, [Arg(size, low=low, high=high, avoid=kinks)], f, tolerance=4))
-    CASES.append(Case(name, [Arg(values=np.linspace(low, high, 21), dtype="float16")], f, tolerance=4096, grad=(),
-                      name=f"{name}-half"))
+    CASES.append(
+        Case(
+            name,
+            [Arg(values=np.linspace(low, high, 21), dtype="float16")],
+            f,
+            tolerance=4096,
+            grad=(),
+            name=f"{name}-half",
+        )
+    )
 
 CASES += [
     Case("exp", [Arg((999,), low=-80, high=80)], np.exp, tolerance=4, grad=(), name="exp-wide"),
@@ -91,8 +101,14 @@ CASES += [
 for name in ("negative", "abs", "sign", "square"):
     g = dict((n, r) for n, r, *_ in UNARY)[name]
     for dtype, low in (("int32", -100), ("int64", -100), ("uint8", 0)):
-        CASES.append(Case(name, [Arg((33,), dtype, low, 100)],
-                          lambda x, g=g, dtype=dtype: g(x).astype(dtype), name=f"{name}-{dtype}"))
+        CASES.append(
+            Case(
+                name,
+                [Arg((33,), dtype, low, 100)],
+                lambda x, g=g, dtype=dtype: g(x).astype(dtype),
+                name=f"{name}-{dtype}",
+            )
+        )
 
 
 def mod(a: Any, b: Any) -> Any:
@@ -115,23 +131,53 @@ PAIRS = [
 ]  # fmt: skip
 for name, f, a, b in BINARY:
     for left, right in PAIRS if name in ("add", "multiply", "divide", "power") else PAIRS[:5]:
-        CASES.append(Case(name, [Arg(left, low=a.low, high=a.high), Arg(right, low=b.low, high=b.high)], f, tolerance=4))
-    CASES.append(Case(name, [Arg(values=[1.5, -2, 0.25, 3], dtype="float16"), Arg(values=[0.5, 2, 4, 1], dtype="float16")],
-                      f, tolerance=4096, grad=(), name=f"{name}-half"))
+        CASES.append(
+            Case(name, [Arg(left, low=a.low, high=a.high), Arg(right, low=b.low, high=b.high)], f, tolerance=4)
+        )
+    CASES.append(
+        Case(
+            name,
+            [Arg(values=[1.5, -2, 0.25, 3], dtype="float16"), Arg(values=[0.5, 2, 4, 1], dtype="float16")],
+            f,
+            tolerance=4096,
+            grad=(),
+            name=f"{name}-half",
+        )
+    )
 for name, f in [("floor_divide", np.floor_divide), ("mod", mod)]:
     CASES += [
         Case(name, [Arg((40,), low=0.2, high=5), Arg((40,), low=7, high=9)], f, tolerance=8),
         Case(name, [Arg((3, 40), low=-50, high=50), Arg((40,), low=0.5, high=3)], f, tolerance=8, grad=()),
-        Case(name, [Arg(values=[7.0, -7, 7, -7, 6, -6]), Arg(values=[3.0, 3, -3, -3, 3, -3])], f, grad=(), name=f"{name}-signs"),
-        Case(name, [Arg(values=[7, -7, 7, -7, 6, -6, -1], dtype="int32"), Arg(values=[3, 3, -3, -3, 3, -3, 5], dtype="int32")],
-             f, name=f"{name}-int-signs"),
+        Case(
+            name,
+            [Arg(values=[7.0, -7, 7, -7, 6, -6]), Arg(values=[3.0, 3, -3, -3, 3, -3])],
+            f,
+            grad=(),
+            name=f"{name}-signs",
+        ),
+        Case(
+            name,
+            [Arg(values=[7, -7, 7, -7, 6, -6, -1], dtype="int32"), Arg(values=[3, 3, -3, -3, 3, -3, 5], dtype="int32")],
+            f,
+            name=f"{name}-int-signs",
+        ),
         Case(name, [Arg((30,), "int64", -99, 99), Arg((), "int64", 7, 8)], f, name=f"{name}-int64-scalar"),
         Case(name, [Arg((30,), "uint8", 0, 255), Arg((30,), "uint8", 1, 255)], f, name=f"{name}-uint8"),
-        Case(name, [Arg(values=[1, 2, 3], dtype="int32"), Arg(values=[1, 0, 2], dtype="int32")], f,
-             fault="other than 0", name=f"{name}-by-zero"),
+        Case(
+            name,
+            [Arg(values=[1, 2, 3], dtype="int32"), Arg(values=[1, 0, 2], dtype="int32")],
+            f,
+            fault="other than 0",
+            name=f"{name}-by-zero",
+        ),
     ]
-for name, f in [("add", np.add), ("subtract", np.subtract), ("multiply", np.multiply), ("maximum", np.maximum),
-                ("minimum", np.minimum)]:
+for name, f in [
+    ("add", np.add),
+    ("subtract", np.subtract),
+    ("multiply", np.multiply),
+    ("maximum", np.maximum),
+    ("minimum", np.minimum),
+]:
     CASES += [
         Case(name, [Arg((33,), "int32", -2**31, 2**31 - 1), Arg((33,), "int32", -2**31, 2**31 - 1)], f, name=f"{name}-int32-wraps"),
         Case(name, [Arg((4, 9), "uint8", 0, 255), Arg((9,), "uint8", 0, 255)], f, name=f"{name}-uint8-wraps"),
@@ -151,8 +197,14 @@ CASES += [
     Case("power", [Arg(values=[0.0, 0.0, 2.0]), Arg(values=[2.0, 3.0, 2.0])], np.power, grad=(0,), name="power-of-zero"),
     Case("power", [Arg((50,)), Arg(values=2.0)], np.power, grad=(0,), name="power-square"),
 ]  # fmt: skip
-for name, f in [("equal", np.equal), ("not_equal", np.not_equal), ("less", np.less), ("less_equal", np.less_equal),
-                ("greater", np.greater), ("greater_equal", np.greater_equal)]:
+for name, f in [
+    ("equal", np.equal),
+    ("not_equal", np.not_equal),
+    ("less", np.less),
+    ("less_equal", np.less_equal),
+    ("greater", np.greater),
+    ("greater_equal", np.greater_equal),
+]:
     CASES += [
         Case(name, [Arg(values=[1.0, 2, NAN, INF, -0.0, 3]), Arg(values=[1.0, 3, NAN, INF, 0.0, NAN])], f, name=f"{name}-nan"),
         Case(name, [Arg((7, 37)), Arg((37,))], f),
@@ -164,7 +216,10 @@ for name, f in [("equal", np.equal), ("not_equal", np.not_equal), ("less", np.le
         Case(name, [Arg((40,), "bool"), Arg((40,), "bool")], f, name=f"{name}-bool"),
     ]  # fmt: skip
 for name, f in [("logical_and", np.logical_and), ("logical_or", np.logical_or), ("logical_xor", np.logical_xor)]:
-    CASES += [Case(name, [Arg((5, 33), "bool"), Arg((33,), "bool")], f), Case(name, [Arg((9,), "bool"), Arg((), "bool")], f)]
+    CASES += [
+        Case(name, [Arg((5, 33), "bool"), Arg((33,), "bool")], f),
+        Case(name, [Arg((9,), "bool"), Arg((), "bool")], f),
+    ]
 for name, f in [("bitwise_and", np.bitwise_and), ("bitwise_or", np.bitwise_or), ("bitwise_xor", np.bitwise_xor)]:
     CASES += [
         Case(name, [Arg((33,), "int32", -99, 99), Arg((33,), "int32", -99, 99)], f),
@@ -185,10 +240,23 @@ for shapes in [((33,), (33,), (33,)), ((33,), (), (33,)), ((33,), (33,), ()), ((
                ((4, 1), (1, 7), (7,)), ((5, 300), (300,), ()), ((5, 1), (5, 300), ()), ((0,), (0,), ()), ((50, 3), (3,), (50, 3))]:  # fmt: skip
     CASES.append(Case("select", [Arg(shapes[0], "bool"), Arg(shapes[1]), Arg(shapes[2])], np.where, tolerance=0))
 for dtype in ("int32", "int64", "uint8", "bool"):
-    CASES.append(Case("select", [Arg((33,), "bool"), Arg((33,), dtype, 0, 99), Arg((), dtype, 0, 99)], np.where,
-                      name=f"select-{dtype}"))
-CASES.append(Case("select", [Arg(values=[True, False], dtype="bool"), Arg(values=[1.0, NAN]), Arg(values=[NAN, 2.0])],
-                  np.where, grad=(), name="select-hides-nan"))
+    CASES.append(
+        Case(
+            "select",
+            [Arg((33,), "bool"), Arg((33,), dtype, 0, 99), Arg((), dtype, 0, 99)],
+            np.where,
+            name=f"select-{dtype}",
+        )
+    )
+CASES.append(
+    Case(
+        "select",
+        [Arg(values=[True, False], dtype="bool"), Arg(values=[1.0, NAN]), Arg(values=[NAN, 2.0])],
+        np.where,
+        grad=(),
+        name="select-hides-nan",
+    )
+)
 
 
 # cast
@@ -202,11 +270,24 @@ def saturate(x: Any, dtype: str) -> Any:
 
 HARD = [0.0, 1.9, -1.9, 255.5, 256.0, -1.0, 3e9, -3e9, 1e19, -1e19, NAN, INF, -INF, 2147483520.0, 0.5, -0.5, 17.0]
 for dtype in ("int32", "int64", "uint8"):
-    CASES.append(Case("cast", [Arg(values=HARD)], lambda x, d=dtype: saturate(x, d), {"dtype": dtype}, name=f"cast-{dtype}"))
-    CASES.append(Case("cast", [Arg((33,), dtype, 0, 200)], lambda x: x.astype("float64"), {"dtype": "float32"},
-                      name=f"cast-{dtype}-float"))
-    CASES.append(Case("cast", [Arg((33,), dtype, 0, 3)], lambda x: x != 0, {"dtype": "bool"}, name=f"cast-{dtype}-bool"))
-    CASES.append(Case("cast", [Arg((33,), "bool")], lambda x, d=dtype: x.astype(d), {"dtype": dtype}, name=f"cast-bool-{dtype}"))
+    CASES.append(
+        Case("cast", [Arg(values=HARD)], lambda x, d=dtype: saturate(x, d), {"dtype": dtype}, name=f"cast-{dtype}")
+    )
+    CASES.append(
+        Case(
+            "cast",
+            [Arg((33,), dtype, 0, 200)],
+            lambda x: x.astype("float64"),
+            {"dtype": "float32"},
+            name=f"cast-{dtype}-float",
+        )
+    )
+    CASES.append(
+        Case("cast", [Arg((33,), dtype, 0, 3)], lambda x: x != 0, {"dtype": "bool"}, name=f"cast-{dtype}-bool")
+    )
+    CASES.append(
+        Case("cast", [Arg((33,), "bool")], lambda x, d=dtype: x.astype(d), {"dtype": dtype}, name=f"cast-bool-{dtype}")
+    )
 CASES += [
     Case("cast", [Arg(values=HARD)], lambda x: x != 0, {"dtype": "bool"}, name="cast-bool"),
     Case("cast", [Arg((33,), "int64", -(2**40), 2**40)], lambda x: x.astype("int32"), {"dtype": "int32"}, name="cast-wraps"),

@@ -19,7 +19,9 @@ def windows(x: tuple, a: dict) -> Any:
     for i in range(p):
         for j in range(q):
             h, w = i * a["strides"][0] - top, j * a["strides"][1] - left
-            places.append((i, j, slice(max(h, 0), min(h + a["pool"][0], x[1])), slice(max(w, 0), min(w + a["pool"][1], x[2]))))
+            places.append(
+                (i, j, slice(max(h, 0), min(h + a["pool"][0], x[1])), slice(max(w, 0), min(w + a["pool"][1], x[2])))
+            )
     return p, q, places
 
 
@@ -57,12 +59,20 @@ def put(a: dict, size: tuple) -> Any:
 
 CASES: list[Case] = []
 for x, pool, strides, padding, pads in [
-    ((2, 6, 6, 3), (2, 2), (2, 2), "valid", None), ((1, 5, 7, 17), (3, 2), (2, 1), "same", None),
-    ((1, 6, 6, 16), (3, 3), (1, 1), "same", None), ((2, 5, 5, 1), (2, 3), (3, 2), "valid", None),
-    ((1, 6, 5, 33), (3, 3), (2, 2), "explicit", (1, 0, 1, 2)), ((0, 4, 4, 2), (2, 2), (2, 2), "valid", None),
+    ((2, 6, 6, 3), (2, 2), (2, 2), "valid", None),
+    ((1, 5, 7, 17), (3, 2), (2, 1), "same", None),
+    ((1, 6, 6, 16), (3, 3), (1, 1), "same", None),
+    ((2, 5, 5, 1), (2, 3), (3, 2), "valid", None),
+    ((1, 6, 5, 33), (3, 3), (2, 2), "explicit", (1, 0, 1, 2)),
+    ((0, 4, 4, 2), (2, 2), (2, 2), "valid", None),
     ((2, 1, 9, 5), (1, 3), (1, 3), "same", None),
 ]:
-    attrs: dict[str, Any] = {"pool": list(pool), "strides": list(strides), "padding": padding, "pads": list(pads or (0, 0, 0, 0))}
+    attrs: dict[str, Any] = {
+        "pool": list(pool),
+        "strides": list(strides),
+        "padding": padding,
+        "pads": list(pads or (0, 0, 0, 0)),
+    }
     name = f"{'x'.join(map(str, x))}-{pool[0]}x{pool[1]}-{padding}"
     CASES.append(Case("max_pool2d", [Arg(x, values=None, low=-9, high=9)], pooled(attrs, False), attrs, name=name))
     CASES.append(Case("avg_pool2d", [Arg(x)], pooled(attrs, True), attrs, name=name))
@@ -72,9 +82,26 @@ for x, pool, strides, padding, pads in [
     rng = np.random.default_rng(0)
     taken = np.zeros((x[0], p, q, x[3]), "int32")
     for i, j, h, w in places:
-        taken[:, i, j] = rng.integers(h.start, h.stop, (x[0], x[3])) * x[2] + rng.integers(w.start, w.stop, (x[0], x[3]))
+        taken[:, i, j] = rng.integers(h.start, h.stop, (x[0], x[3])) * x[2] + rng.integers(
+            w.start, w.stop, (x[0], x[3])
+        )
     CASES.append(
-        Case("max_pool2d_grad", [Arg((x[0], p, q, x[3])), Arg(taken.shape, "int32", values=taken)], put(attrs, x[1:3]), back, name=name))
+        Case(
+            "max_pool2d_grad",
+            [Arg((x[0], p, q, x[3])), Arg(taken.shape, "int32", values=taken)],
+            put(attrs, x[1:3]),
+            back,
+            name=name,
+        )
+    )
 nan = np.array([[[[1.0], [np.nan]], [[3.0], [-np.inf]]]])
-CASES.append(Case("max_pool2d", [Arg((1, 2, 2, 1), values=nan)], lambda x: np.full((1, 1, 1, 1), np.nan),
-                  {"pool": [2, 2], "strides": [2, 2], "padding": "valid"}, grad=(), name="nan wins"))
+CASES.append(
+    Case(
+        "max_pool2d",
+        [Arg((1, 2, 2, 1), values=nan)],
+        lambda x: np.full((1, 1, 1, 1), np.nan),
+        {"pool": [2, 2], "strides": [2, 2], "padding": "valid"},
+        grad=(),
+        name="nan wins",
+    )
+)

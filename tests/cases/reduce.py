@@ -34,15 +34,35 @@ PATTERNS = [
 for op in REDUCTIONS:
     for shape, axes in PATTERNS:
         CASES.append(reduction(op, shape, axes))
-    CASES += [reduction(op, (3, 4, 5), [1], True), reduction(op, (3, 4, 5), [0, 2], True), reduction(op, (3, 5), [], True)]
+    CASES += [
+        reduction(op, (3, 4, 5), [1], True),
+        reduction(op, (3, 4, 5), [0, 2], True),
+        reduction(op, (3, 5), [], True),
+    ]
     for dtype in ("int32", "int64", "uint8"):
         low = 1 if op == "reduce_prod" or dtype == "uint8" else -99
         for shape, axes in [((5, 37), [0]), ((5, 37), [1]), ((3, 4, 5), [0, 2]), ((1, 3), [0])]:
             CASES.append(reduction(op, shape, axes, arg=Arg(shape, dtype, low, 120)))
-    CASES.append(reduction(op, (), [0], arg=Arg(values=np.linspace(0.5, 1.5, 40).reshape(4, 10), dtype="float16"),
-                           tolerance=4096, grad=()))
-    CASES.append(reduction(op, (), [1], arg=Arg(values=np.linspace(0.5, 1.5, 40).reshape(4, 10), dtype="float16"),
-                           tolerance=4096, grad=()))
+    CASES.append(
+        reduction(
+            op,
+            (),
+            [0],
+            arg=Arg(values=np.linspace(0.5, 1.5, 40).reshape(4, 10), dtype="float16"),
+            tolerance=4096,
+            grad=(),
+        )
+    )
+    CASES.append(
+        reduction(
+            op,
+            (),
+            [1],
+            arg=Arg(values=np.linspace(0.5, 1.5, 40).reshape(4, 10), dtype="float16"),
+            tolerance=4096,
+            grad=(),
+        )
+    )
 for n in (0, 2, 15, 16, 17, 63, 64, 65, 127, 129, 2047, 2048, 2049, 4099, 32768, 70001):
     CASES.append(reduction("reduce_sum", (n,), [0], tolerance=64))
     CASES.append(reduction("reduce_sum", (n,), [0], arg=Arg((n,), low=1, high=2), name=f"reduce_sum-{n}-positive"))
@@ -71,20 +91,64 @@ for op in ("reduce_max", "reduce_min"):
 # Ties share equally: with two equal largest, central differences give a half to each.
 CASES.append(reduction("reduce_max", (), [0], arg=Arg(values=[3.0, 1.0, 3.0, 2.0]), name="reduce_max-ties"))
 CASES.append(reduction("reduce_min", (), [1], arg=Arg(values=[[1.0, 1.0], [2.0, 5.0]]), name="reduce_min-ties"))
-CASES.append(reduction("reduce_prod", (), [1], arg=Arg(values=[[2.0, 0.0, 3.0], [0.0, 0.0, 5.0], [1.0, 2.0, -3.0]]),
-                       name="reduce_prod-zeros"))
+CASES.append(
+    reduction(
+        "reduce_prod",
+        (),
+        [1],
+        arg=Arg(values=[[2.0, 0.0, 3.0], [0.0, 0.0, 5.0], [1.0, 2.0, -3.0]]),
+        name="reduce_prod-zeros",
+    )
+)
 
 for op, f in (("argmax", np.argmax), ("argmin", np.argmin)):
-    for shape, axis in [((9,), 0), ((5, 7), 0), ((5, 7), 1), ((3, 4, 5), 1), ((3, 4, 5), -1), ((1, 3), 0), ((0, 3), 1), ((2, 1000), 1)]:
-        CASES.append(Case(op, [Arg(shape)], lambda x, f=f, axis=axis: f(x, axis=axis).astype("int32"), {"axis": axis},
-                          name=f"{op}-{'x'.join(map(str, shape))}-{axis}"))
+    for shape, axis in [
+        ((9,), 0),
+        ((5, 7), 0),
+        ((5, 7), 1),
+        ((3, 4, 5), 1),
+        ((3, 4, 5), -1),
+        ((1, 3), 0),
+        ((0, 3), 1),
+        ((2, 1000), 1),
+    ]:
+        CASES.append(
+            Case(
+                op,
+                [Arg(shape)],
+                lambda x, f=f, axis=axis: f(x, axis=axis).astype("int32"),
+                {"axis": axis},
+                name=f"{op}-{'x'.join(map(str, shape))}-{axis}",
+            )
+        )
     for dtype in ("int32", "int64", "uint8"):
-        CASES.append(Case(op, [Arg((6, 50), dtype, 0, 9)], lambda x, f=f: f(x, axis=1).astype("int32"), {"axis": 1},
-                          name=f"{op}-{dtype}-ties"))
-    CASES.append(Case(op, [Arg(values=[[1, NAN, 3, NAN], [2, 2, 1, 1], [-INF, -INF, INF, INF]])],
-                      lambda x, f=f: f(x, axis=1).astype("int32"), {"axis": 1}, name=f"{op}-nan"))
-    CASES.append(Case(op, [Arg(values=[[1, 2, 2], [0, 0, 1]], dtype="float16")],
-                      lambda x, f=f: f(x, axis=1).astype("int32"), {"axis": 1}, name=f"{op}-half"))
+        CASES.append(
+            Case(
+                op,
+                [Arg((6, 50), dtype, 0, 9)],
+                lambda x, f=f: f(x, axis=1).astype("int32"),
+                {"axis": 1},
+                name=f"{op}-{dtype}-ties",
+            )
+        )
+    CASES.append(
+        Case(
+            op,
+            [Arg(values=[[1, NAN, 3, NAN], [2, 2, 1, 1], [-INF, -INF, INF, INF]])],
+            lambda x, f=f: f(x, axis=1).astype("int32"),
+            {"axis": 1},
+            name=f"{op}-nan",
+        )
+    )
+    CASES.append(
+        Case(
+            op,
+            [Arg(values=[[1, 2, 2], [0, 0, 1]], dtype="float16")],
+            lambda x, f=f: f(x, axis=1).astype("int32"),
+            {"axis": 1},
+            name=f"{op}-half",
+        )
+    )
 
 
 def cumulative(x: Any, axis: int, reverse: bool, exclusive: bool) -> Any:
@@ -97,12 +161,25 @@ def cumulative(x: Any, axis: int, reverse: bool, exclusive: bool) -> Any:
 for shape, axis in [((7,), 0), ((4, 5), 0), ((4, 5), 1), ((2, 3, 4), 1), ((0,), 0), ((3, 0), 0), ((1, 1), 1)]:
     for reverse in (False, True):
         for exclusive in (False, True):
-            CASES.append(Case("cumsum", [Arg(shape)], lambda x, a=axis, r=reverse, e=exclusive: cumulative(x, a, r, e),
-                              {"axis": axis, "reverse": reverse, "exclusive": exclusive},
-                              name=f"cumsum-{'x'.join(map(str, shape))}-{axis}{'-reverse' * reverse}{'-exclusive' * exclusive}"))
+            CASES.append(
+                Case(
+                    "cumsum",
+                    [Arg(shape)],
+                    lambda x, a=axis, r=reverse, e=exclusive: cumulative(x, a, r, e),
+                    {"axis": axis, "reverse": reverse, "exclusive": exclusive},
+                    name=f"cumsum-{'x'.join(map(str, shape))}-{axis}{'-reverse' * reverse}{'-exclusive' * exclusive}",
+                )
+            )
 for dtype in ("int32", "int64", "uint8"):
-    CASES.append(Case("cumsum", [Arg((50,), dtype, 0, 99)], lambda x: cumulative(x, 0, False, False),
-                      {"axis": 0, "reverse": False, "exclusive": False}, name=f"cumsum-{dtype}"))
+    CASES.append(
+        Case(
+            "cumsum",
+            [Arg((50,), dtype, 0, 99)],
+            lambda x: cumulative(x, 0, False, False),
+            {"axis": 0, "reverse": False, "exclusive": False},
+            name=f"cumsum-{dtype}",
+        )
+    )
 
 
 def order(x: Any, descending: bool, axis: int = -1) -> Any:
@@ -122,12 +199,35 @@ for descending in (False, True):
                       (Arg((2, 3, 33), "int32", -5, 5), "int32-ties"), (Arg((40,), "int64", -(2**40), 2**40), "int64"),
                       (Arg((70,), "uint8", 0, 5), "uint8-ties"), (Arg((1000,)), "1000"),
                       (Arg(values=[3, NAN, -INF, 1, INF, -1, 0.5]), "nan")]:  # fmt: skip
-        CASES.append(Case("sort", [arg], lambda x, d=descending: np.take_along_axis(x, order(x, d), -1), attrs,
-                          tolerance=0, name=f"sort-{name}{way}"))
-        CASES.append(Case("argsort", [arg], lambda x, d=descending: order(x, d).astype("int32"), attrs,
-                          name=f"argsort-{name}{way}"))
-    CASES.append(Case("sort", [Arg((4, 9, 3))], lambda x, d=descending: np.take_along_axis(x, order(x, d, 1), 1),
-                      {"axis": 1, "descending": descending}, tolerance=0, name=f"sort-axis1{way}"))
+        CASES.append(
+            Case(
+                "sort",
+                [arg],
+                lambda x, d=descending: np.take_along_axis(x, order(x, d), -1),
+                attrs,
+                tolerance=0,
+                name=f"sort-{name}{way}",
+            )
+        )
+        CASES.append(
+            Case(
+                "argsort",
+                [arg],
+                lambda x, d=descending: order(x, d).astype("int32"),
+                attrs,
+                name=f"argsort-{name}{way}",
+            )
+        )
+    CASES.append(
+        Case(
+            "sort",
+            [Arg((4, 9, 3))],
+            lambda x, d=descending: np.take_along_axis(x, order(x, d, 1), 1),
+            {"axis": 1, "descending": descending},
+            tolerance=0,
+            name=f"sort-axis1{way}",
+        )
+    )
 
 
 def largest(x: Any, k: int) -> Any:
@@ -136,9 +236,23 @@ def largest(x: Any, k: int) -> Any:
 
 
 for shape, k in [((9,), 1), ((9,), 9), ((4, 50), 5), ((4, 50), 20), ((2, 3, 7), 3), ((3, 4), 0), ((0, 4), 2)]:
-    CASES.append(Case("top_k", [Arg(shape)], lambda x, k=k: largest(x, k), {"k": k, "sorted": True}, tolerance=0,
-                      name=f"top_k-{'x'.join(map(str, shape))}-{k}"))
+    CASES.append(
+        Case(
+            "top_k",
+            [Arg(shape)],
+            lambda x, k=k: largest(x, k),
+            {"k": k, "sorted": True},
+            tolerance=0,
+            name=f"top_k-{'x'.join(map(str, shape))}-{k}",
+        )
+    )
 CASES += [
     Case("top_k", [Arg((5, 40), "int32", 0, 4)], lambda x: largest(x, 7), {"k": 7, "sorted": True}, name="top_k-ties"),
-    Case("top_k", [Arg((5, 40), "int32", 0, 4)], lambda x: largest(x, 30), {"k": 30, "sorted": False}, name="top_k-ties-many"),
+    Case(
+        "top_k",
+        [Arg((5, 40), "int32", 0, 4)],
+        lambda x: largest(x, 30),
+        {"k": 30, "sorted": False},
+        name="top_k-ties-many",
+    ),
 ]

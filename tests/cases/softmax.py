@@ -36,7 +36,20 @@ def gradient(x: Any, labels: Any, log_z: Any, g: Any) -> Any:
 
 CASES: list[Case] = []
 for op, f in (("softmax", softmax), ("log_softmax", log_softmax)):
-    for shape in [(10,), (1,), (5, 1), (3, 15), (3, 16), (3, 17), (4, 31), (2, 3, 33), (7, 1000), (0, 5), (5, 0), (900, 10)]:
+    for shape in [
+        (10,),
+        (1,),
+        (5, 1),
+        (3, 15),
+        (3, 16),
+        (3, 17),
+        (4, 31),
+        (2, 3, 33),
+        (7, 1000),
+        (0, 5),
+        (5, 0),
+        (900, 10),
+    ]:
         CASES.append(Case(op, [Arg(shape, low=-5, high=5)], f, name=f"{op}-{'x'.join(map(str, shape))}"))
     CASES += [
         Case(op, [Arg((4, 33), low=-1000, high=1000)], f, tolerance=64, grad=(), name=f"{op}-large"),

@@ -82,7 +82,10 @@ def merged(everything: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> d
 
 
 if __name__ == "__main__":
-    everything: dict[str, np.ndarray] = {"keras_version": np.array(keras.__version__), "jax_version": np.array(jax.__version__)}
+    everything: dict[str, np.ndarray] = {
+        "keras_version": np.array(keras.__version__),
+        "jax_version": np.array(jax.__version__),
+    }
     for model_name in SEEDS:
         everything.update(record(model_name))
     if EXACT:

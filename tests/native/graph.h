@@ -108,9 +108,7 @@ class Graph {
     std::vector<TensorType> out(&op == &pair ? 2 : 1, floats(n));
     return node(op, std::move(in), out, salted(salt))[0];
   }
-  ValueId below(ValueId in, int64_t limit) {
-    return node(above, {in}, {{DType::bool_, {}}}, salted(limit))[0];
-  }
+  ValueId below(ValueId in, int64_t limit) { return node(above, {in}, {{DType::bool_, {}}}, salted(limit))[0]; }
   ValueId read(int64_t variable) {
     auto a = std::make_shared<ReadAttrs>();
     a->variable = variable;
@@ -158,8 +156,8 @@ inline Result reference(const Module& m, const std::vector<std::vector<float>>& 
     }
     Stream stream;
     Status status;
-    n.op->run({n.attrs.get(), views.data(), views.data() + n.inputs.size(), int(n.inputs.size()),
-               int(n.outputs.size()), stream, nullptr, status, -1});
+    n.op->run({n.attrs.get(), views.data(), views.data() + n.inputs.size(), int(n.inputs.size()), int(n.outputs.size()), stream,
+               nullptr, status, -1});
   }
   auto get = [&](ValueId v) {
     std::vector<float> x(size_t(f.types[size_t(v)].elements()));
@@ -189,8 +187,7 @@ inline void random_graph(Graph& g, std::mt19937& rng) {
     by_size[g.f.types[size_t(v)].elements()].push_back(v);
   };
   int variables = 1 + upto(5);
-  for (int i = 0; i < variables; i++)
-    g.variable(i && upto(2) ? g.module.variables.back().type.elements() : sizes[upto(5)]);
+  for (int i = 0; i < variables; i++) g.variable(i && upto(2) ? g.module.variables.back().type.elements() : sizes[upto(5)]);
   for (int i = 0, n = 1 + upto(3); i < n; i++) add(g.input(floats(sizes[upto(5)])));
   for (int i = 0; i < variables; i++)
     if (upto(4)) add(g.read(i));

@@ -55,8 +55,7 @@ inline std::vector<const char*> isas() {
     try {
       choose_isa(name);
       present.push_back(name);
-    } catch (const Error&) {
-    }
+    } catch (const Error&) {}
   }
   return present;
 }

@@ -88,13 +88,18 @@ Graph random_graph(unsigned seed) {
       return pick(3) ? all[all.size() - 1 - pick(std::min<size_t>(all.size(), 4))] : all[pick(all.size())];
     };
     switch (pick(8)) {
-      case 0: case 1: floats.push_back(b.emit(unary[pick(8)], {recent(floats)})); break;
-      case 2: case 3: case 4: floats.push_back(b.emit(binary[pick(6)], {recent(floats), recent(floats)})); break;
+      case 0:
+      case 1: floats.push_back(b.emit(unary[pick(8)], {recent(floats)})); break;
+      case 2:
+      case 3:
+      case 4: floats.push_back(b.emit(binary[pick(6)], {recent(floats), recent(floats)})); break;
       case 5: bools.push_back(b.emit(compare[pick(3)], {recent(floats), recent(floats)})); break;
       case 6:
         if (bools.empty()) break;
-        if (pick(2)) bools.push_back(b.emit("logical_not", {recent(bools)}));
-        else floats.push_back(b.cast(recent(bools), DType::float32));
+        if (pick(2))
+          bools.push_back(b.emit("logical_not", {recent(bools)}));
+        else
+          floats.push_back(b.cast(recent(bools), DType::float32));
         break;
       default:
         if (!bools.empty()) floats.push_back(b.select(recent(bools), recent(floats), recent(floats)));

@@ -20,8 +20,10 @@ const Op& indexing_op(const char* name) {
 void fill_ids(Tensor& t, int64_t limit) {
   for (int64_t i = 0; i < t.size(); i++) {
     int64_t id = limit ? int64_t(uint64_t(i) * 2654435761u % uint64_t(limit)) : 0;
-    if (t.view.dtype == DType::int64) t.at<int64_t>(i) = id;
-    else t.at<int32_t>(i) = int32_t(id);
+    if (t.view.dtype == DType::int64)
+      t.at<int64_t>(i) = id;
+    else
+      t.at<int32_t>(i) = int32_t(id);
   }
 }
 
@@ -32,7 +34,9 @@ float value(int64_t i) { return float(std::sin(double(i) * 1.7) * 3); }
 }  // namespace
 
 TEST_CASE("gather and scatter_add") {
-  struct Shape { int64_t O, N, K, I; };
+  struct Shape {
+    int64_t O, N, K, I;
+  };
   for (const char* isa : isas())
     for (DType id_type : {DType::int32, DType::int64})
       for (Shape s : {Shape{1, 5, 7, 3}, Shape{3, 4, 11, 1}, Shape{2, 37, 100, 17}, Shape{1, 50, 300, 130}, Shape{1, 3, 0, 4},
@@ -41,7 +45,8 @@ TEST_CASE("gather and scatter_add") {
           for (int threads : {1, 2}) {
             INFO(isa << " " << s.O << " " << s.N << " " << s.K << " " << s.I << " padding " << padding);
             choose_isa(isa);
-            Tensor x(DType::float32, {s.O, s.N, s.I}, padding), ids(id_type, {s.K}), y(DType::float32, {s.O, s.K, s.I}, padding * 2);
+            Tensor x(DType::float32, {s.O, s.N, s.I}, padding), ids(id_type, {s.K}),
+                y(DType::float32, {s.O, s.K, s.I}, padding * 2);
             x.set<float>(value);
             fill_ids(ids, s.N);
             Status status = run_op(indexing_op("gather"), {{"axis", {int64_t(1)}}}, {&x, &ids}, {&y}, threads);
@@ -67,7 +72,8 @@ TEST_CASE("gather and scatter_add") {
 }
 
 TEST_CASE("gather from the last axis, by a scalar, by a matrix") {
-  Tensor x(DType::int64, {3, 5}), one(DType::int32, {}), two(DType::int32, {2, 2}), a(DType::int64, {3}), b(DType::int64, {3, 2, 2});
+  Tensor x(DType::int64, {3, 5}), one(DType::int32, {}), two(DType::int32, {2, 2}), a(DType::int64, {3}),
+      b(DType::int64, {3, 2, 2});
   x.set<int64_t>([](int64_t i) { return i * 10; });
   one.at<int32_t>(0) = 4;
   two.set<int32_t>([](int64_t i) { return int32_t(3 - i); });
@@ -138,11 +144,13 @@ TEST_CASE("take_along_axis and put_along_axis_add") {
             to[size_t(axis)] = K;
             lean = to;
             lean[axis == 0 ? 1 : 0] = 1;  // the ids broadcast along one axis
-            Tensor x(DType::float32, from, padding), ids(DType::int32, lean), y(DType::float32, to, padding), z(DType::float32, from, padding);
+            Tensor x(DType::float32, from, padding), ids(DType::int32, lean), y(DType::float32, to, padding),
+                z(DType::float32, from, padding);
             x.set<float>(value);
             fill_ids(ids, from[size_t(axis)]);
             run_op(indexing_op("take_along_axis"), {{"axis", {axis}}}, {&x, &ids}, {&y}, threads);
-            run_op(indexing_op("put_along_axis_add"), {{"axis", {axis}}, {"size", {from[size_t(axis)]}}}, {&ids, &y}, {&z}, threads);
+            run_op(indexing_op("put_along_axis_add"), {{"axis", {axis}}, {"size", {from[size_t(axis)]}}}, {&ids, &y}, {&z},
+                   threads);
             std::vector<float> want(size_t(z.size()));
             bool same = true;
             for (int64_t a = 0; a < to[0]; a++)

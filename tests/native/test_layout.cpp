@@ -216,9 +216,11 @@ TEST_CASE("concat and reshape") {
 TEST_CASE("full, iota, pad with a value") {
   for (const char* isa : isas()) {
     choose_isa(isa);
-    Tensor h(DType::float16, {3, 7}, 2), b(DType::bfloat16, {1}), i(DType::int64, {2, 9000}), u(DType::uint8, {3}), n(DType::int32, {40});
+    Tensor h(DType::float16, {3, 7}, 2), b(DType::bfloat16, {1}), i(DType::int64, {2, 9000}), u(DType::uint8, {3}),
+        n(DType::int32, {40});
     auto full = [&](Tensor& t, double v, std::initializer_list<int64_t> shape) {
-      run_op(layout_op("full"), {{"shape", integers(shape)}, {"value", {v}}, {"dtype", {std::string(name_of(t.view.dtype))}}}, {}, {&t}, 2);
+      run_op(layout_op("full"), {{"shape", integers(shape)}, {"value", {v}}, {"dtype", {std::string(name_of(t.view.dtype))}}}, {},
+             {&t}, 2);
       CHECK(t.intact());
     };
     full(h, 1.5, {3, 7});
@@ -242,7 +244,9 @@ TEST_CASE("full, iota, pad with a value") {
     CHECK(half.at<uint16_t>(3) == 0x4200);
     Tensor x(DType::float32, {2}), y(DType::float32, {5});
     x.set<float>([](int64_t k) { return float(k); });
-    run_op(layout_op("pad"), {{"low", integers({1})}, {"high", integers({1})}, {"interior", integers({1})}, {"value", {__builtin_inf()}}}, {&x}, {&y});
+    run_op(layout_op("pad"),
+           {{"low", integers({1})}, {"high", integers({1})}, {"interior", integers({1})}, {"value", {__builtin_inf()}}}, {&x},
+           {&y});
     CHECK(y.at<float>(0) == __builtin_inff());
     CHECK(y.at<float>(1) == 0);
     CHECK(y.at<float>(3) == 1);
@@ -264,5 +268,7 @@ TEST_CASE("sizes that are not known yet") {
   CHECK_THROWS_AS(shape_of("transpose", {{"perm", integers({0, 0})}}, {4, 4}), Error);
   CHECK_THROWS_AS(shape_of("slice", {{"begin", integers({2})}, {"size", integers({3})}, {"stride", integers({1})}}, {4}), Error);
   CHECK_THROWS_AS(shape_of("broadcast_to", {{"shape", integers({3})}}, {4}), Error);
-  CHECK_THROWS_AS(shape_of("pad", {{"low", integers({-1})}, {"high", integers({0})}, {"interior", integers({0})}, {"value", {0.0}}}, {4}), Error);
+  CHECK_THROWS_AS(
+      shape_of("pad", {{"low", integers({-1})}, {"high", integers({0})}, {"interior", integers({0})}, {"value", {0.0}}}, {4}),
+      Error);
 }

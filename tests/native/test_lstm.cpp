@@ -26,7 +26,7 @@ struct Reference {
   const Layer l;
   std::vector<double> x, w, r, b, h0, c0, dy, dh, dc;
   std::vector<char> mask;
-  std::vector<double> y, h, c, gates, cells, hidden;              // as the op's outputs
+  std::vector<double> y, h, c, gates, cells, hidden;  // as the op's outputs
   std::vector<double> dx, dw, dr, db, dh0, dc0;
 
   explicit Reference(const Layer& layer) : l(layer) {
@@ -155,7 +155,8 @@ void check(const Op& forward, const Op& backward, const Layer& l, int64_t paddin
 
   std::vector<std::vector<float>> first;
   for (int threads = 1; threads <= 2; threads++) {
-    Tensor y(f, {B, T, U}, padding), h(f, {B, U}), c(f, {B, U}), gates(f, {T, B, 4 * U}), cells(f, {T, B, U}), hidden(f, {T, B, U});
+    Tensor y(f, {B, T, U}, padding), h(f, {B, U}), c(f, {B, U}), gates(f, {T, B, 4 * U}), cells(f, {T, B, U}),
+        hidden(f, {T, B, U});
     run_op(forward, attrs, {&x, &w, &r, &b, ph, pc, pm}, {&y, &h, &c, &gates, &cells, &hidden}, threads);
     close(y, want.y, "y");
     close(h, want.h, "h");
@@ -166,7 +167,8 @@ void check(const Op& forward, const Op& backward, const Layer& l, int64_t paddin
 
     Tensor dy = tensor({B, T, U}, want.dy, padding), dh = tensor({B, U}, want.dh), dc = tensor({B, U}, want.dc);
     Tensor dx(f, {B, T, C}), dw(f, {C, 4 * U}), dr(f, {U, 4 * U}), db(f, {4 * U}), dh0(f, {B, U}), dc0(f, {B, U});
-    run_op(backward, attrs, {&x, &w, &r, ph, pc, pm, &gates, &cells, &hidden, &dy, &dh, &dc}, {&dx, &dw, &dr, &db, &dh0, &dc0}, threads);
+    run_op(backward, attrs, {&x, &w, &r, ph, pc, pm, &gates, &cells, &hidden, &dy, &dh, &dc}, {&dx, &dw, &dr, &db, &dh0, &dc0},
+           threads);
     close(dx, want.dx, "dx");
     close(dw, want.dw, "dkernel");
     close(dr, want.dr, "drecurrent");
@@ -178,8 +180,10 @@ void check(const Op& forward, const Op& backward, const Layer& l, int64_t paddin
     for (Tensor* t : {&y, &h, &c, &gates, &dx, &dw, &dr, &db, &dh0, &dc0}) {
       std::vector<float> bits;
       for (int64_t i = 0; i < t->size(); i++) bits.push_back(t->at<float>(i));
-      if (threads == 1) first.push_back(bits);
-      else if (!bits.empty()) CHECK(std::memcmp(bits.data(), first[k].data(), bits.size() * 4) == 0);
+      if (threads == 1)
+        first.push_back(bits);
+      else if (!bits.empty())
+        CHECK(std::memcmp(bits.data(), first[k].data(), bits.size() * 4) == 0);
       k++;
     }
   }
@@ -204,8 +208,16 @@ TEST_CASE("lstm and its gradient agree with loops") {
     for (int flags = 0; flags < 16; flags++) {
       const bool back = flags & 1, zero = flags & 2, masked = flags & 4, states = flags & 8;
       if (zero && !masked) continue;
-      for (auto [B, T, C, U] : {std::array<int64_t, 4>{2, 3, 4, 5}, {1, 9, 3, 16}, {3, 4, 1, 17}, {6, 1, 2, 1}, {19, 35, 7, 9},
-                                {1, 130, 5, 8}, {0, 3, 2, 2}, {2, 0, 2, 2}, {2, 3, 0, 4}, {2, 3, 4, 0}})
+      for (auto [B, T, C, U] : {std::array<int64_t, 4>{2, 3, 4, 5},
+                                {1, 9, 3, 16},
+                                {3, 4, 1, 17},
+                                {6, 1, 2, 1},
+                                {19, 35, 7, 9},
+                                {1, 130, 5, 8},
+                                {0, 3, 2, 2},
+                                {2, 0, 2, 2},
+                                {2, 3, 0, 4},
+                                {2, 3, 4, 0}})
         check(forward, backward, {B, T, C, U, back, zero, masked, states}, flags % 3);
     }
     check(forward, backward, {140, 5, 3, 4, false, false, true, true}, 0);  // more blocks of rows than partial sums
@@ -257,6 +269,5 @@ TEST_CASE("lstm names what does not fit") {
   CHECK(message({t({2, 3, 4}), t({3, 8}), t({2, 8})}) == "lstm: the kernel must have shape (4, 8), got (3, 8)");
   CHECK(message({t({2, 3, 4}), t({4, 8}), t({2, 7})}) == "lstm: the recurrent kernel must have shape (2, 8), got (2, 7)");
   CHECK(message({t({2, 3, 4}), t({4, 8}), t({2, 8}), t({2})}) == "lstm: the bias must have shape (8,), got (2,)");
-  CHECK(message({t({2, 3, 4}, DType::bfloat16), t({4, 8}), t({2, 8})}) ==
-        "lstm: x must be float32, got bfloat16; cast it");
+  CHECK(message({t({2, 3, 4}, DType::bfloat16), t({4, 8}), t({2, 8})}) == "lstm: x must be float32, got bfloat16; cast it");
 }

@@ -20,20 +20,45 @@ struct Step {
 std::vector<Step> steps() {
   auto decayed = [](double lr, double& w) { w -= w * 0.01 * lr; };
   return {
-      {"sgd_update", {{"weight_decay", {0.01}}}, 1, false,
-       [=](double lr, double& w, double&, double&, double g) { decayed(lr, w); w -= lr * g; }},
-      {"momentum_update", {{"momentum", {0.9}}, {"nesterov", {false}}, {"weight_decay", {0.01}}}, 2, false,
-       [=](double lr, double& w, double& m, double&, double g) { decayed(lr, w); m = 0.9 * m - lr * g; w += m; }},
-      {"momentum_update", {{"momentum", {0.9}}, {"nesterov", {true}}, {"weight_decay", {0.0}}}, 2, false,
-       [](double lr, double& w, double& m, double&, double g) { m = 0.9 * m - lr * g; w += 0.9 * m - lr * g; }},
-      {"adam_update", {{"beta_1", {0.9}}, {"beta_2", {0.999}}, {"epsilon", {1e-7}}, {"weight_decay", {0.01}}}, 3, true,
+      {"sgd_update",
+       {{"weight_decay", {0.01}}},
+       1,
+       false,
+       [=](double lr, double& w, double&, double&, double g) {
+         decayed(lr, w);
+         w -= lr * g;
+       }},
+      {"momentum_update",
+       {{"momentum", {0.9}}, {"nesterov", {false}}, {"weight_decay", {0.01}}},
+       2,
+       false,
+       [=](double lr, double& w, double& m, double&, double g) {
+         decayed(lr, w);
+         m = 0.9 * m - lr * g;
+         w += m;
+       }},
+      {"momentum_update",
+       {{"momentum", {0.9}}, {"nesterov", {true}}, {"weight_decay", {0.0}}},
+       2,
+       false,
+       [](double lr, double& w, double& m, double&, double g) {
+         m = 0.9 * m - lr * g;
+         w += 0.9 * m - lr * g;
+       }},
+      {"adam_update",
+       {{"beta_1", {0.9}}, {"beta_2", {0.999}}, {"epsilon", {1e-7}}, {"weight_decay", {0.01}}},
+       3,
+       true,
        [=](double lr, double& w, double& m, double& v, double g) {
          decayed(lr, w);
          m = 0.9 * m + 0.1 * g;
          v = 0.999 * v + 0.001 * g * g;
          w -= lr * std::sqrt(1 - std::pow(0.999, 4)) / (1 - std::pow(0.9, 4)) * m / (std::sqrt(v) + 1e-7);
        }},
-      {"rmsprop_update", {{"rho", {0.9}}, {"epsilon", {1e-7}}, {"weight_decay", {0.01}}}, 2, false,
+      {"rmsprop_update",
+       {{"rho", {0.9}}, {"epsilon", {1e-7}}, {"weight_decay", {0.01}}},
+       2,
+       false,
        [=](double lr, double& w, double& m, double&, double g) {  // its one slot is v
          decayed(lr, w);
          m = 0.9 * m + 0.1 * g * g;
@@ -53,8 +78,10 @@ float widen(Tensor& t, int64_t i) {
 void put(Tensor& t, int64_t i, float f) {
   uint32_t u;
   std::memcpy(&u, &f, 4);
-  if (t.view.dtype == DType::float32) t.at<float>(i) = f;
-  else t.at<uint16_t>(i) = uint16_t(u >> 16);
+  if (t.view.dtype == DType::float32)
+    t.at<float>(i) = f;
+  else
+    t.at<uint16_t>(i) = uint16_t(u >> 16);
 }
 
 }  // namespace
@@ -89,7 +116,8 @@ TEST_CASE("optimiser updates") {
             run_op(*r.find(s.name), s.attrs, ins, outs, in_place ? 2 : 1);
             double worst = 0, allowed = t == DType::float32 ? 2e-6 : 8e-3;
             for (int64_t i = 0; i < n; i++) {
-              double w = before[0][size_t(i)], m = s.states > 1 ? before[1][size_t(i)] : 0, v = s.states > 2 ? before[2][size_t(i)] : 0;
+              double w = before[0][size_t(i)], m = s.states > 1 ? before[1][size_t(i)] : 0,
+                     v = s.states > 2 ? before[2][size_t(i)] : 0;
               s.reference(0.125, w, m, v, before[size_t(s.states)][size_t(i)]);
               double want[3] = {w, m, v};
               for (int k = 0; k < s.states; k++)

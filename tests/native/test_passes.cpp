@@ -33,7 +33,9 @@ struct Trace {
   Builder b;
   Trace() : f((m.functions.emplace_back(), m.functions.front())), b(m, f) { f.name = "main"; }
   Trace(Trace& outer, const char* name)  // a body of the same module; `m` stays empty
-      : f((outer.m.functions.emplace_back(), outer.m.functions.back())), b(outer.m, f) { f.name = name; }
+      : f((outer.m.functions.emplace_back(), outer.m.functions.back())), b(outer.m, f) {
+    f.name = name;
+  }
 
   ValueId input(const char* name, TensorType t) {
     ValueId v = f.add_value(std::move(t));
@@ -99,8 +101,10 @@ std::vector<Bytes> evaluate(const Module& m, const Function& f, const std::vecto
         std::memcpy(given.back().data(), &step, 4);
         std::vector<Bytes> out = evaluate(m, body, given);
         for (size_t i = 0; i < out.size(); i++) {
-          if (int64_t(i) < a.carries) in[i] = out[i];
-          else std::copy(out[i].begin(), out[i].end(), values[size_t(n.outputs[i])].begin() + t * int64_t(out[i].size()));
+          if (int64_t(i) < a.carries)
+            in[i] = out[i];
+          else
+            std::copy(out[i].begin(), out[i].end(), values[size_t(n.outputs[i])].begin() + t * int64_t(out[i].size()));
         }
       }
       for (int64_t i = 0; i < a.carries; i++) values[size_t(n.outputs[size_t(i)])] = in[size_t(i)];
@@ -123,15 +127,13 @@ std::vector<Bytes> evaluate(const Module& m, const Function& f, const std::vecto
     for (ValueId v : n.outputs) view(v), out.push_back(f.types[size_t(v)]);
     Memory memory = n.op->memory ? n.op->memory(n.attrs.get(), in, out) : Memory{};
     Bytes workspace(memory.workspace + 64), scratch(memory.scratch + 64);
-    auto aligned = [](Bytes& v) {
-      return reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(v.data()) + 63) / 64 * 64);
-    };
+    auto aligned = [](Bytes& v) { return reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(v.data()) + 63) / 64 * 64); };
     Stream stream;
     stream.scratch = aligned(scratch);
     stream.scratch_bytes = memory.scratch;
     Status status;
-    n.op->run({n.attrs.get(), views.data(), views.data() + n.inputs.size(), int(n.inputs.size()), int(n.outputs.size()),
-               stream, aligned(workspace), status, 0});
+    n.op->run({n.attrs.get(), views.data(), views.data() + n.inputs.size(), int(n.inputs.size()), int(n.outputs.size()), stream,
+               aligned(workspace), status, 0});
     REQUIRE(status.code == Status::ok);
   }
   std::vector<Bytes> results;
@@ -300,9 +302,9 @@ TEST_CASE("expand_gradients: stop_gradient, intermediate values, second derivati
   ValueId x = t.input("x", floats({}));
   ValueId y = t.b.mul(x, t.b.emit("stop_gradient", {x}));
   ValueId cube = t.b.mul(y, x);
-  ValueId d_y = t.gradients(cube, {y})[0];            // x
-  ValueId d_x = t.gradients(cube, {x})[0];            // y + x * stop(x) = 2 x^2, of which the second x is held
-  ValueId dd_x = t.gradients(d_x, {x})[0];            // y' + stop(x) = 2 x
+  ValueId d_y = t.gradients(cube, {y})[0];  // x
+  ValueId d_x = t.gradients(cube, {x})[0];  // y + x * stop(x) = 2 x^2, of which the second x is held
+  ValueId dd_x = t.gradients(d_x, {x})[0];  // y' + stop(x) = 2 x
   ValueId fourth = t.b.mul(t.b.mul(x, x), t.b.mul(x, x));
   ValueId d3 = t.gradients(t.gradients(t.gradients(fourth, {x})[0], {x})[0], {x})[0];
   t.out({d_y, d_x, dd_x, d3});
@@ -339,8 +341,11 @@ Trace& recurrent(Trace& t, bool reverse, Dim steps, ValueId& x, ValueId& w, Valu
   ValueId scaled = body.b.mul(next, body.b.cast(count, DType::float32));
   body.out({next, body.b.add(count, body.b.scalar(1, DType::int32)), body.b.mul(scaled, e)});
   out = t.b.emit_all("scan", {h0, t.b.scalar(1, DType::int32), x, w},
-                     {{"body", {std::string("cell")}}, {"carries", {int64_t(2)}}, {"sequences", {int64_t(1)}},
-                      {"reverse", {reverse}}, {"length", {int64_t(-1)}}});
+                     {{"body", {std::string("cell")}},
+                      {"carries", {int64_t(2)}},
+                      {"sequences", {int64_t(1)}},
+                      {"reverse", {reverse}},
+                      {"length", {int64_t(-1)}}});
   return t;
 }
 
@@ -413,8 +418,8 @@ TEST_CASE("expand_gradients: a gradient inside of a scan's body, and a scan in a
                                {{"body", {std::string("add_up")}}, {"carries", {int64_t(1)}}, {"length", {int64_t(2)}}});
   ValueId g = body.gradients(body.sum(summed), {h})[0];
   body.out({body.b.sub(h, body.b.mul(g, body.b.scalar(0.1)))});
-  ValueId end = t.b.emit("scan", {h0, a},
-                         {{"body", {std::string("descend")}}, {"carries", {int64_t(1)}}, {"length", {int64_t(3)}}});
+  ValueId end =
+      t.b.emit("scan", {h0, a}, {{"body", {std::string("descend")}}, {"carries", {int64_t(1)}}, {"length", {int64_t(3)}}});
   ValueId loss = t.sum(t.b.mul(end, end));
   std::vector<ValueId> grads = t.gradients(loss, {h0, a});
   t.out({loss});
@@ -511,7 +516,9 @@ void random_trace(Trace& t, std::mt19937& rng, bool gradients) {
       case 0: y = t.b.emit("tanh", {x}); break;
       case 1: y = t.b.emit("sigmoid", {x}); break;
       case 2: y = t.b.emit("sin", {x}); break;
-      case 3: case 4: case 5: {
+      case 3:
+      case 4:
+      case 5: {
         ValueId z = any();
         try {
           y = t.b.emit("tanh", {upto(2) ? t.b.mul(x, z) : t.b.add(x, z)});
@@ -543,8 +550,11 @@ void random_trace(Trace& t, std::mt19937& rng, bool gradients) {
       case 11: {
         if (!rank) continue;
         all_zero[0] = {int64_t(upto(2))};
-        y = t.b.emit("pad", {x}, {{"low", {all_zero}}, {"high", {all_one}},
-                                  {"interior", {AttrList(size_t(rank), AttrValue{int64_t(0)})}}, {"value", {0.0}}});
+        y = t.b.emit("pad", {x},
+                     {{"low", {all_zero}},
+                      {"high", {all_one}},
+                      {"interior", {AttrList(size_t(rank), AttrValue{int64_t(0)})}},
+                      {"value", {0.0}}});
         break;
       }
       case 12: {
@@ -566,8 +576,10 @@ void random_trace(Trace& t, std::mt19937& rng, bool gradients) {
   ValueId x = pool.back();
   ValueId loss = t.b.div(t.sum(t.b.mul(x, x)), t.b.scalar(double(t.b.type(x).elements())));
   t.out({loss});
-  if (gradients) t.out(t.gradients(loss, inputs));
-  else t.out({any(), any()});
+  if (gradients)
+    t.out(t.gradients(loss, inputs));
+  else
+    t.out({any(), any()});
 }
 
 TEST_CASE("random graphs: every pass keeps the invariants, and the bits") {

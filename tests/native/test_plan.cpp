@@ -144,12 +144,12 @@ TEST_CASE("a store's node waits for the commit only where that is safe") {
   g.variable(8), g.variable(8);
   ValueId x = g.input(floats(8));
   ValueId a = g.read(0), b = g.read(1);
-  ValueId a2 = g.mix(plain, {a, x}, 8, 1);   // a := f(a, x): in place
-  ValueId b2 = g.mix(plain, {b, a}, 8, 2);   // b := f(b, a) reads the old a
+  ValueId a2 = g.mix(plain, {a, x}, 8, 1);  // a := f(a, x): in place
+  ValueId b2 = g.mix(plain, {b, a}, 8, 2);  // b := f(b, a) reads the old a
   g.f.stores = {{0, a2, no_value}, {1, b2, no_value}};
   Plan p = build_plan(g.module);
   REQUIRE(p.commits.size() == 2);
-  CHECK(p.commits[0].step.kind == Step::Kind::op);  // one update in place,
+  CHECK(p.commits[0].step.kind == Step::Kind::op);    // one update in place,
   CHECK(p.commits[1].step.kind == Step::Kind::copy);  // the other from the arena: whichever is safe
   CHECK(p.commits[0].variables == std::vector<int32_t>{1});
 }

@@ -31,8 +31,7 @@ std::vector<std::string> isas() {
   for (const char* name : {"scalar", "avx2", "avx512"}) try {
       choose_isa(name);
       present.push_back(name);
-    } catch (const Error&) {
-    }
+    } catch (const Error&) {}
   chosen_isa = before;
   return present;
 }
@@ -110,10 +109,18 @@ TEST_CASE("add broadcasts with any pixel stride, in every instruction set, on on
   struct Row {
     std::vector<int64_t> a, b, y;
   };
-  const Row rows[] = {{{37}, {37}, {37}},           {{6, 3}, {3}, {6, 3}},        {{500, 3}, {3}, {500, 3}},
-                      {{4, 1}, {1, 7}, {4, 7}},     {{2, 3, 300}, {3, 1}, {2, 3, 300}}, {{1}, {5, 4}, {5, 4}},
-                      {{70, 1}, {70, 1}, {70, 1}},  {{2, 1, 3, 1}, {5, 1, 4}, {2, 5, 3, 4}}, {{}, {3000}, {3000}},
-                      {{9, 1100}, {9, 1}, {9, 1100}}, {{300, 64}, {64}, {300, 64}}, {{}, {}, {}}};
+  const Row rows[] = {{{37}, {37}, {37}},
+                      {{6, 3}, {3}, {6, 3}},
+                      {{500, 3}, {3}, {500, 3}},
+                      {{4, 1}, {1, 7}, {4, 7}},
+                      {{2, 3, 300}, {3, 1}, {2, 3, 300}},
+                      {{1}, {5, 4}, {5, 4}},
+                      {{70, 1}, {70, 1}, {70, 1}},
+                      {{2, 1, 3, 1}, {5, 1, 4}, {2, 5, 3, 4}},
+                      {{}, {3000}, {3000}},
+                      {{9, 1100}, {9, 1}, {9, 1100}},
+                      {{300, 64}, {64}, {300, 64}},
+                      {{}, {}, {}}};
   Isa before = chosen_isa;
   for (const std::string& isa : isas()) {
     choose_isa(isa.c_str());
@@ -181,15 +188,20 @@ TEST_CASE("elementary functions stay within a few units of the last place") {
     double (*exact)(double);
     double low, high, ulps;
   };
-  const Row rows[] = {{"exp", std::exp, -87, 88.7, 2},   {"expm1", std::expm1, -20, 88, 3},
-                      {"expm1", std::expm1, -0.01, 0.01, 3}, {"log", std::log, 1e-6, 4, 2},
-                      {"log", std::log, 4, 1e30, 2},     {"log1p", std::log1p, -0.9, 9, 3},
-                      {"log1p", std::log1p, -1e-4, 1e-4, 3}, {"tanh", std::tanh, -10, 10, 4},
-                      {"tanh", std::tanh, -0.01, 0.01, 4}, {"erf", std::erf, -5, 5, 3},
-                      {"sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }, -85, 20, 4},
-                      {"softplus", [](double x) { return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); },
-                       -80, 30, 5},
-                      {"rsqrt", [](double x) { return 1 / std::sqrt(x); }, 1e-3, 1e3, 2}};
+  const Row rows[] = {
+      {"exp", std::exp, -87, 88.7, 2},
+      {"expm1", std::expm1, -20, 88, 3},
+      {"expm1", std::expm1, -0.01, 0.01, 3},
+      {"log", std::log, 1e-6, 4, 2},
+      {"log", std::log, 4, 1e30, 2},
+      {"log1p", std::log1p, -0.9, 9, 3},
+      {"log1p", std::log1p, -1e-4, 1e-4, 3},
+      {"tanh", std::tanh, -10, 10, 4},
+      {"tanh", std::tanh, -0.01, 0.01, 4},
+      {"erf", std::erf, -5, 5, 3},
+      {"sigmoid", [](double x) { return 1 / (1 + std::exp(-x)); }, -85, 20, 4},
+      {"softplus", [](double x) { return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x)); }, -80, 30, 5},
+      {"rsqrt", [](double x) { return 1 / std::sqrt(x); }, 1e-3, 1e3, 2}};
   Isa before = chosen_isa;
   for (const std::string& isa : isas()) {
     choose_isa(isa.c_str());

@@ -60,7 +60,8 @@ TEST_CASE("random ops: words, ranges, moments, the same on every instruction set
         for (int64_t i = 0; i < n; i++) {
           same &= bits.at<uint32_t>(i) == words[size_t(i)];
           same &= u.at<float>(i) == float(words[size_t(i)] >> 8) * 0x1p-24f;
-          double a = double((whole[size_t(i / 2 * 2)] >> 8) + 1) * 0x1p-24, t = double(whole[size_t(i / 2 * 2 + 1)] >> 8) * 0x1p-24;
+          double a = double((whole[size_t(i / 2 * 2)] >> 8) + 1) * 0x1p-24,
+                 t = double(whole[size_t(i / 2 * 2 + 1)] >> 8) * 0x1p-24;
           double r = std::sqrt(-2 * std::log(a)), want = i % 2 ? r * std::sin(2 * M_PI * t) : r * std::cos(2 * M_PI * t);
           close &= std::fabs(z.at<float>(i) - want) <= 4e-7 * (1 + std::fabs(want));
         }

@@ -40,9 +40,7 @@ struct Tensor {
     ld = (shape.empty() ? 1 : shape.back()) + extra;
     memory.assign(size_t(rows * ld + 10), nan_);
   }
-  int64_t elements() const {
-    return std::accumulate(shape.begin(), shape.end(), int64_t(1), std::multiplies<int64_t>());
-  }
+  int64_t elements() const { return std::accumulate(shape.begin(), shape.end(), int64_t(1), std::multiplies<int64_t>()); }
   float& at(int64_t i) {
     int64_t width = shape.empty() ? 1 : shape.back();
     return memory[size_t(5 + i / width * ld + i % width)];
@@ -67,7 +65,9 @@ void run(const Op& op, const AttrMap& map, Tensor& x, Tensor& y, int threads) {
   Attrs attrs = op.attrs.read(op.name, map);
   Memory m = op.memory ? op.memory(attrs.get(), {x.type()}, {y.type()}) : Memory{};
   std::vector<char> workspace(m.workspace + 64, 0x5a), scratch((m.scratch + 64) * size_t(threads) + 64);
-  auto aligned = [](std::vector<char>& v) { return reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(v.data()) + 63) / 64 * 64); };
+  auto aligned = [](std::vector<char>& v) {
+    return reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(v.data()) + 63) / 64 * 64);
+  };
   Stream stream;
   stream.threads = threads;
   stream.scratch = aligned(scratch);
@@ -81,8 +81,8 @@ void run(const Op& op, const AttrMap& map, Tensor& x, Tensor& y, int threads) {
 }  // namespace
 
 TEST_CASE("reductions over all sets of axes agree with plain loops") {
-  const std::vector<std::vector<int64_t>> shapes = {{7}, {5, 33}, {3, 4, 5}, {2, 3, 4, 5}, {4, 1, 3}, {3, 5, 1},
-                                                    {70, 600}, {2, 9000, 3}, {40000}, {0, 4}, {4, 0}, {2, 3, 1, 2, 3}};
+  const std::vector<std::vector<int64_t>> shapes = {{7},       {5, 33},      {3, 4, 5}, {2, 3, 4, 5}, {4, 1, 3}, {3, 5, 1},
+                                                    {70, 600}, {2, 9000, 3}, {40000},   {0, 4},       {4, 0},    {2, 3, 1, 2, 3}};
   Isa before = chosen_isa;
   for (const char* isa : {"scalar", "avx2", "avx512"}) {
     try {
@@ -99,8 +99,10 @@ TEST_CASE("reductions over all sets of axes agree with plain loops") {
             std::vector<int64_t> rest;
             AttrList axes;
             for (size_t d = 0; d < shape.size(); d++)
-              if (set >> d & 1) axes.push_back({int64_t(d)});
-              else rest.push_back(shape[d]);
+              if (set >> d & 1)
+                axes.push_back({int64_t(d)});
+              else
+                rest.push_back(shape[d]);
             Tensor x(shape, extra), y(rest, extra ? 1 : 0), z(rest, 0);
             for (int64_t i = 0; i < x.elements(); i++) x.at(i) = float((i * 7919) % 1009) / 500.0f - 0.9f;
             std::vector<double> want(size_t(y.elements()), sum ? 0.0 : -1e30), scale(want.size(), 0);
@@ -148,8 +150,10 @@ TEST_CASE("cumsum and sort work along any axis with any pixel stride") {
           if (i / stride[axis] % size[axis]) continue;
           std::vector<float> line;
           for (int64_t k = 0; k < size[axis]; k++) line.push_back(x.at(i + k * stride[axis]));
-          if (sorts) std::stable_sort(line.begin(), line.end());
-          else std::partial_sum(line.begin(), line.end(), line.begin());
+          if (sorts)
+            std::stable_sort(line.begin(), line.end());
+          else
+            std::partial_sum(line.begin(), line.end(), line.begin());
           for (int64_t k = 0; k < size[axis]; k++)
             right &= y.at(i + k * stride[axis]) == line[size_t(k)] && z.at(i + k * stride[axis]) == line[size_t(k)];
         }

@@ -52,8 +52,8 @@ struct ScanCase {
       o.name = "cell";
       o.run = [](const RunContext& r) {
         for (int i = 0; i < 2; i++)
-          r.out[0].as<float>()[i] = r.in[0].as<float>()[i] * 2 + r.in[1].as<float>()[i] + r.in[2].as<float>()[i] +
-                                    float(*r.in[3].as<int32_t>());
+          r.out[0].as<float>()[i] =
+              r.in[0].as<float>()[i] * 2 + r.in[1].as<float>()[i] + r.in[2].as<float>()[i] + float(*r.in[3].as<int32_t>());
       };
       return o;
     }();
@@ -314,8 +314,7 @@ TEST_CASE("a model file is loaded, run, and tested by what it carries") {
   auto write = [&](const float* answer) {
     write_model_file(path, echo,
                      {tensor("var/0", 2, v), tensor("const/0", 3, constant), tensor("selftest/in/0", 3, x),
-                      tensor("selftest/out/0", 3, answer), tensor("selftest/out/1", 2, v),
-                      tensor("selftest/out/2", 3, constant)},
+                      tensor("selftest/out/0", 3, answer), tensor("selftest/out/1", 2, v), tensor("selftest/out/2", 3, constant)},
                      {{"name", "echo"}});
   };
   write(x);

@@ -13,8 +13,7 @@ namespace dagrt::DAGRT_ISA {
 namespace {
 
 /// out[part][c] (and out2) = sums over the part's rows of f(row, c, n) -> pair.
-template <bool two, class F>
-void sum_rows(const Stream& s, int64_t rows, int64_t C, float* out, float* out2, const F& f) {
+template <bool two, class F> void sum_rows(const Stream& s, int64_t rows, int64_t C, float* out, float* out2, const F& f) {
   const int64_t parts = batch_norm_parts(rows), strips = (C + 4 * V - 1) / (4 * V);
   s.parallel(parts * strips, double(rows) / double(parts) * 3 + 30, [&](int64_t unit, char*) {
     int64_t part = unit / strips, c0 = unit % strips * 4 * V, c1 = c0 + 4 * V < C ? c0 + 4 * V : C;
@@ -53,7 +52,8 @@ void batch_norm(const BatchNormArgs& a, const Stream& s) {
   const int64_t parts = batch_norm_parts(a.rows);
   const float n = float(a.rows);
   float* sums = a.workspace;
-  sum_rows<false>(s, a.rows, a.C, sums, nullptr, [&](int64_t m, int64_t c, int k, vf& t, vf&) { t += load_n(a.x + m * a.ldx + c, k); });
+  sum_rows<false>(s, a.rows, a.C, sums, nullptr,
+                  [&](int64_t m, int64_t c, int k, vf& t, vf&) { t += load_n(a.x + m * a.ldx + c, k); });
   for (int64_t c = 0; c < a.C; c++) a.mean[c] = added(sums, parts, a.C, c) / n;
   sum_rows<false>(s, a.rows, a.C, sums, nullptr, [&](int64_t m, int64_t c, int k, vf& t, vf&) {
     vf d = load_n(a.x + m * a.ldx + c, k) - load_n(a.mean + c, k);

@@ -34,8 +34,8 @@ struct Axis {
 };
 
 /// The source pixels under output pixel (i, j), row by row: count_h * count_w * channels floats.
-inline void gather(const float* src, int64_t ld, int64_t width, int64_t channels, const Axis& h, const Axis& w, int64_t i, int64_t j,
-                   float* to) {
+inline void gather(const float* src, int64_t ld, int64_t width, int64_t channels, const Axis& h, const Axis& w, int64_t i,
+                   int64_t j, float* to) {
   int64_t w0 = j * w.mul + w.off;
   bool inside = w0 >= 0 && w0 + (w.count - 1) * w.step < w.size;
   for (int64_t r = 0; r < h.count; r++) {
@@ -53,8 +53,10 @@ inline void gather(const float* src, int64_t ld, int64_t width, int64_t channels
     }
     for (int64_t s = 0; s < w.count; s++, to += channels) {
       int64_t col = w0 + s * w.step;
-      if (col < 0 || col >= w.size) zero(to, channels);
-      else copy(to, line + col * ld, channels);
+      if (col < 0 || col >= w.size)
+        zero(to, channels);
+      else
+        copy(to, line + col * ld, channels);
     }
   }
 }
@@ -69,7 +71,8 @@ void pack_panels(const Stream& s, int64_t groups, int64_t n, int64_t depth, int6
     int64_t have = n - n0 < gemm_nr ? n - n0 : gemm_nr;
     for (int64_t k = 0; k < depth; k++, to += gemm_nr) {
       const float* from = line(g, k) + n0 * step;
-      if (step == 1) copy(to, from, have);
+      if (step == 1)
+        copy(to, from, have);
       else
         for (int64_t j = 0; j < have; j++) to[j] = from[j * step];
       if (have < gemm_nr) zero(to + have, gemm_nr - have);
@@ -83,8 +86,8 @@ struct Grid {  // output pixels of one pass: (i, j) lies at row h0 + i * step_h,
 
 /// A pass: every pixel of the grid = gathered source row x panels.
 void pass(const Stream& s, int64_t B, const float* src, int64_t src_h, int64_t src_w, int64_t ld_src, int64_t src_channels,
-          const Axis& h, const Axis& w, const Grid& grid, const float* packed, float* dst, int64_t dst_h, int64_t dst_w, int64_t ld_dst,
-          int64_t dst_channels, int64_t groups) {
+          const Axis& h, const Axis& w, const Grid& grid, const float* packed, float* dst, int64_t dst_h, int64_t dst_w,
+          int64_t ld_dst, int64_t dst_channels, int64_t groups) {
   const int64_t sc = src_channels / groups, n = dst_channels / groups;
   const int64_t depth = h.count * w.count * sc, panels = (n + gemm_nr - 1) / gemm_nr;
   const int64_t pixels = B * grid.I * grid.J;
@@ -119,8 +122,8 @@ void pass(const Stream& s, int64_t B, const float* src, int64_t src_h, int64_t s
       const int64_t slice = 768;
       if (!depth) gemm_panel(rows, 0, a, 0, 0, panel, 0, out + p * gemm_nr, ld, columns, false);
       for (int64_t k = 0; k < depth; k += slice)
-        gemm_panel(rows, depth - k < slice ? depth - k : slice, a + k, a_row, 1, panel + k * gemm_nr, gemm_nr, out + p * gemm_nr, ld,
-                   columns, k > 0);
+        gemm_panel(rows, depth - k < slice ? depth - k : slice, a + k, a_row, 1, panel + k * gemm_nr, gemm_nr, out + p * gemm_nr,
+                   ld, columns, k > 0);
     }
     if (!plain)
       for (int64_t m = 0; m < rows; m++) {
@@ -207,13 +210,15 @@ int64_t floor_mod(int64_t a, int64_t b) { return (a % b + b) % b; }
 
 /// The taps r (of `count`) with (position + pad - r * dilation) divisible by stride, as an axis over dy; false: none.
 /// `first` and `every`: the taps taken, in the order in which the axis walks dy upwards (r downwards).
-bool taps_of(int64_t residue, int64_t pad, int64_t stride, int64_t dilation, int64_t count, int64_t size, Axis& axis, int64_t& first,
-             int64_t& every) {
+bool taps_of(int64_t residue, int64_t pad, int64_t stride, int64_t dilation, int64_t count, int64_t size, Axis& axis,
+             int64_t& first, int64_t& every) {
   int64_t lowest = -1, next = -1;
   for (int64_t r = 0; r < count; r++)
     if (floor_mod(residue + pad - r * dilation, stride) == 0) {
-      if (lowest < 0) lowest = r;
-      else if (next < 0) next = r;
+      if (lowest < 0)
+        lowest = r;
+      else if (next < 0)
+        next = r;
     }
   if (lowest < 0) return false;
   every = next < 0 ? count : next - lowest;
@@ -257,7 +262,8 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
         int64_t r = first_h - k / f / taps_w * every_h, q = first_w - k / f % taps_w * every_w;
         return a.w + (r * a.S + q) * c * a.F + g * f + k % f;
       });
-      Grid grid{(a.H - rh + a.stride_h - 1) / a.stride_h, (a.W - rw + a.stride_w - 1) / a.stride_w, rh, rw, a.stride_h, a.stride_w};
+      Grid grid{
+          (a.H - rh + a.stride_h - 1) / a.stride_h, (a.W - rw + a.stride_w - 1) / a.stride_w, rh, rw, a.stride_h, a.stride_w};
       pass(s, a.B, a.y, a.P, a.Q, a.ldy, a.F, h, w, grid, packed, a.x, a.H, a.W, a.ldx, a.C, a.groups);
     }
 }

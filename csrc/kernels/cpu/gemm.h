@@ -59,14 +59,13 @@ using GemmTile = void (*)(int64_t, const float*, int64_t, int64_t, const float*,
 
 template <int NV> static GemmTile gemm_tile_of(int64_t rows) {
   static constexpr GemmTile table[15] = {
-      nullptr,
-      gemm_tile<1, NV>, gemm_tile<2, NV>, gemm_tile<3, NV>, gemm_tile<4, NV>,
+      nullptr,           gemm_tile<1, NV>,  gemm_tile<2, NV>,  gemm_tile<3, NV>,  gemm_tile<4, NV>,
 #if defined(__AVX2__) || defined(__AVX512F__)
-      gemm_tile<5, NV>, gemm_tile<6, NV>,
+      gemm_tile<5, NV>,  gemm_tile<6, NV>,
 #endif
 #if defined(__AVX512F__)
-      gemm_tile<7, NV>, gemm_tile<8, NV>, gemm_tile<9, NV>, gemm_tile<10, NV>, gemm_tile<11, NV>, gemm_tile<12, NV>,
-      gemm_tile<13, NV>, gemm_tile<14, NV>,
+      gemm_tile<7, NV>,  gemm_tile<8, NV>,  gemm_tile<9, NV>,  gemm_tile<10, NV>, gemm_tile<11, NV>,
+      gemm_tile<12, NV>, gemm_tile<13, NV>, gemm_tile<14, NV>,
 #endif
   };
   return table[rows];
@@ -88,8 +87,8 @@ constexpr int gemm_few_nv(int rows) { return V == 16 ? (rows == 1 ? 8 : 4) : row
 
 /// A wide tile: vector j of B's row lies at (j / 2) b_panel + (j % 2) V. With `edge` only n columns are loaded.
 template <int MR, int NV, bool edge>
-static void gemm_wide_tile(int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row, int64_t b_panel,
-                           float* c, int64_t ldc, int n, bool accumulate) {
+static void gemm_wide_tile(int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
+                           int64_t b_panel, float* c, int64_t ldc, int n, bool accumulate) {
   constexpr int sets = MR * NV >= 8 ? 1 : MR * NV >= 4 ? 2 : 4;  // of accumulators, for every second or fourth k
   vf acc[sets][MR][NV];
 #pragma GCC unroll 4
@@ -187,7 +186,8 @@ DAGRT_INLINE void transpose_lanes(vf (&v)[V]) {
   for (int w = 1; w < V; w *= 2) {
     // Lanes whose bit w is set change places with those of the partner row where it is clear.
     const vi set = (lane & splat_i(w)) != splat_i(0);
-    const vi low = select_i(set, (lane ^ splat_i(w)) + splat_i(V), lane), high = select_i(set, lane + splat_i(V), lane ^ splat_i(w));
+    const vi low = select_i(set, (lane ^ splat_i(w)) + splat_i(V), lane),
+             high = select_i(set, lane + splat_i(V), lane ^ splat_i(w));
 #pragma GCC unroll 16
     for (int i = 0; i < V; i++) {
       if (i & w) continue;

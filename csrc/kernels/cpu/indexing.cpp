@@ -76,8 +76,10 @@ template <class F> DAGRT_INLINE void with_element(int64_t bytes, const F& f) {
 }
 
 template <class T> DAGRT_INLINE void copy_row(T* y, const T* x, int64_t n) {
-  if (n >= 64) __builtin_memcpy(y, x, size_t(n) * sizeof(T));
-  else for (int64_t i = 0; i < n; i++) y[i] = x[i];
+  if (n >= 64)
+    __builtin_memcpy(y, x, size_t(n) * sizeof(T));
+  else
+    for (int64_t i = 0; i < n; i++) y[i] = x[i];
 }
 
 template <class T> void gather_typed(const RowsArgs& a, const Stream& s) {
@@ -96,8 +98,10 @@ template <class T> void gather_typed(const RowsArgs& a, const Stream& s) {
       int64_t id = ids[k];
       for (int64_t r = 0; r < a.R; r++) {
         T* to = yo + k * a.yk + r * a.yr;
-        if (inside(id, a.N)) copy_row(to, xo + id * a.xk + r * a.xr, a.C);
-        else for (int64_t i = 0; i < a.C; i++) to[i] = 0;
+        if (inside(id, a.N))
+          copy_row(to, xo + id * a.xk + r * a.xr, a.C);
+        else
+          for (int64_t i = 0; i < a.C; i++) to[i] = 0;
       }
     }
   });
@@ -120,8 +124,7 @@ template <class D> void scatter_typed(const RowsArgs& a, const Stream& s) {
       return;
     }
     for (int64_t i = u * group; i < end; i++)
-      for (int64_t r = 0; r < a.R; r++)
-        __builtin_memset(y + i / a.N * yo + i % a.N * yk + r * yr, 0, size_t(a.C) * sizeof(Sum));
+      for (int64_t r = 0; r < a.R; r++) __builtin_memset(y + i / a.N * yo + i % a.N * yk + r * yr, 0, size_t(a.C) * sizeof(Sum));
   });
 
   int64_t columns = smaller(8, larger(1, a.C / 64)), width = pieces(a.C, columns);
@@ -311,8 +314,7 @@ void one_hot(const OneHotArgs& a, const Stream& s) {
   s.parallel(pieces(a.rows, group), double(group) * (double(a.depth * e) * 0.06 + 3), [&](int64_t u, char*) {
     int64_t end = smaller(a.rows, (u + 1) * group);
     for (int64_t i = u * group; i < end; i++) {
-      int64_t id = a.id_dtype == DType::uint8 ? static_cast<const uint8_t*>(a.ids)[i]
-                                              : Ids{a.ids, a.id_dtype == DType::int64}[i];
+      int64_t id = a.id_dtype == DType::uint8 ? static_cast<const uint8_t*>(a.ids)[i] : Ids{a.ids, a.id_dtype == DType::int64}[i];
       char* row = static_cast<char*>(a.y) + i * a.ld * e;
       __builtin_memset(row, 0, size_t(a.depth * e));
       if (inside(id, a.depth)) __builtin_memcpy(row + id * e, &one, size_t(e));  // little-endian

@@ -89,7 +89,9 @@ template <class P> DAGRT_INLINE void move(char* dst, const char* src) {
 }
 
 DAGRT_INLINE void copy_run(char* dst, const char* src, int64_t n) {
-  struct B16 { uint64_t a, b; };
+  struct B16 {
+    uint64_t a, b;
+  };
   if (n > 64) {
     __builtin_memcpy(dst, src, size_t(n));
   } else if (n >= 16) {
@@ -200,11 +202,16 @@ template <class T> void copy_elements(const CopyArgs& a, const Axis* ax, int r, 
     for (int64_t row = first; row < end; row++, w.next(ax, r - 1)) {
       const T* x = src + w.s + from * in.s;
       T* y = dst + w.d + from * in.d;
-      if (in.d == 1 && in.s == 0) fill_run(y, *x, n);
-      else if (in.d == 1 && in.s == -1) for (int64_t i = 0; i < n; i++) y[i] = x[-i];
-      else if (in.d == 1 && in.s == 2) for (int64_t i = 0; i < n; i++) y[i] = x[2 * i];
-      else if (in.d == 1) for (int64_t i = 0; i < n; i++) y[i] = x[i * in.s];
-      else for (int64_t i = 0; i < n; i++) y[i * in.d] = x[i * in.s];
+      if (in.d == 1 && in.s == 0)
+        fill_run(y, *x, n);
+      else if (in.d == 1 && in.s == -1)
+        for (int64_t i = 0; i < n; i++) y[i] = x[-i];
+      else if (in.d == 1 && in.s == 2)
+        for (int64_t i = 0; i < n; i++) y[i] = x[2 * i];
+      else if (in.d == 1)
+        for (int64_t i = 0; i < n; i++) y[i] = x[i * in.s];
+      else
+        for (int64_t i = 0; i < n; i++) y[i * in.d] = x[i * in.s];
     }
   });
 }
@@ -214,7 +221,9 @@ template <class T> void copy_elements(const CopyArgs& a, const Axis* ax, int r, 
 // Interleaves by halves: the first V lanes of (a0 b0 a1 b1 ...), and the last.
 template <int... I> struct Lanes {};
 template <int N, int... I> struct MakeLanes : MakeLanes<N - 1, N - 1, I...> {};
-template <int... I> struct MakeLanes<0, I...> { using type = Lanes<I...>; };
+template <int... I> struct MakeLanes<0, I...> {
+  using type = Lanes<I...>;
+};
 template <int... I> DAGRT_INLINE void zip(vi a, vi b, vi& low, vi& high, Lanes<I...>) {
   low = __builtin_shuffle(a, b, vi{(I / 2 + (I % 2) * V)...});
   high = __builtin_shuffle(a, b, vi{(I / 2 + V / 2 + (I % 2) * V)...});

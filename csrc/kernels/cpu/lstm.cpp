@@ -27,7 +27,8 @@ void pack(const Stream& s, int64_t K, int64_t N, const float* w, int64_t row, in
 }
 
 /// c[M,N] (+)= a[M,K] panels
-void product(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row, const float* panels, float* c, int64_t ldc, bool add) {
+void product(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row, const float* panels, float* c, int64_t ldc,
+             bool add) {
   if (M <= gemm_few_rows) return gemm_few(M, N, K, a, a_row, 1, panels, gemm_nr, K * gemm_nr, c, ldc, add);
   for (int64_t n = 0; n < N; n += gemm_nr, panels += K * gemm_nr)
     gemm_panel(M, K, a, a_row, 1, panels, gemm_nr, c + n, ldc, int(N - n < gemm_nr ? N - n : gemm_nr), add);
@@ -99,11 +100,11 @@ void lstm(const LstmArgs& a, const Stream& s) {
   double ns = double(a.T) * double(block) * double(G) * double(a.C + U) * (0.3 / V) + 1000;
   s.parallel(blocks, ns, [&](int64_t unit, char* scratch) {
     const int64_t b0 = a.B * unit / blocks, rows = a.B * (unit + 1) / blocks - b0;
-    float* x = aligned(scratch);                      // [steps][rows][C]
+    float* x = aligned(scratch);                               // [steps][rows][C]
     float* z = x + (block * lstm_steps * a.C + 15) / 16 * 16;  // [steps][rows][4U]
     float* h = z + (block * lstm_steps * G + 15) / 16 * 16;    // [rows][U]
     float* c = h + (block * U + 15) / 16 * 16;
-    float* out = c + (block * U + 15) / 16 * 16;      // the output before
+    float* out = c + (block * U + 15) / 16 * 16;  // the output before
     for (int64_t m = 0; m < rows; m++) {
       copy(h + m * U, a.h0 ? a.h0 + (b0 + m) * U : nullptr, U);
       copy(c + m * U, a.c0 ? a.c0 + (b0 + m) * U : nullptr, U);
@@ -167,9 +168,9 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
   const int64_t U = a.U, G = 4 * U, B = a.B, T = a.T, C = a.C;
   const LstmGradPlan plan = lstm_grad_plan(B, T);
   const int64_t block = plan.rows, ldz = lstm_grad_ldz(U);
-  float* recurrent = aligned(a.workspace);                // R transposed: [4U] x U
-  float* kernel = recurrent + G * ((U + 31) / 32 * 32);   // W transposed: [4U] x C
-  float* sums = kernel + G * ((C + 31) / 32 * 32);        // of each group: [C + U + 1][4U]
+  float* recurrent = aligned(a.workspace);               // R transposed: [4U] x U
+  float* kernel = recurrent + G * ((U + 31) / 32 * 32);  // W transposed: [4U] x C
+  float* sums = kernel + G * ((C + 31) / 32 * 32);       // of each group: [C + U + 1][4U]
   if (B && T && U) {
     pack(s, G, U, a.recurrent, 1, G, recurrent);
     if (a.dx) pack(s, G, C, a.kernel, 1, G, kernel);
@@ -183,9 +184,9 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
     float* dbias = !a.dbias ? nullptr : alone ? a.dbias : sum + (C + U) * G;
     const int64_t each = (block * U + 15) / 16 * 16, depth = block * plan.steps;
     float *dh = aligned(scratch), *dc = dh + each, *waiting = dc + each;  // waiting: for the last step that was not masked
-    float* dz = waiting + each;                     // [steps][rows], ldz apart
-    float* xs = dz + depth * ldz;                   // [steps][rows][C]: x, then dx
-    float* hs = xs + (depth * C + 15) / 16 * 16;    // [steps][rows][U]: h of the step before
+    float* dz = waiting + each;                                           // [steps][rows], ldz apart
+    float* xs = dz + depth * ldz;                                         // [steps][rows][C]: x, then dx
+    float* hs = xs + (depth * C + 15) / 16 * 16;                          // [steps][rows][U]: h of the step before
     bool add = false;
     const int64_t blocks = (B + block - 1) / block;
     for (int64_t i = blocks * group / plan.groups; i < blocks * (group + 1) / plan.groups; i++) {

@@ -157,7 +157,8 @@ void matmul(const MatmulArgs& g, const Stream& s) {
   const int64_t cells_m = (g.M + rows_of_cell - 1) / rows_of_cell;
   float* partial = reinterpret_cast<float*>(g.workspace + plan.workspace) - plan.splits * g.M * g.N;  // behind the panels
   double deep = double(g.K) / double(plan.splits);
-  double ns = double(g.M < rows_of_cell ? g.M : rows_of_cell) * double(width) * deep * (0.25 / V) + double(width) * deep * 0.03 + 30;
+  double ns =
+      double(g.M < rows_of_cell ? g.M : rows_of_cell) * double(width) * deep * (0.25 / V) + double(width) * deep * 0.03 + 30;
   s.parallel(batches * cells_m * columns * plan.splits, ns, [&](int64_t unit, char*) {
     int64_t split = unit % plan.splits, rest = unit / plan.splits;
     int64_t p = rest % columns, mb = rest / columns % cells_m, batch = rest / columns / cells_m;

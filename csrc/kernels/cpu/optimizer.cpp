@@ -18,8 +18,13 @@ struct Constants {
   vf lr, decay, beta_1, beta_2, rest_1, rest_2, epsilon;  // rest: 1 - beta
   bool nesterov;
   explicit Constants(const UpdateArgs& a)
-      : lr(splat(a.lr)), decay(splat(a.decay)), beta_1(splat(float(a.beta_1))), beta_2(splat(float(a.beta_2))),
-        rest_1(splat(float(1 - a.beta_1))), rest_2(splat(float(1 - a.beta_2))), epsilon(splat(a.epsilon)),
+      : lr(splat(a.lr)),
+        decay(splat(a.decay)),
+        beta_1(splat(float(a.beta_1))),
+        beta_2(splat(float(a.beta_2))),
+        rest_1(splat(float(1 - a.beta_1))),
+        rest_2(splat(float(1 - a.beta_2))),
+        epsilon(splat(a.epsilon)),
         nesterov(a.nesterov) {}
 };
 

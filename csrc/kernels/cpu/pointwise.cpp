@@ -24,10 +24,10 @@ enum class Storage : uint8_t { bytes1, bytes2, bytes4, bytes8, bf16, half };
 struct Operand {
   char* data;
   Storage storage;
-  int size;           // bytes of an element in memory
-  int buffer_size;    // and in a buffer
-  bool contiguous;    // over the whole space
-  bool same_rows;     // every row is the same memory (all outer strides are 0)
+  int size;         // bytes of an element in memory
+  int buffer_size;  // and in a buffer
+  bool contiguous;  // over the whole space
+  bool same_rows;   // every row is the same memory (all outer strides are 0)
   int64_t stride[8];
 };
 
@@ -130,8 +130,7 @@ template <class Args> Job make_job(const Args& a, bool convert, unsigned may_be_
   for (int d = 0; d < a.rank; d++) {
     if (a.dims[d] == 1) continue;
     bool joins = j.rank > 0;
-    for (int k = 0; k < j.operands; k++)
-      joins = joins && j.o[k].stride[j.rank - 1] == a.strides[k][d] * a.dims[d];
+    for (int k = 0; k < j.operands; k++) joins = joins && j.o[k].stride[j.rank - 1] == a.strides[k][d] * a.dims[d];
     int to = joins ? j.rank - 1 : j.rank++;
     j.dims[to] = joins ? j.dims[to] * a.dims[d] : a.dims[d];
     for (int k = 0; k < j.operands; k++) j.o[k].stride[to] = a.strides[k][d];
@@ -158,8 +157,7 @@ struct Buffers {
 };
 
 /// A strip inside one row: n elements from column `column`.
-template <class Run>
-void run_in_row(const Job& j, int64_t row, int64_t column, int64_t n, Buffers& buffers, const Run& run) {
+template <class Run> void run_in_row(const Job& j, int64_t row, int64_t column, int64_t n, Buffers& buffers, const Run& run) {
   const void* x[fused_inputs] = {};
   void* y = nullptr;
   char* y_at = nullptr;
@@ -186,8 +184,7 @@ void run_in_row(const Job& j, int64_t row, int64_t column, int64_t n, Buffers& b
 }
 
 /// `rows` whole short rows from `first`. `kept`: operands whose buffer holds enough equal rows already.
-template <class Run>
-void run_rows(const Job& j, int64_t first, int64_t rows, unsigned& kept, Buffers& buffers, const Run& run) {
+template <class Run> void run_rows(const Job& j, int64_t first, int64_t rows, unsigned& kept, Buffers& buffers, const Run& run) {
   int64_t width = j.dims[j.rank - 1], n = rows * width;
   const void* x[fused_inputs] = {};
   void* y = nullptr;
@@ -232,8 +229,8 @@ void run_rows(const Job& j, int64_t first, int64_t rows, unsigned& kept, Buffers
   const Operand& o = j.o[0];
   if (direct(o)) return;
   for (int64_t r = 0; r < rows; r++)
-    scatter(o, o.data + j.row_offset(0, first + r) * o.size, buffers.bytes[0] + r * width * o.buffer_size,
-            o.stride[j.rank - 1], width);
+    scatter(o, o.data + j.row_offset(0, first + r) * o.size, buffers.bytes[0] + r * width * o.buffer_size, o.stride[j.rank - 1],
+            width);
 }
 
 template <class Run> void walk(const Job& j, int64_t total, double ns, const Stream& s, const Run& run) {
@@ -334,8 +331,10 @@ void run_program(const Program& p, const float* constants, void* y, const void* 
         mask |= 1u << k;
         count++;
       } else {
-        if (s.bytes[k] == 1) spread<uint8_t>(slots.filled[k], operand[k], 0, n);
-        else spread<uint32_t>(slots.filled[k], operand[k], 0, n);
+        if (s.bytes[k] == 1)
+          spread<uint8_t>(slots.filled[k], operand[k], 0, n);
+        else
+          spread<uint32_t>(slots.filled[k], operand[k], 0, n);
         operand[k] = slots.filled[k];
       }
     }

@@ -58,27 +58,29 @@ void max_pool2d(const PoolArgs& a, const Stream& s) {
 }
 
 void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
-  s.parallel(a.B * a.H, double(a.W * a.C * ((a.pool_h + a.stride_h - 1) / a.stride_h) * ((a.pool_w + a.stride_w - 1) / a.stride_w)) * 0.3 + 50,
-             [&](int64_t unit, char*) {
-    int64_t b = unit / a.H, i = unit % a.H;
-    Span p = covering(i, a.stride_h, a.pad_top, a.pool_h, a.P);
-    for (int64_t j = 0; j < a.W; j++) {
-      Span q = covering(j, a.stride_w, a.pad_left, a.pool_w, a.Q);
-      vi here = splat_i(int32_t(i * a.W + j));
-      for (int64_t c = 0; c < a.C; c += V) {
-        int n = int(a.C - c < V ? a.C - c : V);
-        vf t{};
-        for (int64_t k = p.from; k < p.to; k++)
-          for (int64_t l = q.from; l < q.to; l++) {
-            int64_t out = (b * a.P + k) * a.Q + l;
-            vi taken = as_i(load_n(reinterpret_cast<const float*>(a.taken) + out * a.C + c, n));
-            vf g = load_n(a.x + out * a.ldx + c, n);
-            t = select(taken == here, t + g, t);
+  s.parallel(
+      a.B * a.H,
+      double(a.W * a.C * ((a.pool_h + a.stride_h - 1) / a.stride_h) * ((a.pool_w + a.stride_w - 1) / a.stride_w)) * 0.3 + 50,
+      [&](int64_t unit, char*) {
+        int64_t b = unit / a.H, i = unit % a.H;
+        Span p = covering(i, a.stride_h, a.pad_top, a.pool_h, a.P);
+        for (int64_t j = 0; j < a.W; j++) {
+          Span q = covering(j, a.stride_w, a.pad_left, a.pool_w, a.Q);
+          vi here = splat_i(int32_t(i * a.W + j));
+          for (int64_t c = 0; c < a.C; c += V) {
+            int n = int(a.C - c < V ? a.C - c : V);
+            vf t{};
+            for (int64_t k = p.from; k < p.to; k++)
+              for (int64_t l = q.from; l < q.to; l++) {
+                int64_t out = (b * a.P + k) * a.Q + l;
+                vi taken = as_i(load_n(reinterpret_cast<const float*>(a.taken) + out * a.C + c, n));
+                vf g = load_n(a.x + out * a.ldx + c, n);
+                t = select(taken == here, t + g, t);
+              }
+            store_n(a.dx + (unit * a.W + j) * a.C + c, t, n);
           }
-        store_n(a.dx + (unit * a.W + j) * a.C + c, t, n);
-      }
-    }
-  });
+        }
+      });
 }
 
 void avg_pool2d(const PoolArgs& a, const Stream& s) {

@@ -8,8 +8,12 @@
 namespace dagrt::DAGRT_ISA {
 namespace {
 
-struct Half { uint16_t bits; };
-struct Bf16 { uint16_t bits; };
+struct Half {
+  uint16_t bits;
+};
+struct Bf16 {
+  uint16_t bits;
+};
 DAGRT_INLINE float widen(float x) { return x; }
 DAGRT_INLINE float widen(Half x) { return half_to_float(x.bits); }
 DAGRT_INLINE float widen(Bf16 x) { return bf16_to_float(x.bits); }
@@ -39,9 +43,7 @@ struct Max {
   static constexpr float identity = -__builtin_inff();
   DAGRT_INLINE static vf join(vf a, vf b) { return vmax(a, b); }
   template <class T> DAGRT_INLINE static T join_int(T a, T b) { return a > b ? a : b; }
-  template <class T> DAGRT_INLINE static T identity_int() {
-    return T(-1) < T(0) ? T(uint64_t(1) << (sizeof(T) * 8 - 1)) : T(0);
-  }
+  template <class T> DAGRT_INLINE static T identity_int() { return T(-1) < T(0) ? T(uint64_t(1) << (sizeof(T) * 8 - 1)) : T(0); }
 };
 struct Min {
   static constexpr float identity = __builtin_inff();
@@ -132,8 +134,10 @@ void reduce_level(const T* x, const ReduceArgs& a, int64_t piece, int64_t pieces
       int64_t column = block * column_block, n = a.inner - column < column_block ? a.inner - column : column_block;
       const T* from = x + o * a.outer_stride + m * a.mid_stride + first * a.length_stride + column;
       float* to = y + (om * pieces + p) * a.inner + column;
-      if (rows) *to = reduce_row<F, T>(from, length);
-      else reduce_columns<F, T>(from, a.length_stride, length, to, n);
+      if (rows)
+        *to = reduce_row<F, T>(from, length);
+      else
+        reduce_columns<F, T>(from, a.length_stride, length, to, n);
     }
   });
 }

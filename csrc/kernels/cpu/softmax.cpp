@@ -48,9 +48,8 @@ void softmax_row(const float* x, float* y, int64_t C, bool logarithm) {
   float m = row_max(x, C);
   vf top = splat(m);
   if (logarithm) {
-    vf log_s = splat(log_of(row_sum(C, [&](int64_t c, int n) __attribute__((always_inline)) {
-      return vexp(load_n(x + c, n) - top);
-    })));
+    vf log_s =
+        splat(log_of(row_sum(C, [&](int64_t c, int n) __attribute__((always_inline)) { return vexp(load_n(x + c, n) - top); })));
     for (int64_t c = 0; c < C; c += V) {
       int n = C - c < V ? int(C - c) : V;
       store_n(y + c, (load_n(x + c, n) - top) - log_s, n);
@@ -111,16 +110,14 @@ void softmax_cross_entropy(const CrossEntropyArgs& a, const Stream& s) {
     const float* x = a.x + n * a.ldx;
     float m = row_max(x, a.C);
     vf top = splat(m);
-    float log_s = log_of(row_sum(a.C, [&](int64_t c, int k) __attribute__((always_inline)) {
-      return vexp(load_n(x + c, k) - top);
-    }));
+    float log_s =
+        log_of(row_sum(a.C, [&](int64_t c, int k) __attribute__((always_inline)) { return vexp(load_n(x + c, k) - top); }));
     if (a.log_z) a.log_z[n] = m + log_s;
     if (a.label_dtype == DType::float32) {
       const float* l = static_cast<const float*>(a.labels) + n * a.ldl;
       vf ls = splat(log_s);
-      a.loss[n] = row_sum(a.C, [&](int64_t c, int k) __attribute__((always_inline)) {
-        return load_n(l + c, k) * (ls - (load_n(x + c, k) - top));
-      });
+      a.loss[n] = row_sum(a.C, [&](int64_t c, int k)
+                                   __attribute__((always_inline)) { return load_n(l + c, k) * (ls - (load_n(x + c, k) - top)); });
       return;
     }
     int64_t label = label_at(a.labels, a.label_dtype, n);

@@ -40,7 +40,8 @@ template <class F> void binary_strip(void* yp, const void* const* x, unsigned sc
 typedef uint8_t vb __attribute__((vector_size(V)));
 DAGRT_INLINE void store_mask(uint8_t* y, vi mask, int n) {
   vb bits = __builtin_convertvector(mask & splat_i(1), vb);
-  if (n == V) __builtin_memcpy(y, &bits, V);
+  if (n == V)
+    __builtin_memcpy(y, &bits, V);
   else
     for (int i = 0; i < n; i++) y[i] = bits[i];
 }
@@ -58,15 +59,18 @@ template <class F> void compare_strip(void* yp, const void* const* x, unsigned s
   const float *a = static_cast<const float*>(x[0]), *b = static_cast<const float*>(x[1]);
   vf s = splat(scalars == 1 ? *a : *b);
   int64_t i = 0;
-  for (; i + V <= n; i += V)
-    store_mask(y + i, F::value(scalars & 1 ? s : load(a + i), scalars & 2 ? s : load(b + i)), V);
+  for (; i + V <= n; i += V) store_mask(y + i, F::value(scalars & 1 ? s : load(a + i), scalars & 2 ? s : load(b + i)), V);
   int m = int(n - i);
   if (m) store_mask(y + i, F::value(scalars & 1 ? s : load_n(a + i, m), scalars & 2 ? s : load_n(b + i, m)), m);
 }
 
 // ---------------------------------------------------------------- integers
-template <class T> struct Unsigned { using type = uint32_t; };
-template <> struct Unsigned<int64_t> { using type = uint64_t; };
+template <class T> struct Unsigned {
+  using type = uint32_t;
+};
+template <> struct Unsigned<int64_t> {
+  using type = uint64_t;
+};
 
 // Division by zero was refused before; here it must only not trap. The smallest integer by -1 wraps.
 template <class T> DAGRT_INLINE T int_floor_divide(T a, T b) {
@@ -117,42 +121,42 @@ template <class T, class R, class F> void int_binary_strip(void* yp, const void*
 }
 
 // ---------------------------------------------------------------- the table's rows as types
-#define DAGRT_ROW(name, equation, types, ns, expression, whole, gradient)                 \
-  struct name##_f {                                                                       \
-    DAGRT_INLINE static vf value(vf a) { return expression; }                             \
-    template <class T> DAGRT_INLINE static T integer(T a) {                               \
-      using U [[maybe_unused]] = typename Unsigned<T>::type;                              \
-      return T(whole);                                                                    \
-    }                                                                                     \
+#define DAGRT_ROW(name, equation, types, ns, expression, whole, gradient) \
+  struct name##_f {                                                       \
+    DAGRT_INLINE static vf value(vf a) { return expression; }             \
+    template <class T> DAGRT_INLINE static T integer(T a) {               \
+      using U [[maybe_unused]] = typename Unsigned<T>::type;              \
+      return T(whole);                                                    \
+    }                                                                     \
   };
 DAGRT_UNARY(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, types, ns, expression, whole, ga, gb)                   \
-  struct name##_f {                                                                       \
-    DAGRT_INLINE static vf value(vf a, vf b) { return expression; }                       \
-    template <class T> DAGRT_INLINE static T integer(T a, T b) {                          \
-      using U [[maybe_unused]] = typename Unsigned<T>::type;                              \
-      return T(whole);                                                                    \
-    }                                                                                     \
+#define DAGRT_ROW(name, equation, types, ns, expression, whole, ga, gb) \
+  struct name##_f {                                                     \
+    DAGRT_INLINE static vf value(vf a, vf b) { return expression; }     \
+    template <class T> DAGRT_INLINE static T integer(T a, T b) {        \
+      using U [[maybe_unused]] = typename Unsigned<T>::type;            \
+      return T(whole);                                                  \
+    }                                                                   \
   };
 DAGRT_BINARY(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, expression)                                             \
-  struct name##_f {                                                                       \
-    DAGRT_INLINE static vi value(vf a, vf b) { return expression; }                       \
-    template <class T> DAGRT_INLINE static bool integer(T a, T b) { return expression; }  \
+#define DAGRT_ROW(name, equation, expression)                                            \
+  struct name##_f {                                                                      \
+    DAGRT_INLINE static vi value(vf a, vf b) { return expression; }                      \
+    template <class T> DAGRT_INLINE static bool integer(T a, T b) { return expression; } \
   };
 DAGRT_COMPARE(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, expression)                                             \
-  struct name##_f {                                                                       \
-    DAGRT_INLINE static vi value(vf a) { return expression; }                             \
+#define DAGRT_ROW(name, equation, expression)                 \
+  struct name##_f {                                           \
+    DAGRT_INLINE static vi value(vf a) { return expression; } \
   };
 DAGRT_PREDICATE(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, equation, expression)                                             \
-  struct name##_f {                                                                       \
-    template <class T> DAGRT_INLINE static T integer(T a, T b) { return T(expression); }  \
+#define DAGRT_ROW(name, equation, expression)                                            \
+  struct name##_f {                                                                      \
+    template <class T> DAGRT_INLINE static T integer(T a, T b) { return T(expression); } \
   };
 DAGRT_BITS(DAGRT_ROW)
 #undef DAGRT_ROW
@@ -227,14 +231,17 @@ template <class From> Strip cast_to(DType to) {
 
 template <class T> Strip integer_strip(Functor f) {
   switch (f) {
-#define DAGRT_ROW(name, ...) case Functor::name##_: return int_unary_strip<T, T, name##_f>;
+#define DAGRT_ROW(name, ...) \
+  case Functor::name##_: return int_unary_strip<T, T, name##_f>;
     DAGRT_UNARY(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, ...) case Functor::name##_: return int_binary_strip<T, T, name##_f>;
+#define DAGRT_ROW(name, ...) \
+  case Functor::name##_: return int_binary_strip<T, T, name##_f>;
     DAGRT_BINARY(DAGRT_ROW)
     DAGRT_BITS(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, ...) case Functor::name##_: return int_binary_strip<T, uint8_t, name##_f>;
+#define DAGRT_ROW(name, ...) \
+  case Functor::name##_: return int_binary_strip<T, uint8_t, name##_f>;
     DAGRT_COMPARE(DAGRT_ROW)
 #undef DAGRT_ROW
     case Functor::logical_not_: return int_unary_strip<T, T, not_f>;
@@ -244,16 +251,20 @@ template <class T> Strip integer_strip(Functor f) {
 
 Strip float_strip(Functor f) {
   switch (f) {
-#define DAGRT_ROW(name, ...) case Functor::name##_: return unary_strip<name##_f>;
+#define DAGRT_ROW(name, ...) \
+  case Functor::name##_: return unary_strip<name##_f>;
     DAGRT_UNARY(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, ...) case Functor::name##_: return binary_strip<name##_f>;
+#define DAGRT_ROW(name, ...) \
+  case Functor::name##_: return binary_strip<name##_f>;
     DAGRT_BINARY(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, ...) case Functor::name##_: return compare_strip<name##_f>;
+#define DAGRT_ROW(name, ...) \
+  case Functor::name##_: return compare_strip<name##_f>;
     DAGRT_COMPARE(DAGRT_ROW)
 #undef DAGRT_ROW
-#define DAGRT_ROW(name, ...) case Functor::name##_: return predicate_strip<name##_f>;
+#define DAGRT_ROW(name, ...) \
+  case Functor::name##_: return predicate_strip<name##_f>;
     DAGRT_PREDICATE(DAGRT_ROW)
 #undef DAGRT_ROW
     default: return nullptr;
@@ -263,16 +274,21 @@ Strip float_strip(Functor f) {
 Strip find_strip(Functor f, DType x, DType y) {
   size_t size = size_of(y);
   if (f == Functor::select_)
-    return size == 1 ? select_strip<uint8_t> : size == 2 ? select_strip<uint16_t>
-         : size == 4 ? select_strip<uint32_t> : select_strip<uint64_t>;
+    return size == 1   ? select_strip<uint8_t>
+           : size == 2 ? select_strip<uint16_t>
+           : size == 4 ? select_strip<uint32_t>
+                       : select_strip<uint64_t>;
   if (f == Functor::copy_)
-    return size == 1 ? copy_strip<uint8_t> : size == 2 ? copy_strip<uint16_t>
-         : size == 4 ? copy_strip<uint32_t> : copy_strip<uint64_t>;
+    return size == 1   ? copy_strip<uint8_t>
+           : size == 2 ? copy_strip<uint16_t>
+           : size == 4 ? copy_strip<uint32_t>
+                       : copy_strip<uint64_t>;
   if (f == Functor::cast_) {
     switch (x) {
       case DType::int32: return cast_to<int32_t>(y);
       case DType::int64: return cast_to<int64_t>(y);
-      case DType::uint8: case DType::bool_: return cast_to<uint8_t>(y);
+      case DType::uint8:
+      case DType::bool_: return cast_to<uint8_t>(y);
       default: return cast_to<float>(y);
     }
   }

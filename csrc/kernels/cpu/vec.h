@@ -160,8 +160,10 @@ DAGRT_INLINE uint16_t float_to_bf16(float f) {
 }
 DAGRT_INLINE float half_to_float(uint16_t h) {
   uint32_t sign = uint32_t(h & 0x8000) << 16, e = (h >> 10) & 31, m = h & 1023, u;
-  if (e == 31) u = sign | 0x7f800000 | (m << 13);
-  else if (e) u = sign | ((e + 112) << 23) | (m << 13);
+  if (e == 31)
+    u = sign | 0x7f800000 | (m << 13);
+  else if (e)
+    u = sign | ((e + 112) << 23) | (m << 13);
   else {  // zero or denormal: m * 2^-24, exact in float32
     float f = float(int(m)) * 5.9604644775390625e-8f;
     __builtin_memcpy(&u, &f, 4);
@@ -176,9 +178,9 @@ DAGRT_INLINE uint16_t float_to_half(float f) {
   __builtin_memcpy(&u, &f, 4);
   uint32_t sign = (u >> 16) & 0x8000;
   u &= 0x7fffffff;
-  if (u > 0x7f800000) return uint16_t(sign | 0x7e00);           // NaN
-  if (u >= 0x477ff000) return uint16_t(sign | 0x7c00);          // rounds to infinity
-  if (u < 0x38800000) {                                         // denormal half: scaled by 2^24, ties to even
+  if (u > 0x7f800000) return uint16_t(sign | 0x7e00);   // NaN
+  if (u >= 0x477ff000) return uint16_t(sign | 0x7c00);  // rounds to infinity
+  if (u < 0x38800000) {                                 // denormal half: scaled by 2^24, ties to even
     if (u < 0x33000001) return uint16_t(sign);
     uint32_t e = u >> 23, m = (u & 0x7fffff) | 0x800000, shift = 126 - e;
     uint32_t r = m >> shift, rest = m & ((1u << shift) - 1), half = 1u << (shift - 1);

@@ -12,17 +12,17 @@
 namespace dagrt::DAGRT_ISA {
 
 /// One call of the C library for each lane.
-#define DAGRT_LANES1(name, f)                     \
-  DAGRT_INLINE vf name(vf a) {                    \
-    vf r = a;                                     \
-    for (int i = 0; i < V; i++) r[i] = f(a[i]);   \
-    return r;                                     \
+#define DAGRT_LANES1(name, f)                   \
+  DAGRT_INLINE vf name(vf a) {                  \
+    vf r = a;                                   \
+    for (int i = 0; i < V; i++) r[i] = f(a[i]); \
+    return r;                                   \
   }
-#define DAGRT_LANES2(name, f)                           \
-  DAGRT_INLINE vf name(vf a, vf b) {                    \
-    vf r = a;                                           \
-    for (int i = 0; i < V; i++) r[i] = f(a[i], b[i]);   \
-    return r;                                           \
+#define DAGRT_LANES2(name, f)                         \
+  DAGRT_INLINE vf name(vf a, vf b) {                  \
+    vf r = a;                                         \
+    for (int i = 0; i < V; i++) r[i] = f(a[i], b[i]); \
+    return r;                                         \
   }
 DAGRT_LANES1(vtan, __builtin_tanf)
 DAGRT_LANES1(vasin, __builtin_asinf)
@@ -203,8 +203,12 @@ template <class Slow> DAGRT_INLINE vf sine(vf x, int quarter, Slow slow) {
       if (far[i]) y[i] = slow(x[i]);
   return y;
 }
-DAGRT_INLINE vf vsin(vf x) { return sine(x, 0, [](float v) __attribute__((always_inline)) { return __builtin_sinf(v); }); }
-DAGRT_INLINE vf vcos(vf x) { return sine(x, 1, [](float v) __attribute__((always_inline)) { return __builtin_cosf(v); }); }
+DAGRT_INLINE vf vsin(vf x) {
+  return sine(x, 0, [](float v) __attribute__((always_inline)) { return __builtin_sinf(v); });
+}
+DAGRT_INLINE vf vcos(vf x) {
+  return sine(x, 1, [](float v) __attribute__((always_inline)) { return __builtin_cosf(v); });
+}
 
 DAGRT_INLINE vf vsign(vf a) {
   vf y = select(a > splat(0), splat(1), select(a < splat(0), splat(-1), splat(0)));

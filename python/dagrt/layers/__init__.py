@@ -97,7 +97,9 @@ from dagrt.layers.reshaping import (
     ZeroPadding2D,
 )
 
-__all__ = sorted(n for n, v in list(globals().items()) if not n.startswith("_") and n not in ("Any", "annotations") and callable(v))
+__all__ = sorted(
+    n for n, v in list(globals().items()) if not n.startswith("_") and n not in ("Any", "annotations") and callable(v)
+)
 
 
 def serialize(layer: Any) -> Any:

@@ -58,7 +58,9 @@ class Dense(Layer):
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if not isinstance(units, int) or units <= 0:
-            raise ValueError(f"Received an invalid value for `units`, expected a positive integer. Received: units={units}")
+            raise ValueError(
+                f"Received an invalid value for `units`, expected a positive integer. Received: units={units}"
+            )
         if lora_rank is not None:
             raise NotImplementedError("Dense: lora_rank is not available")
         self.units = units
@@ -79,13 +81,20 @@ class Dense(Layer):
                 f"{self._who()}: the last axis of the inputs must be known to make the kernel, got shape {tuple(input_shape)}"
             )
         self.kernel = self.add_weight(
-            (size, self.units), self.kernel_initializer, regularizer=self.kernel_regularizer, constraint=self.kernel_constraint,
+            (size, self.units),
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
             name="kernel",
         )
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
-                (self.units,), self.bias_initializer, regularizer=self.bias_regularizer, constraint=self.bias_constraint, name="bias"
+                (self.units,),
+                self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+                name="bias",
             )
 
     def call(self, inputs: Any, training: Any = None) -> Any:
@@ -103,7 +112,13 @@ class Dense(Layer):
         config = super().get_config()
         config.update(units=self.units, activation=activations.serialize(self.activation), use_bias=self.use_bias)
         serialized(
-            config, self, "kernel_initializer", "bias_initializer", "kernel_regularizer", "bias_regularizer", "kernel_constraint",
+            config,
+            self,
+            "kernel_initializer",
+            "bias_initializer",
+            "kernel_regularizer",
+            "bias_regularizer",
+            "kernel_constraint",
             "bias_constraint",
         )
         config["quantization_config"] = None
@@ -165,8 +180,11 @@ class Embedding(Layer):
 
     def build(self, input_shape: Any = None) -> None:
         self._embeddings = self.add_weight(
-            (self.input_dim, self.output_dim), self.embeddings_initializer, regularizer=self.embeddings_regularizer,
-            constraint=self.embeddings_constraint, name="embeddings",
+            (self.input_dim, self.output_dim),
+            self.embeddings_initializer,
+            regularizer=self.embeddings_regularizer,
+            constraint=self.embeddings_constraint,
+            name="embeddings",
         )
 
     @property
@@ -189,7 +207,14 @@ class Embedding(Layer):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(input_dim=self.input_dim, output_dim=self.output_dim)
-        serialized(config, self, "embeddings_initializer", "embeddings_regularizer", "activity_regularizer", "embeddings_constraint")
+        serialized(
+            config,
+            self,
+            "embeddings_initializer",
+            "embeddings_regularizer",
+            "activity_regularizer",
+            "embeddings_constraint",
+        )
         config.update(mask_zero=self.mask_zero, quantization_config=None)
         return config
 
@@ -238,7 +263,14 @@ class Lambda(Layer):
         arguments: keyword arguments for the function.
     """
 
-    def __init__(self, function: Callable, output_shape: Any = None, mask: Any = None, arguments: dict | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        function: Callable,
+        output_shape: Any = None,
+        mask: Any = None,
+        arguments: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.function = function
         self.arguments = arguments or {}
@@ -319,9 +351,18 @@ class EinsumDense(Layer):
     """
 
     def __init__(
-        self, equation: str, output_shape: Any, activation: Any = None, bias_axes: str | None = None,
-        kernel_initializer: Any = "glorot_uniform", bias_initializer: Any = "zeros", kernel_regularizer: Any = None,
-        bias_regularizer: Any = None, activity_regularizer: Any = None, kernel_constraint: Any = None, bias_constraint: Any = None,
+        self,
+        equation: str,
+        output_shape: Any,
+        activation: Any = None,
+        bias_axes: str | None = None,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -329,9 +370,18 @@ class EinsumDense(Layer):
         self.partial_output_shape = (output_shape,) if isinstance(output_shape, int) else tuple(output_shape)
         self.bias_axes = bias_axes
         self.activation = activations.get(activation)
-        self.kernel_initializer, self.bias_initializer = initializers.get(kernel_initializer), initializers.get(bias_initializer)
-        self.kernel_regularizer, self.bias_regularizer = regularizers.get(kernel_regularizer), regularizers.get(bias_regularizer)
-        self.kernel_constraint, self.bias_constraint = constraints.get(kernel_constraint), constraints.get(bias_constraint)
+        self.kernel_initializer, self.bias_initializer = (
+            initializers.get(kernel_initializer),
+            initializers.get(bias_initializer),
+        )
+        self.kernel_regularizer, self.bias_regularizer = (
+            regularizers.get(kernel_regularizer),
+            regularizers.get(bias_regularizer),
+        )
+        self.kernel_constraint, self.bias_constraint = (
+            constraints.get(kernel_constraint),
+            constraints.get(bias_constraint),
+        )
 
     def build(self, input_shape: Any) -> None:
         left, out = self.equation.replace(" ", "").split("->")
@@ -346,15 +396,21 @@ class EinsumDense(Layer):
                 if size is not None:
                     sizes[letter] = size
         self.kernel = self.add_weight(
-            tuple(sizes[c] for c in w), self.kernel_initializer, regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint, name="kernel",
+            tuple(sizes[c] for c in w),
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            name="kernel",
         )
         self.bias = None
         if self.bias_axes:
             shape = [sizes[c] if c in self.bias_axes else 1 for c in out.replace("...", "")]
             first = min(out.replace("...", "").index(c) for c in self.bias_axes)
             self.bias = self.add_weight(
-                tuple(shape[first:]), self.bias_initializer, regularizer=self.bias_regularizer, constraint=self.bias_constraint,
+                tuple(shape[first:]),
+                self.bias_initializer,
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
                 name="bias",
             )
 
@@ -366,11 +422,22 @@ class EinsumDense(Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        config.update(output_shape=self.partial_output_shape, equation=self.equation, bias_axes=self.bias_axes,
-                      activation=activations.serialize(self.activation))
+        config.update(
+            output_shape=self.partial_output_shape,
+            equation=self.equation,
+            bias_axes=self.bias_axes,
+            activation=activations.serialize(self.activation),
+        )
         serialized(
-            config, self, "kernel_initializer", "bias_initializer", "kernel_regularizer", "bias_regularizer", "activity_regularizer",
-            "kernel_constraint", "bias_constraint",
+            config,
+            self,
+            "kernel_initializer",
+            "bias_initializer",
+            "kernel_regularizer",
+            "bias_regularizer",
+            "activity_regularizer",
+            "kernel_constraint",
+            "bias_constraint",
         )
         config["quantization_config"] = None
         return config

@@ -26,7 +26,9 @@ class InputLayer(Layer):
         **kwargs: Any,
     ) -> None:
         if sparse or ragged:
-            raise NotImplementedError("Input: sparse and ragged tensors are not available; give dense arrays (and masks)")
+            raise NotImplementedError(
+                "Input: sparse and ragged tensors are not available; give dense arrays (and masks)"
+            )
         if shape is not None and batch_shape is not None:
             raise ValueError("Input: give `shape` (without the batch) or `batch_shape`, not both")
         if input_tensor is not None:
@@ -41,7 +43,9 @@ class InputLayer(Layer):
         self.optional = optional
         self._input_dtype = str(self._policy.compute_dtype)
         self.built = True
-        output = input_tensor if input_tensor is not None else KerasTensor(batch_shape, dtype=self._input_dtype, name=name)
+        output = (
+            input_tensor if input_tensor is not None else KerasTensor(batch_shape, dtype=self._input_dtype, name=name)
+        )
         Node(operation=self, call_args=(), call_kwargs={}, outputs=output)
 
     def call(self) -> None:
@@ -111,7 +115,14 @@ def Input(
         (None, 784)
     """
     layer = InputLayer(
-        shape=shape, batch_size=batch_size, dtype=dtype, sparse=sparse, ragged=ragged, batch_shape=batch_shape,
-        input_tensor=tensor, optional=optional, name=name,
+        shape=shape,
+        batch_size=batch_size,
+        dtype=dtype,
+        sparse=sparse,
+        ragged=ragged,
+        batch_shape=batch_shape,
+        input_tensor=tensor,
+        optional=optional,
+        name=name,
     )
     return layer._inbound_nodes[0].output_tensors[0]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+
 from dagrt import tree
 from dagrt.layers.input_spec import InputSpec, assert_input_compatibility
 from dagrt.layers.policy import DTypePolicy, get_policy
@@ -298,8 +299,13 @@ class Layer(Operation):
             initializer = "glorot_uniform" if "float" in dtype else "zeros"
         with _Scope(self):
             v = Variable(
-                initializers.get(initializer), shape=shape, dtype=dtype, trainable=trainable, autocast=autocast,
-                aggregation=aggregation, name=name,
+                initializers.get(initializer),
+                shape=shape,
+                dtype=dtype,
+                trainable=trainable,
+                autocast=autocast,
+                aggregation=aggregation,
+                name=name,
             )
         v.regularizer = regularizers.get(regularizer)
         v.constraint = constraints.get(constraint)
@@ -374,7 +380,9 @@ class Layer(Operation):
             raise ValueError(f"{self.name}: set_weights expected {len(own)} arrays, got {len(values)}")
         for v, a in zip(own, values):
             if tuple(v.shape) != a.shape:
-                raise ValueError(f"{self.name}: set_weights expected shape {tuple(v.shape)} for {v.path}, got {a.shape}")
+                raise ValueError(
+                    f"{self.name}: set_weights expected shape {tuple(v.shape)} for {v.path}, got {a.shape}"
+                )
         for v, a in zip(own, values):
             v.assign(a)
 
@@ -437,7 +445,12 @@ class Layer(Operation):
         args, kwargs = self._converted(args, kwargs)
         symbolic = _any_symbolic(args, kwargs)
         outermost = not _stack()
-        if outermost and not symbolic and not tracing.in_trace() and any(l._added_losses for l in self._flatten_layers()):
+        if (
+            outermost
+            and not symbolic
+            and not tracing.in_trace()
+            and any(l._added_losses for l in self._flatten_layers())
+        ):
             self._clear_losses()
         if not self.built:
             self._build_from(args, kwargs)
@@ -460,7 +473,9 @@ class Layer(Operation):
 
     def _convert_first(self, value: Any) -> Any:
         """The inputs: lists of numbers are one array, lists of tensors are lists."""
-        if (isinstance(value, (list, tuple)) and value and all(_is_plain(v) for v in value)) or (isinstance(value, (int, float, np.number)) and not isinstance(value, bool)):
+        if (isinstance(value, (list, tuple)) and value and all(_is_plain(v) for v in value)) or (
+            isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        ):
             value = np.asarray(value)
         return self._convert_tree(value)
 
@@ -511,6 +526,7 @@ class Layer(Operation):
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
         """Shapes of the outputs for the shapes of the inputs."""
+
         def spec(shape: Any) -> Any:
             if _is_shape(shape):
                 return KerasTensor(tuple(shape), dtype=self._spec_dtype())
@@ -520,7 +536,9 @@ class Layer(Operation):
 
         if not self.built:
             self.build(*args, **kwargs)
-        outputs = self.compute_output_spec(*[spec(a) for a in args], **{k.removesuffix("_shape"): spec(v) for k, v in kwargs.items()})
+        outputs = self.compute_output_spec(
+            *[spec(a) for a in args], **{k.removesuffix("_shape"): spec(v) for k, v in kwargs.items()}
+        )
         return tree.map_structure(lambda t: t.shape, outputs)
 
     def _spec_dtype(self) -> str:
@@ -599,7 +617,9 @@ class Layer(Operation):
         if getattr(error, "_layer_named", False):
             return error
         got = ", ".join(
-            f"{_origin(t)}shape {tuple(t.shape)} and dtype {t.dtype}" for t in tree.flatten(inputs) if isinstance(t, Tensor)
+            f"{_origin(t)}shape {tuple(t.shape)} and dtype {t.dtype}"
+            for t in tree.flatten(inputs)
+            if isinstance(t, Tensor)
         )
         text = str(error)
         if not text.startswith(self._who()):
@@ -699,7 +719,11 @@ class Layer(Operation):
         """
         from dagrt.saving import serialize_keras_object
 
-        config: dict[str, Any] = {"name": self.name, "trainable": self._trainable, "dtype": serialize_keras_object(self._policy)}
+        config: dict[str, Any] = {
+            "name": self.name,
+            "trainable": self._trainable,
+            "dtype": serialize_keras_object(self._policy),
+        }
         if self.activity_regularizer is not None:
             config["activity_regularizer"] = serialize_keras_object(self.activity_regularizer)
         if type(self).get_config is not Layer.get_config:
@@ -736,12 +760,37 @@ class Layer(Operation):
 
 
 # Attributes that lead back up, or to what is no part of the layer.
-_BOOKKEEPING = frozenset({
-    "_inbound_nodes", "_outbound_nodes", "_init_args", "_own_trainable", "_own_non_trainable", "_added_losses",
-    "_losses_of", "_build_shapes", "_call_signature", "optimizer", "_compile_loss", "_compile_metrics", "_loss_tracker",
-    "_compile_config", "_trainable_snapshot", "_steps", "history", "loss", "loss_weights", "_functional",
-    "_inputs_struct", "_outputs_struct", "_inputs", "_outputs", "_nodes", "_operations", "_policy",
-})
+_BOOKKEEPING = frozenset(
+    {
+        "_inbound_nodes",
+        "_outbound_nodes",
+        "_init_args",
+        "_own_trainable",
+        "_own_non_trainable",
+        "_added_losses",
+        "_losses_of",
+        "_build_shapes",
+        "_call_signature",
+        "optimizer",
+        "_compile_loss",
+        "_compile_metrics",
+        "_loss_tracker",
+        "_compile_config",
+        "_trainable_snapshot",
+        "_steps",
+        "history",
+        "loss",
+        "loss_weights",
+        "_functional",
+        "_inputs_struct",
+        "_outputs_struct",
+        "_inputs",
+        "_outputs",
+        "_nodes",
+        "_operations",
+        "_policy",
+    }
+)
 
 
 def _is_metric(thing: Any) -> bool:
@@ -812,6 +861,6 @@ def _masks(first: Any) -> Any:
 
 
 def _origin(t: Tensor) -> str:
-    """"'flatten_1' with ": where a symbolic tensor came from."""
+    """ "'flatten_1' with ": where a symbolic tensor came from."""
     history = getattr(t, "_keras_history", None)
     return f"'{history[0].name}' with " if history else ""

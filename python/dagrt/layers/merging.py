@@ -20,7 +20,9 @@ class _Merge(Layer):
 
     def _check(self, input_shape: Any) -> None:
         if not isinstance(input_shape, list) or not input_shape or not isinstance(input_shape[0], tuple):
-            raise ValueError(f"{self._who()}: a merge layer should be called on a list of inputs, got shape {input_shape}")
+            raise ValueError(
+                f"{self._who()}: a merge layer should be called on a list of inputs, got shape {input_shape}"
+            )
         if len(input_shape) < 1:
             raise ValueError(f"{self._who()}: a merge layer needs at least 1 input")
         shape = list(input_shape[0])
@@ -32,7 +34,9 @@ class _Merge(Layer):
                 b.insert(1, 1)
             for x, y in zip(a, b):
                 if x is not None and y is not None and x != y and 1 not in (x, y):
-                    raise ValueError(f"{self._who()}: inputs have incompatible shapes. Received shapes {tuple(shape)} and {tuple(other)}")
+                    raise ValueError(
+                        f"{self._who()}: inputs have incompatible shapes. Received shapes {tuple(shape)} and {tuple(other)}"
+                    )
             shape = [y if x in (1, None) else x for x, y in zip(a, b)]
 
     def call(self, inputs: Any) -> Any:
@@ -76,7 +80,9 @@ class Subtract(_Merge):
     def build(self, input_shape: Any) -> None:
         self._check(input_shape)
         if len(input_shape) != 2:
-            raise ValueError(f"A `Subtract` layer should be called on exactly 2 inputs. Received: input_shape={input_shape}")
+            raise ValueError(
+                f"A `Subtract` layer should be called on exactly 2 inputs. Received: input_shape={input_shape}"
+            )
 
     def _merge(self, inputs: list[Any]) -> Any:
         return ops.subtract(inputs[0], inputs[1])
@@ -135,12 +141,16 @@ class Concatenate(_Merge):
 
     def _check(self, input_shape: Any) -> None:
         if not isinstance(input_shape, list) or not input_shape or not isinstance(input_shape[0], tuple):
-            raise ValueError(f"{self._who()}: a `Concatenate` layer should be called on a list of inputs, got shape {input_shape}")
+            raise ValueError(
+                f"{self._who()}: a `Concatenate` layer should be called on a list of inputs, got shape {input_shape}"
+            )
         rank = len(input_shape[0])
         axis = self.axis % rank if rank else 0
         for s in input_shape[1:]:
             if len(s) != rank or any(
-                a is not None and b is not None and a != b for i, (a, b) in enumerate(zip(input_shape[0], s)) if i != axis
+                a is not None and b is not None and a != b
+                for i, (a, b) in enumerate(zip(input_shape[0], s))
+                if i != axis
             ):
                 raise ValueError(
                     f"{self._who()}: inputs must have matching shapes except for the concatenation axis {self.axis}. Received: "
@@ -149,7 +159,9 @@ class Concatenate(_Merge):
 
     def call(self, inputs: Any) -> Any:
         if not isinstance(inputs, (list, tuple)):
-            raise ValueError(f"{self._who()}: a `Concatenate` layer should be called on a list of inputs, got {inputs!r}")
+            raise ValueError(
+                f"{self._who()}: a `Concatenate` layer should be called on a list of inputs, got {inputs!r}"
+            )
         return ops.concatenate(list(inputs), axis=self.axis)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
@@ -185,7 +197,9 @@ class Dot(_Merge):
 
     def _check(self, input_shape: Any) -> None:
         if not isinstance(input_shape, list) or len(input_shape) != 2:
-            raise ValueError(f"A `Dot` layer should be called on a list of 2 inputs. Received: input_shape={input_shape}")
+            raise ValueError(
+                f"A `Dot` layer should be called on a list of 2 inputs. Received: input_shape={input_shape}"
+            )
 
     def call(self, inputs: Any) -> Any:
         a, b = inputs

@@ -50,12 +50,27 @@ class BatchNormalization(Layer):
         super().__init__(**kwargs)
         if renorm:
             raise NotImplementedError("BatchNormalization: renorm is not available")
-        self.axis, self.momentum, self.epsilon, self.center, self.scale = int(axis), float(momentum), float(epsilon), center, scale
-        self.beta_initializer, self.gamma_initializer = initializers.get(beta_initializer), initializers.get(gamma_initializer)
+        self.axis, self.momentum, self.epsilon, self.center, self.scale = (
+            int(axis),
+            float(momentum),
+            float(epsilon),
+            center,
+            scale,
+        )
+        self.beta_initializer, self.gamma_initializer = (
+            initializers.get(beta_initializer),
+            initializers.get(gamma_initializer),
+        )
         self.moving_mean_initializer = initializers.get(moving_mean_initializer)
         self.moving_variance_initializer = initializers.get(moving_variance_initializer)
-        self.beta_regularizer, self.gamma_regularizer = regularizers.get(beta_regularizer), regularizers.get(gamma_regularizer)
-        self.beta_constraint, self.gamma_constraint = constraints.get(beta_constraint), constraints.get(gamma_constraint)
+        self.beta_regularizer, self.gamma_regularizer = (
+            regularizers.get(beta_regularizer),
+            regularizers.get(gamma_regularizer),
+        )
+        self.beta_constraint, self.gamma_constraint = (
+            constraints.get(beta_constraint),
+            constraints.get(gamma_constraint),
+        )
         self.synchronized = synchronized
         self.renorm_momentum = renorm_momentum
         self.supports_masking = True
@@ -65,23 +80,40 @@ class BatchNormalization(Layer):
     def build(self, input_shape: Any) -> None:
         size = input_shape[self.axis]
         if size is None:
-            raise ValueError(f"{self._who()}: axis {self.axis} of the inputs must be known, got shape {tuple(input_shape)}")
+            raise ValueError(
+                f"{self._who()}: axis {self.axis} of the inputs must be known, got shape {tuple(input_shape)}"
+            )
         if self.scale:
             self.gamma = self.add_weight(
-                (size,), self.gamma_initializer, regularizer=self.gamma_regularizer, constraint=self.gamma_constraint, name="gamma"
+                (size,),
+                self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+                name="gamma",
             )
         if self.center:
             self.beta = self.add_weight(
-                (size,), self.beta_initializer, regularizer=self.beta_regularizer, constraint=self.beta_constraint, name="beta"
+                (size,),
+                self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+                name="beta",
             )
         self.moving_mean = self.add_weight((size,), self.moving_mean_initializer, trainable=False, name="moving_mean")
-        self.moving_variance = self.add_weight((size,), self.moving_variance_initializer, trainable=False, name="moving_variance")
+        self.moving_variance = self.add_weight(
+            (size,), self.moving_variance_initializer, trainable=False, name="moving_variance"
+        )
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         x = ops.cast(inputs, "float32")
         if not training or not self._trainable:
             y = ops.batch_normalization(
-                x, self.moving_mean.value, self.moving_variance.value, axis=self.axis, offset=self.beta, scale=self.gamma,
+                x,
+                self.moving_mean.value,
+                self.moving_variance.value,
+                axis=self.axis,
+                offset=self.beta,
+                scale=self.gamma,
                 epsilon=self.epsilon,
             )
             return ops.cast(y, self.compute_dtype)
@@ -106,20 +138,37 @@ class BatchNormalization(Layer):
         mean = ops.sum(w * x, axis=axes, keepdims=True) / n
         variance = ops.sum(w * ops.square(x - mean), axis=axes, keepdims=True) / n
         mean, variance = ops.reshape(mean, (-1,)), ops.reshape(variance, (-1,))
-        y = ops.batch_normalization(x, mean, variance, axis=at, offset=self.beta, scale=self.gamma, epsilon=self.epsilon)
+        y = ops.batch_normalization(
+            x, mean, variance, axis=at, offset=self.beta, scale=self.gamma, epsilon=self.epsilon
+        )
         return y, mean, variance
 
     def get_config(self) -> dict[str, Any]:
         config = {
-            **super().get_config(), "axis": self.axis, "momentum": self.momentum, "epsilon": self.epsilon, "center": self.center,
+            **super().get_config(),
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "center": self.center,
             "scale": self.scale,
         }
         serialized(
-            config, self, "beta_initializer", "gamma_initializer", "moving_mean_initializer", "moving_variance_initializer",
-            "beta_regularizer", "gamma_regularizer", "beta_constraint", "gamma_constraint",
+            config,
+            self,
+            "beta_initializer",
+            "gamma_initializer",
+            "moving_mean_initializer",
+            "moving_variance_initializer",
+            "beta_regularizer",
+            "gamma_regularizer",
+            "beta_constraint",
+            "gamma_constraint",
         )
         return {
-            **config, "synchronized": self.synchronized, "renorm": False, "renorm_clipping": None,
+            **config,
+            "synchronized": self.synchronized,
+            "renorm": False,
+            "renorm_clipping": None,
             "renorm_momentum": self.renorm_momentum,
         }
 
@@ -136,18 +185,36 @@ class LayerNormalization(Layer):
     """
 
     def __init__(
-        self, axis: Any = -1, epsilon: float = 1e-3, center: bool = True, scale: bool = True, beta_initializer: Any = "zeros",
-        gamma_initializer: Any = "ones", beta_regularizer: Any = None, gamma_regularizer: Any = None, beta_constraint: Any = None,
-        gamma_constraint: Any = None, **kwargs: Any,
+        self,
+        axis: Any = -1,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        **kwargs: Any,
     ) -> None:
         if kwargs.pop("rms_scaling", False):
             raise NotImplementedError("LayerNormalization: rms_scaling is not available; use RMSNormalization")
         super().__init__(**kwargs)
         self.axis = list(axis) if isinstance(axis, (list, tuple)) else [axis]
         self.epsilon, self.center, self.scale = float(epsilon), center, scale
-        self.beta_initializer, self.gamma_initializer = initializers.get(beta_initializer), initializers.get(gamma_initializer)
-        self.beta_regularizer, self.gamma_regularizer = regularizers.get(beta_regularizer), regularizers.get(gamma_regularizer)
-        self.beta_constraint, self.gamma_constraint = constraints.get(beta_constraint), constraints.get(gamma_constraint)
+        self.beta_initializer, self.gamma_initializer = (
+            initializers.get(beta_initializer),
+            initializers.get(gamma_initializer),
+        )
+        self.beta_regularizer, self.gamma_regularizer = (
+            regularizers.get(beta_regularizer),
+            regularizers.get(gamma_regularizer),
+        )
+        self.beta_constraint, self.gamma_constraint = (
+            constraints.get(beta_constraint),
+            constraints.get(gamma_constraint),
+        )
         self.supports_masking = True
         self.gamma: Any = None
         self.beta: Any = None
@@ -159,11 +226,19 @@ class LayerNormalization(Layer):
         shape = tuple(input_shape[a] for a in self._axes(len(input_shape)))
         if self.scale:
             self.gamma = self.add_weight(
-                shape, self.gamma_initializer, regularizer=self.gamma_regularizer, constraint=self.gamma_constraint, name="gamma"
+                shape,
+                self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+                name="gamma",
             )
         if self.center:
             self.beta = self.add_weight(
-                shape, self.beta_initializer, regularizer=self.beta_regularizer, constraint=self.beta_constraint, name="beta"
+                shape,
+                self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+                name="beta",
             )
 
     def call(self, inputs: Any) -> Any:
@@ -180,11 +255,21 @@ class LayerNormalization(Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = {
-            **super().get_config(), "axis": self.axis, "epsilon": self.epsilon, "center": self.center, "scale": self.scale,
+            **super().get_config(),
+            "axis": self.axis,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
             "rms_scaling": False,
         }
         return serialized(
-            config, self, "beta_initializer", "gamma_initializer", "beta_regularizer", "gamma_regularizer", "beta_constraint",
+            config,
+            self,
+            "beta_initializer",
+            "gamma_initializer",
+            "beta_regularizer",
+            "gamma_regularizer",
+            "beta_constraint",
             "gamma_constraint",
         )
 
@@ -215,15 +300,34 @@ class GroupNormalization(Layer):
     """Normalises groups of channels of each sample (Wu and He, 2018)."""
 
     def __init__(
-        self, groups: int = 32, axis: int = -1, epsilon: float = 1e-3, center: bool = True, scale: bool = True,
-        beta_initializer: Any = "zeros", gamma_initializer: Any = "ones", beta_regularizer: Any = None, gamma_regularizer: Any = None,
-        beta_constraint: Any = None, gamma_constraint: Any = None, **kwargs: Any,
+        self,
+        groups: int = 32,
+        axis: int = -1,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.groups, self.axis, self.epsilon, self.center, self.scale = groups, axis, epsilon, center, scale
-        self.beta_initializer, self.gamma_initializer = initializers.get(beta_initializer), initializers.get(gamma_initializer)
-        self.beta_regularizer, self.gamma_regularizer = regularizers.get(beta_regularizer), regularizers.get(gamma_regularizer)
-        self.beta_constraint, self.gamma_constraint = constraints.get(beta_constraint), constraints.get(gamma_constraint)
+        self.beta_initializer, self.gamma_initializer = (
+            initializers.get(beta_initializer),
+            initializers.get(gamma_initializer),
+        )
+        self.beta_regularizer, self.gamma_regularizer = (
+            regularizers.get(beta_regularizer),
+            regularizers.get(gamma_regularizer),
+        )
+        self.beta_constraint, self.gamma_constraint = (
+            constraints.get(beta_constraint),
+            constraints.get(gamma_constraint),
+        )
         self.supports_masking = True
         self.gamma: Any = None
         self.beta: Any = None
@@ -233,13 +337,25 @@ class GroupNormalization(Layer):
         if self.groups == -1:
             self.groups = size
         if size % self.groups:
-            raise ValueError(f"{self._who()}: the number of channels ({size}) must be a multiple of the number of groups ({self.groups})")
+            raise ValueError(
+                f"{self._who()}: the number of channels ({size}) must be a multiple of the number of groups ({self.groups})"
+            )
         if self.scale:
-            self.gamma = self.add_weight((size,), self.gamma_initializer, regularizer=self.gamma_regularizer,
-                                         constraint=self.gamma_constraint, name="gamma")
+            self.gamma = self.add_weight(
+                (size,),
+                self.gamma_initializer,
+                regularizer=self.gamma_regularizer,
+                constraint=self.gamma_constraint,
+                name="gamma",
+            )
         if self.center:
-            self.beta = self.add_weight((size,), self.beta_initializer, regularizer=self.beta_regularizer,
-                                        constraint=self.beta_constraint, name="beta")
+            self.beta = self.add_weight(
+                (size,),
+                self.beta_initializer,
+                regularizer=self.beta_regularizer,
+                constraint=self.beta_constraint,
+                name="beta",
+            )
 
     def call(self, inputs: Any) -> Any:
         at = self.axis % len(inputs.shape)
@@ -257,11 +373,21 @@ class GroupNormalization(Layer):
 
     def get_config(self) -> dict[str, Any]:
         config = {
-            **super().get_config(), "groups": self.groups, "axis": self.axis, "epsilon": self.epsilon, "center": self.center,
+            **super().get_config(),
+            "groups": self.groups,
+            "axis": self.axis,
+            "epsilon": self.epsilon,
+            "center": self.center,
             "scale": self.scale,
         }
         return serialized(
-            config, self, "beta_initializer", "gamma_initializer", "beta_regularizer", "gamma_regularizer", "beta_constraint",
+            config,
+            self,
+            "beta_initializer",
+            "gamma_initializer",
+            "beta_regularizer",
+            "gamma_regularizer",
+            "beta_constraint",
             "gamma_constraint",
         )
 
@@ -291,11 +417,15 @@ class Normalization(Layer):
         invert: undo the normalisation instead.
     """
 
-    def __init__(self, axis: Any = -1, mean: Any = None, variance: Any = None, invert: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, axis: Any = -1, mean: Any = None, variance: Any = None, invert: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.axis = () if axis is None else (axis,) if isinstance(axis, int) else tuple(axis)
         if (mean is None) != (variance is None):
-            raise ValueError(f"When setting values directly, both `mean` and `variance` must be set. Received: mean={mean}, variance={variance}")
+            raise ValueError(
+                f"When setting values directly, both `mean` and `variance` must be set. Received: mean={mean}, variance={variance}"
+            )
         self.input_mean, self.input_variance, self.invert = mean, variance, invert
         self.supports_masking = True
 
@@ -306,7 +436,8 @@ class Normalization(Layer):
         self._wide = [input_shape[a] if a in self._keep else 1 for a in range(rank)]
         if self.input_mean is not None:  # given statistics are no weights
             self._statistics = [
-                np.broadcast_to(np.asarray(a, "float32"), shape).reshape(self._wide) for a in (self.input_mean, self.input_variance)
+                np.broadcast_to(np.asarray(a, "float32"), shape).reshape(self._wide)
+                for a in (self.input_mean, self.input_variance)
             ]
             return
         self.adapt_mean = self.add_weight(shape, "zeros", trainable=False, name="mean")
@@ -316,7 +447,9 @@ class Normalization(Layer):
     def adapt(self, data: Any) -> None:
         """Takes mean and variance from an array."""
         if self.input_mean is not None:
-            raise ValueError("Cannot `adapt` a Normalization layer that is initialized with static `mean` and `variance`")
+            raise ValueError(
+                "Cannot `adapt` a Normalization layer that is initialized with static `mean` and `variance`"
+            )
         a = np.asarray(data, "float64")
         if a.ndim == 1:
             a = a[:, None]
@@ -336,5 +469,13 @@ class Normalization(Layer):
         return x * spread + mean if self.invert else (x - mean) / spread
 
     def get_config(self) -> dict[str, Any]:
-        return serialized({**super().get_config(), "axis": self.axis, "invert": self.invert, "mean": self.input_mean,
-                           "variance": self.input_variance}, self)
+        return serialized(
+            {
+                **super().get_config(),
+                "axis": self.axis,
+                "invert": self.invert,
+                "mean": self.input_mean,
+                "variance": self.input_variance,
+            },
+            self,
+        )

@@ -23,7 +23,12 @@ class _Pooling(Layer):
     _function = ops.max_pool
 
     def __init__(
-        self, pool_size: Any = 2, strides: Any = None, padding: str = "valid", data_format: str | None = None, name: str | None = None,
+        self,
+        pool_size: Any = 2,
+        strides: Any = None,
+        padding: str = "valid",
+        data_format: str | None = None,
+        name: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
@@ -37,12 +42,17 @@ class _Pooling(Layer):
 
     def call(self, inputs: Any) -> Any:
         if len(inputs.shape) != self._rank + 2:
-            raise ValueError(f"{self._who()}: expected inputs of {self._rank + 2} axes, got shape {tuple(inputs.shape)}")
+            raise ValueError(
+                f"{self._who()}: expected inputs of {self._rank + 2} axes, got shape {tuple(inputs.shape)}"
+            )
         return type(self)._function(inputs, self.pool_size, self.strides, self.padding, self.data_format)
 
     def get_config(self) -> dict[str, Any]:
         return {
-            **super().get_config(), "pool_size": self.pool_size, "padding": self.padding, "strides": self.strides,
+            **super().get_config(),
+            "pool_size": self.pool_size,
+            "padding": self.padding,
+            "strides": self.strides,
             "data_format": self.data_format,
         }
 
@@ -84,7 +94,9 @@ class _Global(Layer):
 
     def _axes(self, inputs: Any) -> list[int]:
         if len(inputs.shape) != self._rank + 2:
-            raise ValueError(f"{self._who()}: expected inputs of {self._rank + 2} axes, got shape {tuple(inputs.shape)}")
+            raise ValueError(
+                f"{self._who()}: expected inputs of {self._rank + 2} axes, got shape {tuple(inputs.shape)}"
+            )
         first = 1 if self.data_format == "channels_last" else 2
         return list(range(first, first + self._rank))
 

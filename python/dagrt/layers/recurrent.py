@@ -19,23 +19,48 @@ class _Cell(Layer):
     gates = 1
 
     def __init__(
-        self, units: int, activation: Any, recurrent_activation: Any, use_bias: bool, kernel_initializer: Any,
-        recurrent_initializer: Any, bias_initializer: Any, kernel_regularizer: Any, recurrent_regularizer: Any, bias_regularizer: Any,
-        kernel_constraint: Any, recurrent_constraint: Any, bias_constraint: Any, dropout: float, recurrent_dropout: float,
-        seed: int | None, **kwargs: Any,
+        self,
+        units: int,
+        activation: Any,
+        recurrent_activation: Any,
+        use_bias: bool,
+        kernel_initializer: Any,
+        recurrent_initializer: Any,
+        bias_initializer: Any,
+        kernel_regularizer: Any,
+        recurrent_regularizer: Any,
+        bias_regularizer: Any,
+        kernel_constraint: Any,
+        recurrent_constraint: Any,
+        bias_constraint: Any,
+        dropout: float,
+        recurrent_dropout: float,
+        seed: int | None,
+        **kwargs: Any,
     ) -> None:
         if not isinstance(units, int) or units <= 0:
-            raise ValueError(f"Received an invalid value for argument `units`, expected a positive integer, got {units}.")
+            raise ValueError(
+                f"Received an invalid value for argument `units`, expected a positive integer, got {units}."
+            )
         super().__init__(**kwargs)
         self.units = units
         self.activation = activations.get(activation)
         self.recurrent_activation = activations.get(recurrent_activation)
         self.use_bias = use_bias
-        self.kernel_initializer, self.recurrent_initializer = initializers.get(kernel_initializer), initializers.get(recurrent_initializer)
+        self.kernel_initializer, self.recurrent_initializer = (
+            initializers.get(kernel_initializer),
+            initializers.get(recurrent_initializer),
+        )
         self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer, self.recurrent_regularizer = regularizers.get(kernel_regularizer), regularizers.get(recurrent_regularizer)
+        self.kernel_regularizer, self.recurrent_regularizer = (
+            regularizers.get(kernel_regularizer),
+            regularizers.get(recurrent_regularizer),
+        )
         self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.kernel_constraint, self.recurrent_constraint = constraints.get(kernel_constraint), constraints.get(recurrent_constraint)
+        self.kernel_constraint, self.recurrent_constraint = (
+            constraints.get(kernel_constraint),
+            constraints.get(recurrent_constraint),
+        )
         self.bias_constraint = constraints.get(bias_constraint)
         self.dropout = min(1.0, max(0.0, dropout))
         self.recurrent_dropout = min(1.0, max(0.0, recurrent_dropout))
@@ -47,19 +72,31 @@ class _Cell(Layer):
     def build(self, input_shape: Any) -> None:
         size = input_shape[-1]
         if size is None:
-            raise ValueError(f"{self._who()}: the last axis of the inputs must be known, got shape {tuple(input_shape)}")
+            raise ValueError(
+                f"{self._who()}: the last axis of the inputs must be known, got shape {tuple(input_shape)}"
+            )
         self.kernel = self.add_weight(
-            (size, self.units * self.gates), self.kernel_initializer, regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint, name="kernel",
+            (size, self.units * self.gates),
+            self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            constraint=self.kernel_constraint,
+            name="kernel",
         )
         self.recurrent_kernel = self.add_weight(
-            (self.units, self.units * self.gates), self.recurrent_initializer, regularizer=self.recurrent_regularizer,
-            constraint=self.recurrent_constraint, name="recurrent_kernel",
+            (self.units, self.units * self.gates),
+            self.recurrent_initializer,
+            regularizer=self.recurrent_regularizer,
+            constraint=self.recurrent_constraint,
+            name="recurrent_kernel",
         )
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
-                self._bias_shape(), self._bias_start(), regularizer=self.bias_regularizer, constraint=self.bias_constraint, name="bias"
+                self._bias_shape(),
+                self._bias_start(),
+                regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
+                name="bias",
             )
 
     def _bias_shape(self) -> tuple[int, ...]:
@@ -84,7 +121,11 @@ class _Cell(Layer):
         states = list(states) if isinstance(states, (list, tuple)) else [states]
         if training and self.dropout:
             inputs = random.dropout(inputs, self.dropout, seed=self.seed_generator)
-        h = random.dropout(states[0], self.recurrent_dropout, seed=self.seed_generator) if training and self.recurrent_dropout else states[0]
+        h = (
+            random.dropout(states[0], self.recurrent_dropout, seed=self.seed_generator)
+            if training and self.recurrent_dropout
+            else states[0]
+        )
         new = self.step(self.projected(inputs), states, h)
         return new[0], new
 
@@ -99,7 +140,9 @@ class _Cell(Layer):
         serialized(config, self, "kernel_initializer", "recurrent_initializer", "bias_initializer")
         if hasattr(self, "unit_forget_bias"):
             config["unit_forget_bias"] = self.unit_forget_bias
-        serialized(config, self, "kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "activity_regularizer")
+        serialized(
+            config, self, "kernel_regularizer", "recurrent_regularizer", "bias_regularizer", "activity_regularizer"
+        )
         serialized(config, self, "kernel_constraint", "recurrent_constraint", "bias_constraint")
         config.update(dropout=self.dropout, recurrent_dropout=self.recurrent_dropout)
         if hasattr(self, "reset_after"):
@@ -119,16 +162,44 @@ class LSTMCell(_Cell):
     gates = 4
 
     def __init__(
-        self, units: int, activation: Any = "tanh", recurrent_activation: Any = "sigmoid", use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform", recurrent_initializer: Any = "orthogonal", bias_initializer: Any = "zeros",
-        unit_forget_bias: bool = True, kernel_regularizer: Any = None, recurrent_regularizer: Any = None, bias_regularizer: Any = None,
-        kernel_constraint: Any = None, recurrent_constraint: Any = None, bias_constraint: Any = None, dropout: float = 0.0,
-        recurrent_dropout: float = 0.0, seed: int | None = None, **kwargs: Any,
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            units, activation, recurrent_activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer,
-            kernel_regularizer, recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint,
-            dropout, recurrent_dropout, seed, **kwargs,
+            units,
+            activation,
+            recurrent_activation,
+            use_bias,
+            kernel_initializer,
+            recurrent_initializer,
+            bias_initializer,
+            kernel_regularizer,
+            recurrent_regularizer,
+            bias_regularizer,
+            kernel_constraint,
+            recurrent_constraint,
+            bias_constraint,
+            dropout,
+            recurrent_dropout,
+            seed,
+            **kwargs,
         )
         self.unit_forget_bias = unit_forget_bias
         self.state_size = [units, units]
@@ -139,9 +210,14 @@ class LSTMCell(_Cell):
 
         def start(shape: Any, dtype: Any = None) -> Any:
             u = self.units
-            return ops.concatenate([
-                self.bias_initializer((u,), dtype=dtype), ops.ones((u,), dtype), self.bias_initializer((2 * u,), dtype=dtype),
-            ], axis=0)
+            return ops.concatenate(
+                [
+                    self.bias_initializer((u,), dtype=dtype),
+                    ops.ones((u,), dtype),
+                    self.bias_initializer((2 * u,), dtype=dtype),
+                ],
+                axis=0,
+            )
 
         return start
 
@@ -161,16 +237,44 @@ class GRUCell(_Cell):
     gates = 3
 
     def __init__(
-        self, units: int, activation: Any = "tanh", recurrent_activation: Any = "sigmoid", use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform", recurrent_initializer: Any = "orthogonal", bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None, recurrent_regularizer: Any = None, bias_regularizer: Any = None, kernel_constraint: Any = None,
-        recurrent_constraint: Any = None, bias_constraint: Any = None, dropout: float = 0.0, recurrent_dropout: float = 0.0,
-        reset_after: bool = True, seed: int | None = None, **kwargs: Any,
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        reset_after: bool = True,
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            units, activation, recurrent_activation, use_bias, kernel_initializer, recurrent_initializer, bias_initializer,
-            kernel_regularizer, recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint,
-            dropout, recurrent_dropout, seed, **kwargs,
+            units,
+            activation,
+            recurrent_activation,
+            use_bias,
+            kernel_initializer,
+            recurrent_initializer,
+            bias_initializer,
+            kernel_regularizer,
+            recurrent_regularizer,
+            bias_regularizer,
+            kernel_constraint,
+            recurrent_constraint,
+            bias_constraint,
+            dropout,
+            recurrent_dropout,
+            seed,
+            **kwargs,
         )
         self.reset_after = reset_after
 
@@ -206,15 +310,42 @@ class SimpleRNNCell(_Cell):
     """activation(x kernel + h recurrent_kernel + bias)."""
 
     def __init__(
-        self, units: int, activation: Any = "tanh", use_bias: bool = True, kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal", bias_initializer: Any = "zeros", kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None, bias_regularizer: Any = None, kernel_constraint: Any = None, recurrent_constraint: Any = None,
-        bias_constraint: Any = None, dropout: float = 0.0, recurrent_dropout: float = 0.0, seed: int | None = None, **kwargs: Any,
+        self,
+        units: int,
+        activation: Any = "tanh",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            units, activation, None, use_bias, kernel_initializer, recurrent_initializer, bias_initializer, kernel_regularizer,
-            recurrent_regularizer, bias_regularizer, kernel_constraint, recurrent_constraint, bias_constraint, dropout,
-            recurrent_dropout, seed, **kwargs,
+            units,
+            activation,
+            None,
+            use_bias,
+            kernel_initializer,
+            recurrent_initializer,
+            bias_initializer,
+            kernel_regularizer,
+            recurrent_regularizer,
+            bias_regularizer,
+            kernel_constraint,
+            recurrent_constraint,
+            bias_constraint,
+            dropout,
+            recurrent_dropout,
+            seed,
+            **kwargs,
         )
 
     def projected(self, x: Any) -> Any:
@@ -241,8 +372,15 @@ class RNN(Layer):
     """
 
     def __init__(
-        self, cell: Any, return_sequences: bool = False, return_state: bool = False, go_backwards: bool = False, stateful: bool = False,
-        unroll: bool = False, zero_output_for_mask: bool = False, **kwargs: Any,
+        self,
+        cell: Any,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.cell = cell
@@ -253,7 +391,9 @@ class RNN(Layer):
 
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         if len(sequences_shape) != 3:
-            raise ValueError(f"{self._who()}: expected inputs of shape (batch, steps, features), got {tuple(sequences_shape)}")
+            raise ValueError(
+                f"{self._who()}: expected inputs of shape (batch, steps, features), got {tuple(sequences_shape)}"
+            )
         if not self.cell.built:
             self.cell.build((sequences_shape[0], sequences_shape[2]))
         if self.stateful and self.states is None:
@@ -264,7 +404,9 @@ class RNN(Layer):
                 )
             n = len(self.cell.state_size) if isinstance(self.cell.state_size, list) else 1
             self._state_variables = [
-                Variable(np.zeros((sequences_shape[0], self.cell.units), "float32"), trainable=False, name=f"rnn_state_{i}")
+                Variable(
+                    np.zeros((sequences_shape[0], self.cell.units), "float32"), trainable=False, name=f"rnn_state_{i}"
+                )
                 for i in range(n)
             ]
             for v in self._state_variables:
@@ -338,8 +480,12 @@ class RNN(Layer):
 
     def _settings(self) -> dict[str, Any]:
         return {
-            "return_sequences": self.return_sequences, "return_state": self.return_state, "go_backwards": self.go_backwards,
-            "stateful": self.stateful, "unroll": self.unroll, "zero_output_for_mask": self.zero_output_for_mask,
+            "return_sequences": self.return_sequences,
+            "return_state": self.return_state,
+            "go_backwards": self.go_backwards,
+            "stateful": self.stateful,
+            "unroll": self.unroll,
+            "zero_output_for_mask": self.zero_output_for_mask,
         }
 
     def get_config(self) -> dict[str, Any]:
@@ -360,13 +506,23 @@ class _CellRNN(RNN):
 
     _cell_class: type = _Cell
 
-    def __init__(self, cell_arguments: dict[str, Any], settings: dict[str, Any], activity_regularizer: Any, kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        cell_arguments: dict[str, Any],
+        settings: dict[str, Any],
+        activity_regularizer: Any,
+        kwargs: dict[str, Any],
+    ) -> None:
         zero = kwargs.pop("zero_output_for_mask", False)
         cell = self._cell_class(
-            **cell_arguments, dtype=kwargs.get("dtype"), trainable=kwargs.get("trainable", True),
+            **cell_arguments,
+            dtype=kwargs.get("dtype"),
+            trainable=kwargs.get("trainable", True),
             name=_config.to_snake_case(self._cell_class.__name__),
         )
-        super().__init__(cell, **settings, zero_output_for_mask=zero, activity_regularizer=activity_regularizer, **kwargs)
+        super().__init__(
+            cell, **settings, zero_output_for_mask=zero, activity_regularizer=activity_regularizer, **kwargs
+        )
 
     def get_config(self) -> dict[str, Any]:
         config = {**Layer.get_config(self), **self._settings(), **self.cell.cell_config()}
@@ -375,9 +531,23 @@ class _CellRNN(RNN):
     def __getattr__(self, name: str) -> Any:
         cell = self.__dict__.get("cell")
         if cell is not None and name in (
-            "units", "activation", "recurrent_activation", "use_bias", "kernel_initializer", "recurrent_initializer",
-            "bias_initializer", "unit_forget_bias", "kernel_regularizer", "recurrent_regularizer", "bias_regularizer",
-            "kernel_constraint", "recurrent_constraint", "bias_constraint", "dropout", "recurrent_dropout", "reset_after",
+            "units",
+            "activation",
+            "recurrent_activation",
+            "use_bias",
+            "kernel_initializer",
+            "recurrent_initializer",
+            "bias_initializer",
+            "unit_forget_bias",
+            "kernel_regularizer",
+            "recurrent_regularizer",
+            "bias_regularizer",
+            "kernel_constraint",
+            "recurrent_constraint",
+            "bias_constraint",
+            "dropout",
+            "recurrent_dropout",
+            "reset_after",
         ):
             return getattr(cell, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -405,12 +575,31 @@ class LSTM(_CellRNN):
     _cell_class = LSTMCell
 
     def __init__(
-        self, units: int, activation: Any = "tanh", recurrent_activation: Any = "sigmoid", use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform", recurrent_initializer: Any = "orthogonal", bias_initializer: Any = "zeros",
-        unit_forget_bias: bool = True, kernel_regularizer: Any = None, recurrent_regularizer: Any = None, bias_regularizer: Any = None,
-        activity_regularizer: Any = None, kernel_constraint: Any = None, recurrent_constraint: Any = None, bias_constraint: Any = None,
-        dropout: float = 0.0, recurrent_dropout: float = 0.0, seed: int | None = None, return_sequences: bool = False,
-        return_state: bool = False, go_backwards: bool = False, stateful: bool = False, unroll: bool = False, use_cudnn: Any = "auto",
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        use_cudnn: Any = "auto",
         **kwargs: Any,
     ) -> None:
         given = dict(locals())
@@ -423,7 +612,15 @@ class LSTM(_CellRNN):
             return super()._run_steps(x, initial_state, mask, training)
         h0, c0 = (None, None) if initial_state is None else initial_state
         y, h, c = emit(
-            "lstm", x, cell.kernel, cell.recurrent_kernel, cell.bias, h0, c0, mask, go_backwards=bool(self.go_backwards),
+            "lstm",
+            x,
+            cell.kernel,
+            cell.recurrent_kernel,
+            cell.bias,
+            h0,
+            c0,
+            mask,
+            go_backwards=bool(self.go_backwards),
             zero_output_for_mask=bool(self.zero_output_for_mask),
         )[:3]
         last = y[:, -1] if self.zero_output_for_mask and mask is not None and not self.return_sequences else h
@@ -436,13 +633,32 @@ class GRU(_CellRNN):
     _cell_class = GRUCell
 
     def __init__(
-        self, units: int, activation: Any = "tanh", recurrent_activation: Any = "sigmoid", use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform", recurrent_initializer: Any = "orthogonal", bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None, recurrent_regularizer: Any = None, bias_regularizer: Any = None,
-        activity_regularizer: Any = None, kernel_constraint: Any = None, recurrent_constraint: Any = None, bias_constraint: Any = None,
-        dropout: float = 0.0, recurrent_dropout: float = 0.0, seed: int | None = None, return_sequences: bool = False,
-        return_state: bool = False, go_backwards: bool = False, stateful: bool = False, unroll: bool = False, reset_after: bool = True,
-        use_cudnn: Any = "auto", **kwargs: Any,
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        reset_after: bool = True,
+        use_cudnn: Any = "auto",
+        **kwargs: Any,
     ) -> None:
         given = dict(locals())
         super().__init__(*_split_arguments(given, GRUCell), activity_regularizer, kwargs)
@@ -454,12 +670,29 @@ class SimpleRNN(_CellRNN):
     _cell_class = SimpleRNNCell
 
     def __init__(
-        self, units: int, activation: Any = "tanh", use_bias: bool = True, kernel_initializer: Any = "glorot_uniform",
-        recurrent_initializer: Any = "orthogonal", bias_initializer: Any = "zeros", kernel_regularizer: Any = None,
-        recurrent_regularizer: Any = None, bias_regularizer: Any = None, activity_regularizer: Any = None, kernel_constraint: Any = None,
-        recurrent_constraint: Any = None, bias_constraint: Any = None, dropout: float = 0.0, recurrent_dropout: float = 0.0,
-        return_sequences: bool = False, return_state: bool = False, go_backwards: bool = False, stateful: bool = False,
-        unroll: bool = False, seed: int | None = None, **kwargs: Any,
+        self,
+        units: int,
+        activation: Any = "tanh",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        seed: int | None = None,
+        **kwargs: Any,
     ) -> None:
         given = dict(locals())
         super().__init__(*_split_arguments(given, SimpleRNNCell), activity_regularizer, kwargs)
@@ -482,9 +715,18 @@ class Bidirectional(Layer):
         backward_layer: a layer of its own for the way back, with go_backwards=True.
     """
 
-    def __init__(self, layer: Any, merge_mode: str | None = "concat", weights: Any = None, backward_layer: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        layer: Any,
+        merge_mode: str | None = "concat",
+        weights: Any = None,
+        backward_layer: Any = None,
+        **kwargs: Any,
+    ) -> None:
         if not isinstance(layer, Layer):
-            raise ValueError(f"Please initialize `Bidirectional` layer with a `keras.layers.Layer` instance. Received: {layer}")
+            raise ValueError(
+                f"Please initialize `Bidirectional` layer with a `keras.layers.Layer` instance. Received: {layer}"
+            )
         if merge_mode not in ("sum", "mul", "ave", "concat", None):
             raise ValueError(
                 f'Invalid merge mode. Received: {merge_mode}. Merge mode should be one of {{"sum", "mul", "ave", "concat", None}}'
@@ -517,9 +759,11 @@ class Bidirectional(Layer):
     def call(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: Any = None) -> Any:
         half = None if initial_state is None else len(initial_state) // 2
         there = self.forward_layer(
-            sequences, initial_state=None if half is None else initial_state[:half], mask=mask, training=training)
+            sequences, initial_state=None if half is None else initial_state[:half], mask=mask, training=training
+        )
         back = self.backward_layer(
-            sequences, initial_state=None if half is None else initial_state[half:], mask=mask, training=training)
+            sequences, initial_state=None if half is None else initial_state[half:], mask=mask, training=training
+        )
         states: list[Any] = []
         if self.return_state:
             states = [*there[1:], *back[1:]]
@@ -552,7 +796,9 @@ class Bidirectional(Layer):
         from dagrt.saving import serialize_keras_object
 
         return {
-            **super().get_config(), "merge_mode": self.merge_mode, "layer": serialize_keras_object(self.forward_layer),
+            **super().get_config(),
+            "merge_mode": self.merge_mode,
+            "layer": serialize_keras_object(self.forward_layer),
             "backward_layer": serialize_keras_object(self.backward_layer),
         }
 
@@ -572,7 +818,9 @@ class TimeDistributed(Layer):
 
     def __init__(self, layer: Any, **kwargs: Any) -> None:
         if not isinstance(layer, Layer):
-            raise ValueError(f"Please initialize `TimeDistributed` layer with a `keras.layers.Layer` instance. Received: {layer}")
+            raise ValueError(
+                f"Please initialize `TimeDistributed` layer with a `keras.layers.Layer` instance. Received: {layer}"
+            )
         super().__init__(**kwargs)
         self.layer = layer
         self.supports_masking = True

@@ -12,7 +12,9 @@ from dagrt.layers.layer import Layer
 def data_format_of(value: str | None) -> str:
     value = value or _config.image_data_format()
     if value not in ("channels_last", "channels_first"):
-        raise ValueError(f"The `data_format` argument must be one of 'channels_first', 'channels_last'. Received: {value}")
+        raise ValueError(
+            f"The `data_format` argument must be one of 'channels_first', 'channels_last'. Received: {value}"
+        )
     return value
 
 
@@ -118,7 +120,9 @@ def _pairs(value: Any, n: int, name: str) -> tuple[tuple[int, int], ...]:
         value = ((value, value),) * n
     value = tuple((v, v) if isinstance(v, int) else tuple(v) for v in value)
     if len(value) != n or any(len(v) != 2 or min(v) < 0 for v in value):
-        raise ValueError(f"`{name}` should be a number, {n} numbers, or {n} pairs of numbers that are not negative. Received: {value}")
+        raise ValueError(
+            f"`{name}` should be a number, {n} numbers, or {n} pairs of numbers that are not negative. Received: {value}"
+        )
     return value
 
 
@@ -194,7 +198,9 @@ class UpSampling2D(Layer):
         interpolation: "nearest" or "bilinear" (half-pixel centres).
     """
 
-    def __init__(self, size: Any = (2, 2), data_format: str | None = None, interpolation: str = "nearest", **kwargs: Any) -> None:
+    def __init__(
+        self, size: Any = (2, 2), data_format: str | None = None, interpolation: str = "nearest", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.data_format = data_format_of(data_format)
         self.size = tuple_of(size, 2, "size")
@@ -216,7 +222,12 @@ class UpSampling2D(Layer):
         return x
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "size": self.size, "data_format": self.data_format, "interpolation": self.interpolation}
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "data_format": self.data_format,
+            "interpolation": self.interpolation,
+        }
 
 
 def _linear(x: Any, axis: int, factor: int) -> Any:

@@ -67,11 +67,26 @@ from dagrt.metrics.confusion import (
 from dagrt.metrics.metric import Mean, MeanMetricWrapper, Metric, Sum
 
 _FUNCTIONS: dict[str, Any] = {
-    "accuracy": Accuracy, "acc": Accuracy, "mse": MeanSquaredError, "MSE": MeanSquaredError, "mae": MeanAbsoluteError,
-    "MAE": MeanAbsoluteError, "mape": MeanAbsolutePercentageError, "MAPE": MeanAbsolutePercentageError,
-    "msle": MeanSquaredLogarithmicError, "MSLE": MeanSquaredLogarithmicError, "bce": BinaryCrossentropy,
-    "BCE": BinaryCrossentropy, "kld": KLDivergence, "KLD": KLDivergence, "logcosh": LogCoshError, "log_cosh": LogCoshError,
-    "cosine": CosineSimilarity, "cosine_similarity": CosineSimilarity, "rmse": RootMeanSquaredError, "RMSE": RootMeanSquaredError,
+    "accuracy": Accuracy,
+    "acc": Accuracy,
+    "mse": MeanSquaredError,
+    "MSE": MeanSquaredError,
+    "mae": MeanAbsoluteError,
+    "MAE": MeanAbsoluteError,
+    "mape": MeanAbsolutePercentageError,
+    "MAPE": MeanAbsolutePercentageError,
+    "msle": MeanSquaredLogarithmicError,
+    "MSLE": MeanSquaredLogarithmicError,
+    "bce": BinaryCrossentropy,
+    "BCE": BinaryCrossentropy,
+    "kld": KLDivergence,
+    "KLD": KLDivergence,
+    "logcosh": LogCoshError,
+    "log_cosh": LogCoshError,
+    "cosine": CosineSimilarity,
+    "cosine_similarity": CosineSimilarity,
+    "rmse": RootMeanSquaredError,
+    "RMSE": RootMeanSquaredError,
     "huber": huber,
 }
 _CLASSES = {n: v for n, v in list(globals().items()) if isinstance(v, type) and issubclass(v, Metric)}
@@ -89,9 +104,10 @@ mae = MAE = mean_absolute_error
 mape = MAPE = mean_absolute_percentage_error
 msle = MSLE = mean_squared_logarithmic_error
 
-__all__ = sorted({*_CLASSES, "deserialize", "get", "serialize"} | {
-    n for n, v in list(globals().items()) if callable(v) and not n.startswith("_") and n not in ("Any",)
-})
+__all__ = sorted(
+    {*_CLASSES, "deserialize", "get", "serialize"}
+    | {n for n, v in list(globals().items()) if callable(v) and not n.startswith("_") and n not in ("Any",)}
+)
 
 
 def serialize(metric: Any) -> Any:

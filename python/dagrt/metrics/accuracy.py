@@ -28,7 +28,9 @@ def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> Any:
 
 def categorical_accuracy(y_true: Any, y_pred: Any) -> Any:
     """Whether the largest of y_pred is where the largest of y_true is."""
-    return ops.cast(ops.equal(ops.argmax(as_tensor(y_true), axis=-1), ops.argmax(as_tensor(y_pred), axis=-1)), "float32")
+    return ops.cast(
+        ops.equal(ops.argmax(as_tensor(y_true), axis=-1), ops.argmax(as_tensor(y_pred), axis=-1)), "float32"
+    )
 
 
 def sparse_categorical_accuracy(y_true: Any, y_pred: Any) -> Any:
@@ -59,7 +61,11 @@ def sparse_top_k_categorical_accuracy(y_true: Any, y_pred: Any, k: int = 5, from
 def _class(name: str, fn: Callable, default: str, *parameters: tuple[str, Any], name_first: bool = True) -> type:
     names = [n for n, _ in parameters]
     own = "".join(f"{n}={d!r}, " for n, d in parameters)
-    order = f"name={default!r}, dtype=None{', ' + own.rstrip(', ') if own else ''}" if name_first else f"{own}name={default!r}, dtype=None"
+    order = (
+        f"name={default!r}, dtype=None{', ' + own.rstrip(', ') if own else ''}"
+        if name_first
+        else f"{own}name={default!r}, dtype=None"
+    )
     source = (
         f"def __init__(self, {order}):\n"
         f"    MeanMetricWrapper.__init__(self, fn, name, dtype, {', '.join(f'{n}={n}' for n in names)})\n"
@@ -67,22 +73,31 @@ def _class(name: str, fn: Callable, default: str, *parameters: tuple[str, Any], 
     scope: dict[str, Any] = {"MeanMetricWrapper": MeanMetricWrapper, "fn": fn}
     exec(source, scope)
     doc = f"Mean over samples of `{fn.__name__}`: {(fn.__doc__ or '').strip()}"
-    return type(name, (MeanMetricWrapper,), {"__init__": scope["__init__"], "__doc__": doc, "__module__": "dagrt.metrics"})
+    return type(
+        name, (MeanMetricWrapper,), {"__init__": scope["__init__"], "__doc__": doc, "__module__": "dagrt.metrics"}
+    )
 
 
 Accuracy = _class("Accuracy", accuracy, "accuracy")
 BinaryAccuracy = _class("BinaryAccuracy", binary_accuracy, "binary_accuracy", ("threshold", 0.5))
 CategoricalAccuracy = _class("CategoricalAccuracy", categorical_accuracy, "categorical_accuracy")
-SparseCategoricalAccuracy = _class("SparseCategoricalAccuracy", sparse_categorical_accuracy, "sparse_categorical_accuracy")
+SparseCategoricalAccuracy = _class(
+    "SparseCategoricalAccuracy", sparse_categorical_accuracy, "sparse_categorical_accuracy"
+)
 TopKCategoricalAccuracy = _class(
-    "TopKCategoricalAccuracy", top_k_categorical_accuracy, "top_k_categorical_accuracy", ("k", 5), name_first=False)
+    "TopKCategoricalAccuracy", top_k_categorical_accuracy, "top_k_categorical_accuracy", ("k", 5), name_first=False
+)
 
 
 class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
     """Mean over samples of `sparse_top_k_categorical_accuracy`."""
 
     def __init__(
-        self, k: int = 5, name: str = "sparse_top_k_categorical_accuracy", dtype: Any = None, from_sorted_ids: bool = False
+        self,
+        k: int = 5,
+        name: str = "sparse_top_k_categorical_accuracy",
+        dtype: Any = None,
+        from_sorted_ids: bool = False,
     ) -> None:
         super().__init__(sparse_top_k_categorical_accuracy, name, dtype, k=k, from_sorted_ids=from_sorted_ids)
 
@@ -90,9 +105,11 @@ class SparseTopKCategoricalAccuracy(MeanMetricWrapper):
 MeanSquaredError = _class("MeanSquaredError", losses.mean_squared_error, "mean_squared_error")
 MeanAbsoluteError = _class("MeanAbsoluteError", losses.mean_absolute_error, "mean_absolute_error")
 MeanAbsolutePercentageError = _class(
-    "MeanAbsolutePercentageError", losses.mean_absolute_percentage_error, "mean_absolute_percentage_error")
+    "MeanAbsolutePercentageError", losses.mean_absolute_percentage_error, "mean_absolute_percentage_error"
+)
 MeanSquaredLogarithmicError = _class(
-    "MeanSquaredLogarithmicError", losses.mean_squared_logarithmic_error, "mean_squared_logarithmic_error")
+    "MeanSquaredLogarithmicError", losses.mean_squared_logarithmic_error, "mean_squared_logarithmic_error"
+)
 Hinge = _class("Hinge", losses.hinge, "hinge")
 SquaredHinge = _class("SquaredHinge", losses.squared_hinge, "squared_hinge")
 CategoricalHinge = _class("CategoricalHinge", losses.categorical_hinge, "categorical_hinge")
@@ -100,13 +117,28 @@ KLDivergence = _class("KLDivergence", losses.kl_divergence, "kl_divergence")
 Poisson = _class("Poisson", losses.poisson, "poisson")
 LogCoshError = _class("LogCoshError", losses.log_cosh, "logcosh")
 BinaryCrossentropy = _class(
-    "BinaryCrossentropy", losses.binary_crossentropy, "binary_crossentropy", ("from_logits", False), ("label_smoothing", 0))
+    "BinaryCrossentropy",
+    losses.binary_crossentropy,
+    "binary_crossentropy",
+    ("from_logits", False),
+    ("label_smoothing", 0),
+)
 CategoricalCrossentropy = _class(
-    "CategoricalCrossentropy", losses.categorical_crossentropy, "categorical_crossentropy",
-    ("from_logits", False), ("label_smoothing", 0), ("axis", -1))
+    "CategoricalCrossentropy",
+    losses.categorical_crossentropy,
+    "categorical_crossentropy",
+    ("from_logits", False),
+    ("label_smoothing", 0),
+    ("axis", -1),
+)
 SparseCategoricalCrossentropy = _class(
-    "SparseCategoricalCrossentropy", losses.sparse_categorical_crossentropy, "sparse_categorical_crossentropy",
-    ("from_logits", False), ("ignore_class", None), ("axis", -1))
+    "SparseCategoricalCrossentropy",
+    losses.sparse_categorical_crossentropy,
+    "sparse_categorical_crossentropy",
+    ("from_logits", False),
+    ("ignore_class", None),
+    ("axis", -1),
+)
 
 
 def _cosine(y_true: Any, y_pred: Any, axis: int = -1) -> Any:

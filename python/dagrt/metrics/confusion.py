@@ -16,7 +16,9 @@ class _Confusion(Metric):
 
     _counts: tuple[str, ...] = ()
 
-    def __init__(self, thresholds: Any, name: str | None, dtype: Any, top_k: int | None = None, class_id: int | None = None) -> None:
+    def __init__(
+        self, thresholds: Any, name: str | None, dtype: Any, top_k: int | None = None, class_id: int | None = None
+    ) -> None:
         super().__init__(name=name, dtype=dtype)
         self.init_thresholds = thresholds
         self.top_k, self.class_id = top_k, class_id
@@ -77,7 +79,10 @@ def _single(class_name: str, count: str) -> type:
         return self._shaped(getattr(self, count).value)
 
     body = {
-        "__init__": __init__, "result": result, "_counts": (count,), "__module__": "dagrt.metrics",
+        "__init__": __init__,
+        "result": result,
+        "_counts": (count,),
+        "__module__": "dagrt.metrics",
         "__doc__": f"Weighted number of {count.replace('_', ' ')} at the thresholds.",
     }
     return type(class_name, (_Confusion,), body)
@@ -94,7 +99,14 @@ class Precision(_Confusion):
 
     _counts = ("true_positives", "false_positives")
 
-    def __init__(self, thresholds: Any = None, top_k: int | None = None, class_id: int | None = None, name: str | None = None, dtype: Any = None) -> None:
+    def __init__(
+        self,
+        thresholds: Any = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__(thresholds, name, dtype, top_k, class_id)
 
     def result(self) -> Any:
@@ -107,7 +119,14 @@ class Recall(_Confusion):
 
     _counts = ("true_positives", "false_negatives")
 
-    def __init__(self, thresholds: Any = None, top_k: int | None = None, class_id: int | None = None, name: str | None = None, dtype: Any = None) -> None:
+    def __init__(
+        self,
+        thresholds: Any = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__(thresholds, name, dtype, top_k, class_id)
 
     def result(self) -> Any:
@@ -127,9 +146,17 @@ class AUC(_Confusion):
     _counts = ("true_positives", "false_positives", "true_negatives", "false_negatives")
 
     def __init__(
-        self, num_thresholds: int = 200, curve: str = "ROC", summation_method: str = "interpolation", name: str | None = None,
-        dtype: Any = None, thresholds: Any = None, multi_label: bool = False, num_labels: int | None = None,
-        label_weights: Any = None, from_logits: bool = False,
+        self,
+        num_thresholds: int = 200,
+        curve: str = "ROC",
+        summation_method: str = "interpolation",
+        name: str | None = None,
+        dtype: Any = None,
+        thresholds: Any = None,
+        multi_label: bool = False,
+        num_labels: int | None = None,
+        label_weights: Any = None,
+        from_logits: bool = False,
     ) -> None:
         if multi_label or label_weights is not None:
             raise NotImplementedError("AUC: multi_label is not available yet; use one AUC for each label")
@@ -141,7 +168,9 @@ class AUC(_Confusion):
             inner = sorted(thresholds)
         else:
             if num_thresholds <= 1:
-                raise ValueError(f"Argument `num_thresholds` must be an integer > 1. Received: num_thresholds={num_thresholds}")
+                raise ValueError(
+                    f"Argument `num_thresholds` must be an integer > 1. Received: num_thresholds={num_thresholds}"
+                )
             inner = [(i + 1) * 1.0 / (num_thresholds - 1) for i in range(num_thresholds - 2)]
         self._given = thresholds
         self.num_thresholds, self.curve, self.from_logits = len(inner) + 2, curve, from_logits
@@ -170,8 +199,14 @@ class AUC(_Confusion):
 
     def get_config(self) -> dict[str, Any]:
         config = {
-            "name": self.name, "dtype": self._dtype, "num_thresholds": self.num_thresholds, "curve": self.curve,
-            "summation_method": "interpolation", "multi_label": False, "num_labels": None, "label_weights": None,
+            "name": self.name,
+            "dtype": self._dtype,
+            "num_thresholds": self.num_thresholds,
+            "curve": self.curve,
+            "summation_method": "interpolation",
+            "multi_label": False,
+            "num_labels": None,
+            "label_weights": None,
             "from_logits": self.from_logits,
         }
         return config if self._given is None else {**config, "thresholds": list(self._given)}
@@ -181,11 +216,18 @@ class FBetaScore(Metric):
     """(1 + beta²) precision recall / (beta² precision + recall), by class or averaged."""
 
     def __init__(
-        self, average: str | None = None, beta: float = 1.0, threshold: float | None = None, name: str = "fbeta_score", dtype: Any = None
+        self,
+        average: str | None = None,
+        beta: float = 1.0,
+        threshold: float | None = None,
+        name: str = "fbeta_score",
+        dtype: Any = None,
     ) -> None:
         super().__init__(name=name, dtype=dtype)
         if average not in (None, "micro", "macro", "weighted"):
-            raise ValueError(f"Invalid `average` argument value. Expected one of: None, micro, macro, weighted. Received: {average}")
+            raise ValueError(
+                f"Invalid `average` argument value. Expected one of: None, micro, macro, weighted. Received: {average}"
+            )
         self.average, self.beta, self.threshold = average, beta, threshold
         self._built = False
 
@@ -209,7 +251,9 @@ class FBetaScore(Metric):
             return ops.sum(x, axis=axis)
 
         for v, x in (
-            (self.true_positives, p * t), (self.false_positives, p * (1.0 - t)), (self.false_negatives, (1.0 - p) * t),
+            (self.true_positives, p * t),
+            (self.false_positives, p * (1.0 - t)),
+            (self.false_negatives, (1.0 - p) * t),
             (self.intermediate_weights, t),
         ):
             v.assign(v + total(x))
@@ -234,7 +278,9 @@ class FBetaScore(Metric):
 class F1Score(FBetaScore):
     """Harmonic mean of precision and recall."""
 
-    def __init__(self, average: str | None = None, threshold: float | None = None, name: str = "f1_score", dtype: Any = None) -> None:
+    def __init__(
+        self, average: str | None = None, threshold: float | None = None, name: str = "f1_score", dtype: Any = None
+    ) -> None:
         super().__init__(average, 1.0, threshold, name, dtype)
 
     def get_config(self) -> dict[str, Any]:

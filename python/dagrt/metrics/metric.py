@@ -44,19 +44,32 @@ class Metric:
             self._metrics.append(value)
         object.__setattr__(self, name, value)
 
-    def add_variable(self, shape: Any = (), initializer: Any = "zeros", dtype: Any = None, aggregation: Any = None, name: str | None = None) -> Variable:
+    def add_variable(
+        self,
+        shape: Any = (),
+        initializer: Any = "zeros",
+        dtype: Any = None,
+        aggregation: Any = None,
+        name: str | None = None,
+    ) -> Variable:
         """A variable of the metric's state; `reset_state` sets it back to its initial value."""
         from dagrt import initializers
 
         with tracing.path_scope(self.name):
             v = Variable(
-                initializers.get(initializer), shape=tuple(shape), dtype=dtype or self._dtype, trainable=False, name=name
+                initializers.get(initializer),
+                shape=tuple(shape),
+                dtype=dtype or self._dtype,
+                trainable=False,
+                name=name,
             )
         self._variables.append(v)
         self._initial.append(v._core.read())
         return v
 
-    def add_weight(self, shape: Any = (), initializer: Any = None, dtype: Any = None, name: str | None = None, **kwargs: Any) -> Variable:
+    def add_weight(
+        self, shape: Any = (), initializer: Any = None, dtype: Any = None, name: str | None = None, **kwargs: Any
+    ) -> Variable:
         return self.add_variable(shape, initializer or "zeros", dtype, name=name)
 
     @property

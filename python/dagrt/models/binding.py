@@ -38,7 +38,11 @@ def bind(struct: Any, given: Any, who: str, leaf: Leaf) -> Any:
             given = _by_name(given, [name], who)[0]
         elif isinstance(given, (list, tuple)) and len(given) == 1 and _is_tensor_like(given[0]):
             given = given[0]
-        elif isinstance(given, (list, tuple)) and given and all(_is_tensor_like(g) and getattr(g, "ndim", 0) for g in given):
+        elif (
+            isinstance(given, (list, tuple))
+            and given
+            and all(_is_tensor_like(g) and getattr(g, "ndim", 0) for g in given)
+        ):
             raise ValueError(f"{who}: expected 1 input ({name!r}), got a list of {len(given)} tensors")
         return leaf(struct, given, name, who)
     if isinstance(struct, dict):

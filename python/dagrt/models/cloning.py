@@ -49,7 +49,9 @@ def clone_model(
         return type(model).from_config(model.get_config())
     if input_tensors is None:
         fresh = [
-            Input(batch_shape=t.shape, dtype=t.dtype, name=t._keras_history[0].name, optional=t._keras_history[0].optional)
+            Input(
+                batch_shape=t.shape, dtype=t.dtype, name=t._keras_history[0].name, optional=t._keras_history[0].optional
+            )
             for t in model._inputs
         ]
     else:

@@ -37,9 +37,9 @@ class Functional(Model):
         flat = tree.flatten(inputs)
         if len({id(t) for t in flat}) != len(flat):
             raise ValueError(f"Model: an input was given twice in {flat}")
-        if not all(isinstance(t._keras_history[0], InputLayer) for t in flat if getattr(t, "_keras_history", None)) or any(
-            getattr(t, "_keras_history", None) is None for t in flat
-        ):
+        if not all(
+            isinstance(t._keras_history[0], InputLayer) for t in flat if getattr(t, "_keras_history", None)
+        ) or any(getattr(t, "_keras_history", None) is None for t in flat):
             inputs, outputs = with_own_inputs(inputs, outputs)
         super().__init__(name=name, **kwargs)
         self._inputs_struct = _plain_copy(inputs)

@@ -63,7 +63,11 @@ def _serialize_node(node: Any, index: dict) -> dict[str, Any]:
     def value(x: Any) -> Any:
         if isinstance(x, KerasTensor):
             op, number, tensor = x._keras_history
-            config = {"shape": list(x.shape), "dtype": x.dtype, "keras_history": [op.name, index[(id(op), number)], tensor]}
+            config = {
+                "shape": list(x.shape),
+                "dtype": x.dtype,
+                "keras_history": [op.name, index[(id(op), number)], tensor],
+            }
             return {"class_name": "__keras_tensor__", "config": config}
         if isinstance(x, (list, tuple)):
             return [value(v) for v in x]
@@ -71,7 +75,10 @@ def _serialize_node(node: Any, index: dict) -> dict[str, Any]:
             return {k: value(v) for k, v in x.items()}
         return serialize_keras_object(x)
 
-    return {"args": [value(a) for a in node.arguments.args], "kwargs": {k: value(v) for k, v in node.arguments.kwargs.items()}}
+    return {
+        "args": [value(a) for a in node.arguments.args],
+        "kwargs": {k: value(v) for k, v in node.arguments.kwargs.items()},
+    }
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -103,7 +110,9 @@ def functional_from_config(cls: Any, config: dict[str, Any], custom_objects: dic
             else:
                 later.append((name, i, node))
         if len(later) == len(waiting):
-            raise ValueError(f"The configuration of {config.get('name')!r} makes no graph: {later[0][0]!r} lacks its inputs")
+            raise ValueError(
+                f"The configuration of {config.get('name')!r} makes no graph: {later[0][0]!r} lacks its inputs"
+            )
         waiting = later
 
     def tensor(place: Any) -> KerasTensor:
@@ -113,7 +122,9 @@ def functional_from_config(cls: Any, config: dict[str, Any], custom_objects: dic
             if name in operations and present:  # Keras numbers a nested model's nodes from 1 in some files
                 node = present[min(max(int(node) - 1, 0), len(present) - 1)]
             else:
-                raise ValueError(f"The configuration of {config.get('name')!r} names the tensor {place}, which is not made")
+                raise ValueError(
+                    f"The configuration of {config.get('name')!r} names the tensor {place}, which is not made"
+                )
         return tensors[(name, node)][at]
 
     return cls(
@@ -125,7 +136,9 @@ def functional_from_config(cls: Any, config: dict[str, Any], custom_objects: dic
 
 
 def _is_place(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int)
+    return (
+        isinstance(value, (list, tuple)) and len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int)
+    )
 
 
 def _places(value: Any, fn: Any) -> Any:

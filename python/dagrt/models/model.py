@@ -13,11 +13,7 @@ from dagrt.training.trainer import Trainer
 
 
 def _is_functional_call(args: tuple, kwargs: dict) -> bool:
-    return (
-        len(args) == 2
-        or (len(args) == 1 and "outputs" in kwargs)
-        or ("inputs" in kwargs and "outputs" in kwargs)
-    )
+    return len(args) == 2 or (len(args) == 1 and "outputs" in kwargs) or ("inputs" in kwargs and "outputs" in kwargs)
 
 
 def _inject_functional(cls: type) -> None:
@@ -108,8 +104,11 @@ class Model(Trainer, Layer):
         """Builds a subclassed model by running it once on symbolic inputs of that shape."""
         if input_shape is None or self.built:
             return
-        self._build_by_running(tuple(input_shape) if isinstance(input_shape, list) and not isinstance(
-            input_shape[0], (list, tuple)) else input_shape)
+        self._build_by_running(
+            tuple(input_shape)
+            if isinstance(input_shape, list) and not isinstance(input_shape[0], (list, tuple))
+            else input_shape
+        )
 
     def _build_from(self, args: tuple, kwargs: dict) -> None:
         if type(self).build is Model.build:

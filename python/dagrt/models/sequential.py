@@ -114,7 +114,9 @@ class Sequential(Model):
         """Builds the layers for inputs of that shape (with the batch axis)."""
         first = self._stack[0] if self._stack else None
         if first is None:
-            raise ValueError(f"Sequential model {self.name} cannot be built because it has no layers. Call `model.add(layer)`.")
+            raise ValueError(
+                f"Sequential model {self.name} cannot be built because it has no layers. Call `model.add(layer)`."
+            )
         dtype = first.get_config()["dtype"] if isinstance(first, InputLayer) else None
         self._build_functional(tuple(input_shape), dtype)
 
@@ -229,11 +231,16 @@ class Sequential(Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Sequential:
+        from dagrt import tracing
         from dagrt.saving import deserialize_keras_object
 
         model = cls(name=config.get("name"), trainable=config.get("trainable", True))
-        for layer in config["layers"]:
-            model.add(deserialize_keras_object(layer, custom_objects), rebuild=False)
+        with tracing.path_scope(
+            model.name
+        ):  # layers are built as they are read: their weights' paths begin with the model
+            layers = [deserialize_keras_object(layer, custom_objects) for layer in config["layers"]]
+        for layer in layers:
+            model.add(layer, rebuild=False)
         model._maybe_rebuild()
         if not model.built and config.get("build_input_shape"):
             model.build(tuple(config["build_input_shape"]))

@@ -30,8 +30,26 @@ from dagrt.tracing import gradients as gradients
 
 _HOMES = (_core_ops, _elementwise, _reductions, _shapes, _linalg, _nn, _control)
 _HIDDEN = {  # helpers of these modules
-    "public", "as_tensor", "as_bool", "emit", "tree", "tracing", "annotations", "Any", "Callable", "dtype_of", "product_of",
-    "one_axis", "static_axes", "unwrap_sizes", "promoted", "is_float", "standard_dtype", "dim_tensor", "owned", "transposed_size",
+    "public",
+    "as_tensor",
+    "as_bool",
+    "emit",
+    "tree",
+    "tracing",
+    "annotations",
+    "Any",
+    "Callable",
+    "dtype_of",
+    "product_of",
+    "one_axis",
+    "static_axes",
+    "unwrap_sizes",
+    "promoted",
+    "is_float",
+    "standard_dtype",
+    "dim_tensor",
+    "owned",
+    "transposed_size",
     "find_by_class_name",
 }
 
@@ -40,8 +58,11 @@ __all__ = sorted(
         name
         for home in _HOMES
         for name, value in vars(home).items()
-        if callable(value) and not name.startswith("_") and getattr(value, "__module__", "").startswith("dagrt.ops")
-        and name not in _HIDDEN and name != "slice_op"
+        if callable(value)
+        and not name.startswith("_")
+        and getattr(value, "__module__", "").startswith("dagrt.ops")
+        and name not in _HIDDEN
+        and name != "slice_op"
     }
     | {"gradients", "slice", "raw"}
 )

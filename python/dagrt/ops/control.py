@@ -62,7 +62,9 @@ def _traced_scan(trace: Any, f: Callable, init: Any, xs: Any, length: Any, rever
         sizes.add(int(length))
     if any(not t.dims for t in sequences) or len(sizes) > 1:
         came = ", ".join(str(t.shape) for t in sequences)
-        raise ValueError(f"scan: expected xs with one size of axis 0{'' if length is None else f', length={length}'}; got {came}")
+        raise ValueError(
+            f"scan: expected xs with one size of axis 0{'' if length is None else f', length={length}'}; got {came}"
+        )
     outer = trace.scope
     body = tracing._Scope(trace, f"scan_{len(trace.bodies)}", outer)
     trace.bodies.append(body)
@@ -83,8 +85,10 @@ def _traced_scan(trace: Any, f: Callable, init: Any, xs: Any, length: Any, rever
     finally:
         trace.scope = outer
     for i, (t, c) in enumerate(zip(ends, carries)):
-        if t.dtype != c.dtype or len(t.dims) != len(c.dims) or any(
-            isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(t.dims, c.dims)
+        if (
+            t.dtype != c.dtype
+            or len(t.dims) != len(c.dims)
+            or any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(t.dims, c.dims))
         ):
             raise _core.GraphError(
                 f"scan: carry {i} begins as {c.dtype} of shape {c.shape} and becomes {t.dtype} of shape {t.shape}; it must "
@@ -99,7 +103,10 @@ def _traced_scan(trace: Any, f: Callable, init: Any, xs: Any, length: Any, rever
     if isinstance(steps, np.integer):
         steps = int(steps)
     attrs = {
-        "body": body.name, "carries": len(carries), "sequences": len(sequences), "reverse": bool(reverse),
+        "body": body.name,
+        "carries": len(carries),
+        "sequences": len(sequences),
+        "reverse": bool(reverse),
         "length": steps if not sequences else -1,
     }
     inputs = [outer.local(t) for t in [*carries, *sequences, *(t for t, _ in captured)]]

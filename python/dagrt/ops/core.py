@@ -138,7 +138,15 @@ def dim_tensor(d: Any, dtype: str = "int32") -> Tensor:
     return as_tensor(_size_value(d.to_json()), dtype)
 
 
-_SIZE_OPS = {"+": "add", "-": "subtract", "*": "multiply", "//": "floor_divide", "%": "mod", "min": "minimum", "max": "maximum"}
+_SIZE_OPS = {
+    "+": "add",
+    "-": "subtract",
+    "*": "multiply",
+    "//": "floor_divide",
+    "%": "mod",
+    "min": "minimum",
+    "max": "maximum",
+}
 
 
 def _size_value(e: Any) -> Tensor:
@@ -160,8 +168,14 @@ def _as_last_index(d: Any) -> Tensor:
 
 
 _DIM_OPS: dict[str, Callable] = {
-    "+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod,
-    "min": _core.Dim.min, "max": _core.Dim.max, "broadcast": _core.Dim.broadcast,
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "min": _core.Dim.min,
+    "max": _core.Dim.max,
+    "broadcast": _core.Dim.broadcast,
 }
 
 

@@ -41,7 +41,9 @@ subtract = _binary("subtract", "subtract", "x1 - x2, broadcast.", numbers=True)
 multiply = _binary("multiply", "multiply", "x1 * x2, broadcast; booleans: and.")
 divide = _binary("divide", "divide", "x1 / x2 in floating point, broadcast.", floating=True)
 true_divide = _binary("divide", "true_divide", "x1 / x2 in floating point, broadcast.", floating=True)
-floor_divide = _binary("floor_divide", "floor_divide", "x1 // x2, rounded down; integer division by zero is an error.", numbers=True)
+floor_divide = _binary(
+    "floor_divide", "floor_divide", "x1 // x2, rounded down; integer division by zero is an error.", numbers=True
+)
 mod = _binary("mod", "mod", "x1 % x2 with the sign of x2; by an integer zero it is an error.", numbers=True)
 remainder = mod
 power = _binary("power", "power", "x1 to the power x2, broadcast.", numbers=True)
@@ -402,5 +404,3 @@ def glu(x: Any, axis: int = -1) -> Any:
 def exponential(x: Any) -> Any:
     """e to the power x."""
     return exp(x)
-
-

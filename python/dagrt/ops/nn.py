@@ -93,7 +93,9 @@ def batch_normalization(
 
 
 @public
-def layer_normalization(x: Any, gamma: Any = None, beta: Any = None, axis: Any = -1, epsilon: float | None = None, **kwargs: Any) -> Any:
+def layer_normalization(
+    x: Any, gamma: Any = None, beta: Any = None, axis: Any = -1, epsilon: float | None = None, **kwargs: Any
+) -> Any:
     """Normalised over the axis, scaled and shifted."""
     x = as_tensor(x)
     m, v = moments(x, axis, keepdims=True)
@@ -171,8 +173,13 @@ def depthwise_conv(
 
 @public
 def separable_conv(
-    inputs: Any, depthwise_kernel: Any, pointwise_kernel: Any, strides: Any = 1, padding: str = "valid",
-    data_format: Any = None, dilation_rate: Any = 1,
+    inputs: Any,
+    depthwise_kernel: Any,
+    pointwise_kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    data_format: Any = None,
+    dilation_rate: Any = 1,
 ) -> Any:
     """A depthwise convolution, then one of window 1."""
     y = depthwise_conv(inputs, depthwise_kernel, strides, padding, data_format, dilation_rate)
@@ -204,7 +211,12 @@ def _transposed_crop(k: int, s: int, d: int, padding: str, output_padding: int |
 
 @public
 def conv_transpose(
-    inputs: Any, kernel: Any, strides: Any = 1, padding: str = "valid", output_padding: Any = None, data_format: Any = None,
+    inputs: Any,
+    kernel: Any,
+    strides: Any = 1,
+    padding: str = "valid",
+    output_padding: Any = None,
+    data_format: Any = None,
     dilation_rate: Any = 1,
 ) -> Any:
     """The gradient of a convolution with respect to its input, as an op; kernel (*window, filters, channels)."""
@@ -226,11 +238,21 @@ def conv_transpose(
         reach = (k - 1) * d[a] + 1
         end = (x.dims[1 + a] - 1) * s[a] + reach - out - start
         pads += [start, end]
-    ends = [_known_end(pads[1], s[0], w.dims[0], d[0], padding, op[0]), _known_end(pads[3], s[1], w.dims[1], d[1], padding, op[1])]
+    ends = [
+        _known_end(pads[1], s[0], w.dims[0], d[0], padding, op[0]),
+        _known_end(pads[3], s[1], w.dims[1], d[1], padding, op[1]),
+    ]
     extra = [max(0, -e) for e in ends]
     y = emit(
-        "conv2d_input_grad", x, w, strides=s, dilations=d, groups=1, padding="explicit",
-        pads=[pads[0], max(ends[0], 0), pads[2], max(ends[1], 0)], input_size=[sizes[0] - extra[0], sizes[1] - extra[1]],
+        "conv2d_input_grad",
+        x,
+        w,
+        strides=s,
+        dilations=d,
+        groups=1,
+        padding="explicit",
+        pads=[pads[0], max(ends[0], 0), pads[2], max(ends[1], 0)],
+        input_size=[sizes[0] - extra[0], sizes[1] - extra[1]],
     )
     if any(extra):
         y = emit("pad", y, low=[0, 0, 0, 0], high=[0, extra[0], extra[1], 0], interior=[0, 0, 0, 0], value=0.0)
@@ -244,7 +266,11 @@ def _known_end(end: Any, s: int, k: int, d: int, padding: str, output_padding: i
     if isinstance(end, int):
         return end
     reach = (k - 1) * d + 1
-    return reach - transposed_size(1, k, s, d, padding, output_padding) - _transposed_crop(k, s, d, padding, output_padding)
+    return (
+        reach
+        - transposed_size(1, k, s, d, padding, output_padding)
+        - _transposed_crop(k, s, d, padding, output_padding)
+    )
 
 
 # --- pooling -------------------------------------------------------------------------------------------------------
@@ -273,7 +299,9 @@ def max_pool(inputs: Any, pool_size: Any, strides: Any = None, padding: str = "v
 
 
 @public
-def average_pool(inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None) -> Any:
+def average_pool(
+    inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None
+) -> Any:
     """Mean of each window; padding does not count."""
     return _pool("avg_pool2d", inputs, pool_size, strides, padding, data_format)
 
@@ -348,7 +376,13 @@ def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> 
 
 @public
 def dot_product_attention(
-    query: Any, key: Any, value: Any, bias: Any = None, mask: Any = None, scale: float | None = None, is_causal: bool = False,
+    query: Any,
+    key: Any,
+    value: Any,
+    bias: Any = None,
+    mask: Any = None,
+    scale: float | None = None,
+    is_causal: bool = False,
     **kwargs: Any,
 ) -> Any:
     """softmax(query keyᵀ scale + bias) value; tensors (batch, length, heads, dim)."""
@@ -366,5 +400,3 @@ def dot_product_attention(
         rows, columns = reshape(arange(q.dims[1]), (-1, 1)), reshape(arange(k.dims[1]), (1, -1))
         scores = where(rows >= columns, scores, -1e30)
     return einsum("bhqk,bkhd->bqhd", softmax(scores), v)
-
-

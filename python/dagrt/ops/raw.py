@@ -45,7 +45,9 @@ def _traced(trace: Any, x: Any) -> TracedTensor | None:
     if isinstance(x, Variable):
         return trace.read(x)
     if isinstance(x, KerasTensor):
-        raise _core.GraphError("A KerasTensor was used inside a traced function: call the function on data, or use a Model")
+        raise _core.GraphError(
+            "A KerasTensor was used inside a traced function: call the function on data, or use a Model"
+        )
     return trace.constant(tracing.host_array(x))
 
 
@@ -94,12 +96,30 @@ def _make(key: Any, op: str, inputs: tuple, arrays: list[np.ndarray], attrs: dic
     outs = list(range(len(arrays), len(arrays) + len(types)))
     kept = len(outs) - _residuals().get(op, 0)
     module = {
-        "format": "dagrt", "version": 1, "variables": [], "constants": [],
-        "functions": {"main": {
-            "inputs": [{"name": f"input {i}", "dtype": a.dtype.name, "shape": list(a.shape)} for i, a in enumerate(arrays)],
-            "nodes": [{"op": op, "in": ids, "out": outs, "attrs": {k: tracing._plain(v) for k, v in attrs.items()}, "path": tracing.current_path()}],
-            "outputs": outs[:kept], "output_names": [""] * kept, "stores": [], "guard": None,
-        }},
+        "format": "dagrt",
+        "version": 1,
+        "variables": [],
+        "constants": [],
+        "functions": {
+            "main": {
+                "inputs": [
+                    {"name": f"input {i}", "dtype": a.dtype.name, "shape": list(a.shape)} for i, a in enumerate(arrays)
+                ],
+                "nodes": [
+                    {
+                        "op": op,
+                        "in": ids,
+                        "out": outs,
+                        "attrs": {k: tracing._plain(v) for k, v in attrs.items()},
+                        "path": tracing.current_path(),
+                    }
+                ],
+                "outputs": outs[:kept],
+                "output_names": [""] * kept,
+                "stores": [],
+                "guard": None,
+            }
+        },
     }
     program = _core.Function(json.dumps(module), [], [])
     with _lock:

@@ -55,7 +55,9 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
         x = as_tensor(x, _config.floatx())
     kept = x.dtype
     x = as_tensor(x, "float32")  # 16 bits hold neither the sum nor the count of many elements
-    return as_tensor(emit("divide", _reduce("reduce_sum", x, axis, keepdims), as_tensor(_count(x, axis), "float32")), kept)
+    return as_tensor(
+        emit("divide", _reduce("reduce_sum", x, axis, keepdims), as_tensor(_count(x, axis), "float32")), kept
+    )
 
 
 @public

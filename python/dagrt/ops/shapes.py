@@ -84,7 +84,9 @@ def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) ->
     return as_tensor(line, name)
 
 
-def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None, axis: int = 0) -> Any:
+def linspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None, axis: int = 0
+) -> Any:
     """`num` evenly spaced numbers."""
     if retstep or axis != 0:
         raise ValueError("linspace: retstep and axis are not available")
@@ -199,7 +201,9 @@ def squeeze(x: Any, axis: Any = None) -> Any:
     """
     x = as_tensor(x)
     n = len(x.dims)
-    axes = [a for a in range(n) if isinstance(x.dims[a], int) and x.dims[a] == 1] if axis is None else static_axes(axis, n)
+    axes = (
+        [a for a in range(n) if isinstance(x.dims[a], int) and x.dims[a] == 1] if axis is None else static_axes(axis, n)
+    )
     for a in axes:
         if isinstance(x.dims[a], int) and x.dims[a] != 1:
             raise ValueError(f"squeeze: axis {a} of shape {x.shape} has size {x.dims[a]}, not 1")
@@ -380,7 +384,11 @@ def diag(x: Any, k: int = 0) -> Any:
 def get_item(x: Any, key: Any) -> Any:
     """x[key]: integers, slices, None, Ellipsis, and integer tensors as indices of one axis."""
     x = as_tensor(x)
-    keys = list(key) if isinstance(key, (tuple, list)) and not (isinstance(key, list) and all(isinstance(k, int) for k in key)) else [key]
+    keys = (
+        list(key)
+        if isinstance(key, (tuple, list)) and not (isinstance(key, list) and all(isinstance(k, int) for k in key))
+        else [key]
+    )
     if len(keys) == 1 and isinstance(keys[0], (list, np.ndarray, Tensor)):
         k = keys[0]
         if getattr(k, "dtype", None) is not None and str(getattr(k, "dtype", "")) == "bool":
@@ -596,5 +604,3 @@ def meshgrid(*x: Any, indexing: str = "xy") -> Any:
 def vectorize(pyfunc: Any, *, excluded: Any = None, signature: Any = None) -> Any:
     """Not available: ops work on whole tensors."""
     raise NotImplementedError("ops.vectorize is not available: write the function over whole tensors")
-
-

@@ -78,7 +78,13 @@ class SGD(_Checked):
             return
         m = self._momentums[self._place(variable)]
         new, moment = emit(
-            "momentum_update", variable, m, gradient, learning_rate, momentum=float(self.momentum), nesterov=bool(self.nesterov),
+            "momentum_update",
+            variable,
+            m,
+            gradient,
+            learning_rate,
+            momentum=float(self.momentum),
+            nesterov=bool(self.nesterov),
             weight_decay=decay,
         )
         self.assign(variable, new)
@@ -118,8 +124,17 @@ class Adam(_Checked):
             return
         decay = float(self.weight_decay or 0.0) if self._decays(variable) else 0.0
         new, m2, v2 = emit(
-            "adam_update", variable, m, v, gradient, learning_rate, self._step_number, beta_1=float(self.beta_1),
-            beta_2=float(self.beta_2), epsilon=float(self.epsilon), weight_decay=decay,
+            "adam_update",
+            variable,
+            m,
+            v,
+            gradient,
+            learning_rate,
+            self._step_number,
+            beta_1=float(self.beta_1),
+            beta_2=float(self.beta_2),
+            epsilon=float(self.epsilon),
+            weight_decay=decay,
         )
         self.assign(variable, new)
         self.assign(m, m2)
@@ -171,7 +186,13 @@ class RMSprop(_Checked):
         if self._fused_decay:
             decay = float(self.weight_decay or 0.0) if self._decays(variable) else 0.0
             new, v2 = emit(
-                "rmsprop_update", variable, v, gradient, learning_rate, rho=float(self.rho), epsilon=float(self.epsilon),
+                "rmsprop_update",
+                variable,
+                v,
+                gradient,
+                learning_rate,
+                rho=float(self.rho),
+                epsilon=float(self.epsilon),
                 weight_decay=decay,
             )
             self.assign(variable, new)
@@ -204,7 +225,9 @@ class Adagrad(_Checked):
         from dagrt.initializers import Constant
 
         start = Constant(self.initial_accumulator_value)
-        self._accumulators = [self.add_variable_from_reference(v, "accumulator", start) for v in self._trainable_variables]
+        self._accumulators = [
+            self.add_variable_from_reference(v, "accumulator", start) for v in self._trainable_variables
+        ]
 
     def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
         a = self._accumulators[self._place(variable)]
@@ -284,7 +307,9 @@ class Nadam(_Moments):
         rest_1, rest_2 = (float(np.float32(1) - np.float32(b)) for b in (self.beta_1, self.beta_2))
         m2 = m.value + (gradient - m.value) * rest_1
         v2 = v.value + (ops.square(gradient) - v.value) * rest_2
-        m_hat = self._u_next * m2 / (1.0 - self._product * self._u_next) + (1.0 - self._u_t) * gradient / (1.0 - self._product)
+        m_hat = self._u_next * m2 / (1.0 - self._product * self._u_next) + (1.0 - self._u_t) * gradient / (
+            1.0 - self._product
+        )
         v_hat = v2 / (1.0 - self._power(self.beta_2))
         self.assign(m, m2)
         self.assign(v, v2)
@@ -321,7 +346,9 @@ class Ftrl(_Checked):
 
     def _check(self) -> None:
         for name in (
-            "initial_accumulator_value", "l1_regularization_strength", "l2_regularization_strength",
+            "initial_accumulator_value",
+            "l1_regularization_strength",
+            "l2_regularization_strength",
             "l2_shrinkage_regularization_strength",
         ):
             if getattr(self, name) < 0.0:

@@ -53,7 +53,11 @@ class Optimizer:
             raise ValueError("Argument `decay` is no longer supported: use a schedule from dagrt.optimizers.schedules")
         if kwargs:
             raise ValueError(f"Argument(s) not recognized: {kwargs}")
-        given = [k for k, v in (("clipnorm", clipnorm), ("clipvalue", clipvalue), ("global_clipnorm", global_clipnorm)) if v is not None]
+        given = [
+            k
+            for k, v in (("clipnorm", clipnorm), ("clipvalue", clipvalue), ("global_clipnorm", global_clipnorm))
+            if v is not None
+        ]
         if len(given) > 1:
             raise ValueError(f"Only one of `clipnorm`, `clipvalue` and `global_clipnorm` can be set. Received: {given}")
         for k, v in (("clipnorm", clipnorm), ("clipvalue", clipvalue), ("global_clipnorm", global_clipnorm)):
@@ -62,9 +66,16 @@ class Optimizer:
         if use_ema and not 0 <= ema_momentum <= 1:
             raise ValueError(f"`ema_momentum` must be in the range [0, 1]. Received: ema_momentum={ema_momentum}")
         if gradient_accumulation_steps is not None and gradient_accumulation_steps < 2:
-            raise ValueError(f"`gradient_accumulation_steps` must be an integer >= 2. Received: {gradient_accumulation_steps}")
+            raise ValueError(
+                f"`gradient_accumulation_steps` must be an integer >= 2. Received: {gradient_accumulation_steps}"
+            )
         self.name = name or _config.unique_name(_config.to_snake_case(type(self).__name__))
-        self.weight_decay, self.clipnorm, self.clipvalue, self.global_clipnorm = weight_decay, clipnorm, clipvalue, global_clipnorm
+        self.weight_decay, self.clipnorm, self.clipvalue, self.global_clipnorm = (
+            weight_decay,
+            clipnorm,
+            clipvalue,
+            global_clipnorm,
+        )
         self.use_ema, self.ema_momentum, self.ema_overwrite_frequency = use_ema, ema_momentum, ema_overwrite_frequency
         self.loss_scale_factor = loss_scale_factor
         self.gradient_accumulation_steps = gradient_accumulation_steps
@@ -79,7 +90,9 @@ class Optimizer:
 
             learning_rate = deserialize_keras_object(learning_rate)
         self._schedule: Any = None
-        if isinstance(learning_rate, LearningRateSchedule) or (callable(learning_rate) and not isinstance(learning_rate, Variable)):
+        if isinstance(learning_rate, LearningRateSchedule) or (
+            callable(learning_rate) and not isinstance(learning_rate, Variable)
+        ):
             self._schedule = learning_rate
             self._learning_rate: Any = None
         else:
@@ -99,14 +112,25 @@ class Optimizer:
         self._variables.append(v)
         return v
 
-    def add_variable(self, shape: Any, initializer: Any = "zeros", dtype: Any = None, aggregation: Any = None, name: str | None = None) -> Variable:
+    def add_variable(
+        self,
+        shape: Any,
+        initializer: Any = "zeros",
+        dtype: Any = None,
+        aggregation: Any = None,
+        name: str | None = None,
+    ) -> Variable:
         """A variable of the optimiser's state."""
         return self._new_variable(initializers.get(initializer), name or "variable", shape=shape, dtype=dtype)
 
-    def add_variable_from_reference(self, reference_variable: Variable, name: str = "slot", initializer: Any = "zeros") -> Variable:
+    def add_variable_from_reference(
+        self, reference_variable: Variable, name: str = "slot", initializer: Any = "zeros"
+    ) -> Variable:
         """A slot: a variable of the same shape as one that is trained."""
         base = re.sub("/", "_", getattr(reference_variable, "path", reference_variable.name))
-        return self.add_variable(tuple(reference_variable.shape), initializer, reference_variable.dtype, name=f"{base}_{name}")
+        return self.add_variable(
+            tuple(reference_variable.shape), initializer, reference_variable.dtype, name=f"{base}_{name}"
+        )
 
     def build(self, variables: Any) -> None:
         """Makes the slots for these variables. Subclasses call it before they add their own."""
@@ -117,7 +141,9 @@ class Optimizer:
         if self.use_ema:
             self._averages = [self.add_variable_from_reference(v, "average") for v in self._trainable_variables]
         if self.gradient_accumulation_steps:
-            self._accumulated = [self.add_variable_from_reference(v, "gradient_accumulator") for v in self._trainable_variables]
+            self._accumulated = [
+                self.add_variable_from_reference(v, "gradient_accumulator") for v in self._trainable_variables
+            ]
         self.built = True
 
     def _slots(self, *names: str) -> list[list[Variable]]:
@@ -216,7 +242,9 @@ class Optimizer:
         grads = list(grads)
         if trainable_variables is None:
             if not self.built:
-                raise ValueError("When passing `grads` without `variables`, the optimizer must be built on variables beforehand.")
+                raise ValueError(
+                    "When passing `grads` without `variables`, the optimizer must be built on variables beforehand."
+                )
             trainable_variables = self._trainable_variables
         variables = list(trainable_variables)
         if len(grads) != len(variables):
@@ -255,7 +283,9 @@ class Optimizer:
         """What a step computes once for all variables."""
 
     def update_step(self, gradient: Any, variable: Variable, learning_rate: Any) -> None:
-        raise NotImplementedError(f"{type(self).__name__} must implement update_step(gradient, variable, learning_rate)")
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement update_step(gradient, variable, learning_rate)"
+        )
 
     def _accumulate(self, grads: list[Any], variables: list[Variable]) -> list[Any]:
         n = self.gradient_accumulation_steps
@@ -320,10 +350,17 @@ class Optimizer:
         else:
             rate = serialize_keras_object(self._schedule)
         return {
-            "name": self.name, "learning_rate": rate, "weight_decay": self.weight_decay, "clipnorm": self.clipnorm,
-            "global_clipnorm": self.global_clipnorm, "clipvalue": self.clipvalue, "use_ema": self.use_ema,
-            "ema_momentum": self.ema_momentum, "ema_overwrite_frequency": self.ema_overwrite_frequency,
-            "loss_scale_factor": self.loss_scale_factor, "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "name": self.name,
+            "learning_rate": rate,
+            "weight_decay": self.weight_decay,
+            "clipnorm": self.clipnorm,
+            "global_clipnorm": self.global_clipnorm,
+            "clipvalue": self.clipvalue,
+            "use_ema": self.use_ema,
+            "ema_momentum": self.ema_momentum,
+            "ema_overwrite_frequency": self.ema_overwrite_frequency,
+            "loss_scale_factor": self.loss_scale_factor,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
         }
 
     @classmethod

@@ -34,7 +34,11 @@ def save_model(model: Any, filepath: Any, overwrite: bool = True, zipped: bool |
     """
     path = os.fspath(filepath)
     if not path.endswith(".keras"):
-        advice = "model.export() writes .dagrt files" if path.endswith(".dagrt") else "save_weights() writes .weights.h5 files"
+        advice = (
+            "model.export() writes .dagrt files"
+            if path.endswith(".dagrt")
+            else "save_weights() writes .weights.h5 files"
+        )
         raise ValueError(f"save: the filename must end in '.keras', got {path!r}; {advice}")
     if zipped is False:
         raise ValueError("save: zipped=False (a folder) is not offered; a .keras file is one archive")

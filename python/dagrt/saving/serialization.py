@@ -197,7 +197,9 @@ def _deserialize_plain(name: str, inner: Any, custom_objects: Any, safe_mode: bo
     if name == "__bytes__":
         return inner["value"].encode()
     if name == "__slice__":
-        return slice(*(deserialize_keras_object(inner.get(k), custom_objects, safe_mode) for k in ("start", "stop", "step")))
+        return slice(
+            *(deserialize_keras_object(inner.get(k), custom_objects, safe_mode) for k in ("start", "stop", "step"))
+        )
     if name == "__ellipsis__":
         return Ellipsis
     if name == "__lambda__":

@@ -28,7 +28,9 @@ def h5py_module() -> Any:
     return h5py
 
 
-def save_weights(model: Any, filepath: Any, overwrite: bool = True, max_shard_size: float | None = None, **kwargs: Any) -> None:
+def save_weights(
+    model: Any, filepath: Any, overwrite: bool = True, max_shard_size: float | None = None, **kwargs: Any
+) -> None:
     """Writes all variables of a model (and its optimiser) to `*.weights.h5`, atomically.
 
     Raises:
@@ -65,7 +67,9 @@ def load_weights(model: Any, filepath: Any, skip_mismatch: bool = False, **kwarg
         load_weights_from_archive(model, path, skip_mismatch)
         return
     if not path.endswith((".weights.h5", ".weights.json", ".h5", ".hdf5")):
-        raise ValueError(f"load_weights: expected a file ending in '.weights.h5', '.weights.json' or '.keras', got {path!r}")
+        raise ValueError(
+            f"load_weights: expected a file ending in '.weights.h5', '.weights.json' or '.keras', got {path!r}"
+        )
     if not model.built:
         raise ValueError(f"load_weights: {model.name} has no weights yet; call it on data or build() it first")
     read_h5(model, path, skip_mismatch)
@@ -109,9 +113,29 @@ def _reference_attributes(obj: Any) -> frozenset[str]:
 _REFERENCE: dict[type, frozenset[str]] = {}
 # Bookkeeping of models: what it holds is reached as layers, optimizer or the user's attributes.
 _INTERNAL = {
-    "_operations", "_layers", "_nodes", "_inputs_struct", "_outputs_struct", "_steps", "_compile_loss", "_compile_metrics",
-    "_loss_tracker", "_trainable_snapshot", "history", "metrics", "loss", "loss_weights", "_functional", "_inbound_nodes",
-    "_outbound_nodes", "_compile_config", "_metrics", "inputs", "outputs", "_inputs", "_outputs",
+    "_operations",
+    "_layers",
+    "_nodes",
+    "_inputs_struct",
+    "_outputs_struct",
+    "_steps",
+    "_compile_loss",
+    "_compile_metrics",
+    "_loss_tracker",
+    "_trainable_snapshot",
+    "history",
+    "metrics",
+    "loss",
+    "loss_weights",
+    "_functional",
+    "_inbound_nodes",
+    "_outbound_nodes",
+    "_compile_config",
+    "_metrics",
+    "inputs",
+    "outputs",
+    "_inputs",
+    "_outputs",
 }
 
 

@@ -72,7 +72,11 @@ def _flatten_dict(value: dict, names: list[str]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, entry in value.items():
         key = str(key)
-        if key not in names and isinstance(entry, (list, tuple)) and all(f"{key}_{i}" in names for i in range(len(entry))):
+        if (
+            key not in names
+            and isinstance(entry, (list, tuple))
+            and all(f"{key}_{i}" in names for i in range(len(entry)))
+        ):
             flat.update({f"{key}_{i}": e for i, e in enumerate(entry)})
         else:
             flat[key] = entry
@@ -127,7 +131,7 @@ class CompileLoss:
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """The weighted total, or None where no head has a loss."""
-        from dagrt import ops
+        from dagrt import ops, tracing
 
         heads = output_heads(y_pred, self.output_names)
         if not self.built:
@@ -138,8 +142,11 @@ class CompileLoss:
         total = None
         for name, loss_fn in self._losses.items():
             if name not in targets:
-                raise ValueError(f"y: no targets for output {name!r}, which has a loss; got targets for {list(targets)}")
-            value = loss_fn(targets[name], heads[name], sample_weight=sample_weights.get(name))
+                raise ValueError(
+                    f"y: no targets for output {name!r}, which has a loss; got targets for {list(targets)}"
+                )
+            with tracing.path_scope(name):  # errors name the head
+                value = loss_fn(targets[name], heads[name], sample_weight=sample_weights.get(name))
             if name in self.trackers:
                 rows = ops.shape(tree.flatten(heads[name])[0])[0]
                 self.trackers[name].update_state(value, sample_weight=rows)

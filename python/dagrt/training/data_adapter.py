@@ -66,7 +66,7 @@ def as_array(value: Any, what: str = "data") -> np.ndarray:
             if array.size and array.max() > np.iinfo(np.int64).max:
                 raise TypeError(f"{what}: uint64 values above 2**63 - 1 do not fit int64")
             return array.astype(np.int64)
-    hint = " Rows of different lengths? See dagrt.utils.pad_sequences." if kind == object else ""
+    hint = " Rows of different lengths? See dagrt.utils.pad_sequences." if kind.hasobject else ""
     raise TypeError(f"{what}: expected numbers, got an array of dtype {kind}.{hint}")
 
 

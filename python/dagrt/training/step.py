@@ -63,9 +63,7 @@ class StepFunction:
 
         known = self._traces.get(key)
         shapes = [s for s in known[0]] if known is not None else self._first_shapes(batch)
-        shapes = [
-            tuple(d if d is None or d == n else None for d, n in zip(s, a.shape)) for s, a in zip(shapes, arrays)
-        ]
+        shapes = [tuple(d if d is None or d == n else None for d, n in zip(s, a.shape)) for s, a in zip(shapes, arrays)]
         specs = iter([tracing.InputSpec(s, a.dtype.name) for s, a in zip(shapes, arrays)])
         spec_batch = tree.map_structure(lambda a: None if a is None else next(specs), batch)
         model = self._model

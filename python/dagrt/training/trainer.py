@@ -96,7 +96,9 @@ class Trainer:
         if loss is None and loss_weights is not None:
             raise ValueError("compile: loss_weights were given without a loss")
         self._compile_metrics = (
-            CompileMetrics(metrics, weighted_metrics, names) if metrics is not None or weighted_metrics is not None else None
+            CompileMetrics(metrics, weighted_metrics, names)
+            if metrics is not None or weighted_metrics is not None
+            else None
         )
         self._loss_tracker = Mean(name="loss")
         self.run_eagerly = run_eagerly
@@ -321,14 +323,25 @@ class Trainer:
             (x, y, sample_weight), validation_data = _split_validation(x, y, sample_weight, validation_split)
         rng = self._shuffle_generator()
         adapter = data_adapter.make_adapter(
-            x, y, sample_weight, batch_size=batch_size, shuffle=shuffle, class_weight=class_weight, rng=rng,
+            x,
+            y,
+            sample_weight,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            rng=rng,
             steps=steps_per_epoch,
         )
         iterator = data_adapter.EpochIterator(adapter, steps_per_epoch)
         if not isinstance(callbacks, CallbackList):
             callbacks = CallbackList(
-                callbacks, add_history=True, add_progbar=verbose not in (0, False), model=self,
-                verbose=_verbosity(verbose), epochs=epochs, steps=iterator.num_batches,
+                callbacks,
+                add_history=True,
+                add_progbar=verbose not in (0, False),
+                model=self,
+                verbose=_verbosity(verbose),
+                epochs=epochs,
+                steps=iterator.num_batches,
             )
         validation = None
         if validation_data is not None:
@@ -434,7 +447,11 @@ class Trainer:
         iterator = data_adapter.EpochIterator(adapter, steps)
         if not isinstance(callbacks, CallbackList):
             callbacks = CallbackList(
-                callbacks, add_progbar=verbose not in (0, False), model=self, verbose=_verbosity(verbose), epochs=1,
+                callbacks,
+                add_progbar=verbose not in (0, False),
+                model=self,
+                verbose=_verbosity(verbose),
+                epochs=1,
                 steps=iterator.num_batches,
             )
         logs = self._evaluate(iterator, callbacks)
@@ -452,7 +469,12 @@ class Trainer:
         return logs
 
     def predict(
-        self, x: Any, batch_size: int | None = None, verbose: str | int = "auto", steps: int | None = None, callbacks: Any = None
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
     ) -> Any:
         """The outputs for given inputs, computed in batches.
 
@@ -467,7 +489,11 @@ class Trainer:
         iterator = data_adapter.EpochIterator(adapter, steps)
         if not isinstance(callbacks, CallbackList):
             callbacks = CallbackList(
-                callbacks, add_progbar=verbose not in (0, False), model=self, verbose=_verbosity(verbose), epochs=1,
+                callbacks,
+                add_progbar=verbose not in (0, False),
+                model=self,
+                verbose=_verbosity(verbose),
+                epochs=1,
                 steps=iterator.num_batches,
             )
         step = self._step("predict")
@@ -493,7 +519,12 @@ class Trainer:
     # --- single batches ------------------------------------------------------------------------------------------
 
     def train_on_batch(
-        self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: dict | None = None, return_dict: bool = False
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: dict | None = None,
+        return_dict: bool = False,
     ) -> Any:
         """One training step on one batch; metrics go on from where they were. Returns as `evaluate`."""
         self._check_compiled("train_on_batch")

@@ -51,10 +51,15 @@ def model_to_dot(
         )
     graphviz = _graphviz()
     options = {
-        "show_shapes": show_shapes, "show_dtype": show_dtype, "show_layer_names": show_layer_names,
-        "show_layer_activations": show_layer_activations, "show_trainable": show_trainable,
+        "show_shapes": show_shapes,
+        "show_dtype": show_dtype,
+        "show_layer_names": show_layer_names,
+        "show_layer_activations": show_layer_activations,
+        "show_trainable": show_trainable,
     }
-    dot = graphviz.Digraph(model.name, graph_attr={"rankdir": rankdir, "splines": splines, "dpi": str(dpi), "concentrate": "true"})
+    dot = graphviz.Digraph(
+        model.name, graph_attr={"rankdir": rankdir, "splines": splines, "dpi": str(dpi), "concentrate": "true"}
+    )
     dot.attr("node", shape="plaintext", fontname="Helvetica", fontsize="11")
     _Drawing(graphviz, options, expand_nested).add(dot, model, "m")
     return dot
@@ -101,8 +106,18 @@ def plot_model(
     if kind not in ("png", "svg", "pdf", "dot", "gif", "jpg", "jpeg"):
         raise ValueError(f"plot_model: the file's ending must be png, svg, pdf, dot, gif or jpg, got {path!r}")
     dot = model_to_dot(
-        model, show_shapes, show_dtype, show_layer_names, rankdir, expand_nested, dpi, False, show_layer_activations,
-        show_trainable, splines, **kwargs,
+        model,
+        show_shapes,
+        show_dtype,
+        show_layer_names,
+        rankdir,
+        expand_nested,
+        dpi,
+        False,
+        show_layer_activations,
+        show_trainable,
+        splines,
+        **kwargs,
     )
     graphviz = _graphviz()
     if kind == "svg":
@@ -139,7 +154,13 @@ class _Drawing:
             name = f"{prefix}.{op.name}"
             if self._expand and _is_graph(op):
                 with dot.subgraph(name=f"cluster_{name}") as box:
-                    box.attr(label=_model_label(op), style="rounded,dashed", color="#5b7fa6", fontname="Helvetica", fontsize="12")
+                    box.attr(
+                        label=_model_label(op),
+                        style="rounded,dashed",
+                        color="#5b7fa6",
+                        fontname="Helvetica",
+                        fontsize="12",
+                    )
                     ins, outs = self.add(box, op, name)
                 for node in own:
                     target[id(node)] = ins
@@ -196,7 +217,9 @@ class _Drawing:
         span = f' colspan="{len(cells)}"' if cells else ""
         head = f'<tr><td{span} bgcolor="{color}"><font color="{text}" point-size="13"><b>{html.escape(title)}</b></font></td></tr>'
         below = f"<tr>{rows}</tr>" if cells else ""
-        return f'<<table border="0" cellborder="1" cellspacing="0" cellpadding="7" color="#243b53">{head}{below}</table>>'
+        return (
+            f'<<table border="0" cellborder="1" cellspacing="0" cellpadding="7" color="#243b53">{head}{below}</table>>'
+        )
 
 
 def _is_graph(op: Any) -> bool:

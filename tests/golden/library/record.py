@@ -147,7 +147,10 @@ for schedule_name, make_schedule in cases.SCHEDULES.items():
     keep(f"schedule/{schedule_name}", [float(schedule(s)) for s in cases.SCHEDULE_STEPS])
     configs[f"schedule/{schedule_name}"] = config_of(schedule)
 for activation in cases.ACTIVATIONS:
-    keep(f"activation/{activation}", keras.activations.get(activation)(keras.ops.convert_to_tensor(cases.activation_input())))
+    keep(
+        f"activation/{activation}",
+        keras.activations.get(activation)(keras.ops.convert_to_tensor(cases.activation_input())),
+    )
 for key, make_one in cases.REGULARIZERS.items():
     keep(f"regularizer/{key}", make_one(keras)(keras.ops.convert_to_tensor(cases.matrix())))
     configs[f"regularizer/{key}"] = config_of(make_one(keras))

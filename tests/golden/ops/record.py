@@ -49,8 +49,12 @@ def symbol(dtype: str) -> keras.KerasTensor:
 
 # Keras cuts int64 to int32 in what it promotes here, JAX's 64-bit types being off; dagrt keeps it. uint32 does not exist.
 for f in cases.PROMOTED:
-    types[f"pair/{f}"] = {f"{a} {b}": getattr(ops, f)(symbol(a), symbol(b)).dtype for a in cases.DTYPES for b in cases.DTYPES}
-    types[f"number/{f}"] = {f"{a} {n!r}": getattr(ops, f)(symbol(a), n).dtype for a in cases.DTYPES for n in (1, 1.5) if f != "arctan2"}
+    types[f"pair/{f}"] = {
+        f"{a} {b}": getattr(ops, f)(symbol(a), symbol(b)).dtype for a in cases.DTYPES for b in cases.DTYPES
+    }
+    types[f"number/{f}"] = {
+        f"{a} {n!r}": getattr(ops, f)(symbol(a), n).dtype for a in cases.DTYPES for n in (1, 1.5) if f != "arctan2"
+    }
 for f in cases.UNARY:
     types[f"unary/{f}"] = {a: getattr(ops, f)(symbol(a)).dtype for a in cases.DTYPES}
 np.savez_compressed(here / "values.npz", **values)
