@@ -1,0 +1,33 @@
+// What a producer of rows (matmul, convolution) does to each finished tile, while it is in registers or L1, before the
+// values are stored: a chain of pointwise functors whose first operand is the product.
+//
+// In the IR a producer carries it as attributes `epilogue` (instructions as in the op `pointwise`: operand 0 is the
+// product, 1.. are the inputs behind the producer's own) and `epilogue_constants`.
+#pragma once
+#include "kernels/pointwise.h"
+
+namespace dagrt {
+
+inline constexpr int epilogue_operands = 7;
+
+struct Epilogue {
+  // The common chains, which kernels compile into their micro-kernels where that pays; `simple` says that these fields
+  // are all there is: y = act(product + bias + residual), act = relu or none.
+  bool simple = true;
+  const float* bias = nullptr;      // [N], by output channel; null: none
+  const float* residual = nullptr;  // like y, rows ld_residual apart; null: none
+  int64_t ld_residual = 0;
+  bool relu = false;
+
+  // Any other chain: instructions on strips. Value 0 is the product, 1 to operands the operands, then results.
+  int operands = 0, count = 0;
+  FusedInstruction code[fused_instructions] = {};
+  float constants[fused_constants] = {};
+  const float* data[epilogue_operands] = {};
+  int64_t row_stride[epilogue_operands] = {};  // elements from row to row; 0: the same [N] for every row
+  bool scalar[epilogue_operands] = {};         // one number for all
+
+  bool empty() const { return simple && !bias && !residual && !relu; }
+};
+
+}  // namespace dagrt
