@@ -1,0 +1,245 @@
+"""dagrt against its peers on whole models: prediction at several batch sizes, and training steps.
+
+    python bench/peers.py [--peers torch,onnxruntime] [--rows resnet,mlp] [--rounds 5] [--out bench/results]
+
+Every peer lives in a process of its own and computes the same graph with the same weights and data; its outputs are
+compared with dagrt's before it is timed. A row is measured in rounds: in each, every peer in turn runs alone (the others
+are stopped by a signal, so that no thread of theirs spins meanwhile). The table gives each side's minimum and median, and
+the ratio best peer / dagrt of the minima. Training is forward, loss, backward and Adam on one batch; each peer runs the
+faster of its ways that its documentation names (bench/README.md).
+Peers that are not installed are named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import models
+
+PEERS = {
+    "torch": "torch",
+    "torch-compile": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "keras-jax": "jax",
+    "keras-tf": "tensorflow",
+}
+HERE = Path(__file__).resolve().parent
+
+
+class Peer:
+    """A worker process; stopped except while it is asked something."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "worker.py"), name, str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=HERE,
+        )
+        self.import_s = self._answer().get("import_s", float("nan"))
+        self._stop()
+
+    def _stop(self) -> None:
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGSTOP)
+
+    def _answer(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()  # type: ignore[union-attr]
+        return json.loads(line) if line else {"error": f"the process ended with code {self.process.poll()}"}
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self.process.poll() is not None:
+            return {"error": "the process has ended"}
+        os.kill(self.process.pid, signal.SIGCONT)
+        self.process.stdin.write(json.dumps(request) + "\n")  # type: ignore[union-attr]
+        self.process.stdin.flush()  # type: ignore[union-attr]
+        answer = self._answer()
+        self._stop()
+        return answer
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def same(ours: list[list[float]], theirs: list[list[float]], mode: str) -> float:
+    """The largest difference, relative to the largest output."""
+    if len(ours) != len(theirs):
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(ours, theirs):
+        scale = max(a[0], 1e-30)
+        worst = max([worst, *(abs(x - y) / scale for x, y in zip(a, b))] if len(a) == len(b) else [float("inf")])
+    return worst
+
+
+def measure(index: int, peers: list[Peer], rounds: int, seconds: float) -> dict[str, Any]:
+    row = models.ROWS[index]
+    result: dict[str, Any] = {
+        "row": row.label,
+        "model": row.model,
+        "mode": row.mode,
+        "batch": row.batch,
+        "floor": row.floor,
+    }
+    ready: list[Peer] = []
+    reference: Any = None
+    sides: dict[str, Any] = {}
+    for peer in peers:
+        answer = peer.ask({"row": index})
+        if "error" in answer:
+            sides[peer.name] = {"error": answer["error"]}
+            continue
+        reference = reference or answer["outputs"]
+        side = {"first_ms": answer["first_ms"], "build_ms": answer["build_ms"], "rounds": []}
+        side["difference"] = same(reference, answer["outputs"], row.mode)
+        sides[peer.name] = side
+        ready.append(peer)
+    for k in range(rounds):
+        for peer in ready[k % len(ready) :] + ready[: k % len(ready)]:
+            answer = peer.ask({"seconds": seconds})
+            if "times" in answer:
+                sides[peer.name]["rounds"].append(answer["times"])
+    for peer in ready:
+        side = sides[peer.name]
+        side["peak_mb"] = peer.ask({"end": True}).get("peak_mb")
+        if side["rounds"]:
+            side["min_ms"] = min(t[0] for t in side["rounds"])
+            side["median_ms"] = sorted(t[1] for t in side["rounds"])[len(side["rounds"]) // 2]
+    result["sides"] = sides
+    others = {n: s["min_ms"] for n, s in sides.items() if n != "dagrt" and s.get("min_ms") and s["difference"] < 1e-2}
+    if others and "min_ms" in sides.get("dagrt", {}):
+        best = min(others, key=lambda n: others[n])
+        result.update(best=best, ratio=others[best] / sides["dagrt"]["min_ms"])
+        medians = {n: sides[n]["median_ms"] for n in others}
+        result["median_ratio"] = min(medians.values()) / sides["dagrt"]["median_ms"]
+    return result
+
+
+def line_of(result: dict[str, Any], names: list[str]) -> str:
+    cells = [f"{result['row']:24}"]
+    for name in names:
+        side = result["sides"].get(name, {})
+        text = "—" if "min_ms" not in side else f"{side['min_ms']:.3g} / {side['median_ms']:.3g}"
+        cells.append(f"{text + ('' if side.get('difference', 0) < 1e-2 else ' ≠'):>17}")
+    ratio = result.get("ratio")
+    cells.append(f"{ratio:7.2f} ({result['best']}; floor {result['floor']:g})" if ratio else "      —")
+    return " ".join(cells)
+
+
+def markdown(results: list[dict[str, Any]], names: list[str]) -> str:
+    lines = ["| row | " + " | ".join(names) + " | best peer ÷ dagrt | floor |", "|---|" + "---|" * (len(names) + 2)]
+    for r in results:
+        cells = []
+        for n in names:
+            s = r["sides"].get(n, {})
+            cells.append(f"{s['min_ms']:.3g} / {s['median_ms']:.3g}" if "min_ms" in s else "")
+        ratio = f"**{r['ratio']:.2f}** ({r['best']})" if "ratio" in r else ""
+        lines.append(f"| {r['row']} | " + " | ".join(cells) + f" | {ratio} | {r['floor'] or ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(results: list[dict[str, Any]], path: Path, title: str) -> None:
+    """How many times faster than its best peer dagrt is, a bar a row."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [r for r in results if "ratio" in r][::-1]
+    figure, axes = pyplot.subplots(figsize=(8, 0.28 * len(rows) + 1.4))
+    ratios = [r["ratio"] for r in rows]
+    axes.barh([r["row"] for r in rows], ratios, color=["#2f6f4f" if x >= 1 else "#b04a3a" for x in ratios])
+    for i, r in enumerate(rows):
+        axes.text(r["ratio"] + 0.03, i, f"{r['ratio']:.2f}  ({r['best']})", va="center", fontsize=7)
+        if r["floor"]:
+            axes.plot([r["floor"]] * 2, [i - 0.4, i + 0.4], color="black", linewidth=1)
+    axes.axvline(1, color="grey", linewidth=0.8)
+    axes.set_xlabel("time of the best peer ÷ time of dagrt (minima); black: the project's floor")
+    axes.set_title(title, fontsize=9)
+    axes.set_xlim(0, max([*ratios, 1]) * 1.25)
+    axes.tick_params(axis="y", labelsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--peers", default=",".join(PEERS), help="by default all that are installed")
+    options.add_argument("--rows", default="", help="models, by default all; a row's label picks that one")
+    options.add_argument("--seeds-only", action="store_true", help="the seed page's models alone")
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--seconds", type=float, default=0.3, help="of each peer in each round")
+    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--out", default="", help="a path without suffix: writes .json, .md and .png")
+    args = options.parse_args()
+    wanted = [n for n in args.peers.split(",") if n]
+    missing = [n for n in wanted if importlib.util.find_spec(PEERS[n]) is None]
+    if missing:
+        print(f"not installed, left out: {', '.join(missing)}")
+    names = ["dagrt"] + [n for n in wanted if n not in missing]
+    picked = [w for w in args.rows.split(";" if ";" in args.rows else ",") if w]
+    peers = [Peer(n, args.threads) for n in names]
+    results: list[dict[str, Any]] = []
+    print(f"{cpu_name()}, {args.threads} threads; milliseconds: minimum / median; last: best peer ÷ dagrt (minima)")
+    print(" " * 24 + "".join(f"{n:>18}" for n in names))
+    try:
+        for index, row in enumerate(models.ROWS):
+            if (picked and row.model not in picked and row.label not in picked) or (args.seeds_only and not row.floor):
+                continue
+            results.append(measure(index, peers, args.rounds, args.seconds))
+            print(line_of(results[-1], names), flush=True)
+    finally:
+        for peer in peers:
+            peer.end()
+    ratios = [r["ratio"] for r in results if "ratio" in r and r["floor"]]
+    mean = models.geometric_mean(ratios)
+    print(
+        f"geometric mean over {len(ratios)} rows with a floor: {mean:.2f}, least {min(ratios, default=float('nan')):.2f}"
+    )
+    for result in results:
+        for name, side in result["sides"].items():
+            if "error" in side and "does not train" not in side["error"] and "one sample" not in side["error"]:
+                print(f"  {result['row']}: {name}: {side['error']}")
+            elif side.get("difference", 0) >= 1e-2:
+                print(f"  {result['row']}: {name} differs by {side['difference']:.1e} of the largest output")
+    if args.out:
+        report = {
+            "cpu": cpu_name(),
+            "threads": args.threads,
+            "date": time.strftime("%Y-%m-%d"),
+            "import_s": {p.name: p.import_s for p in peers},
+            "rows": results,
+        }
+        out = Path(args.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+        out.with_suffix(".md").write_text(markdown(results, names))
+        draw(results, out.with_suffix(".png"), f"dagrt against its best peer; {cpu_name()}, {args.threads} threads")
+
+
+if __name__ == "__main__":
+    main()
