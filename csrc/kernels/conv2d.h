@@ -1,6 +1,6 @@
 // Two-dimensional convolution, channels last, float32: forward and both gradients.
 #pragma once
-#include "kernels/kernel.h"
+#include "kernels/epilogue.h"
 
 namespace dagrt {
 
@@ -16,6 +16,7 @@ struct ConvArgs {
   int64_t stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1, groups = 1;
   int64_t pad_top = 0, pad_left = 0;
   char* workspace = nullptr;
+  Epilogue epilogue;  // of conv2d and conv2d_input_grad; its rows are the pixels of what they write
 };
 
 DAGRT_KERNEL(conv2d, ConvArgs)

@@ -1,7 +1,7 @@
 // Matrix products: C[b] = A[b] B[b], float32; A of any strides, B by rows (b_col = 1) or by columns (b_row = 1).
 #pragma once
 #include "base/view.h"
-#include "kernels/kernel.h"
+#include "kernels/epilogue.h"
 
 namespace dagrt {
 
@@ -14,7 +14,8 @@ struct MatmulArgs {
   // Batches: sizes of the batch axes of C, and how far A, B and C move along each (0: broadcast).
   int batch_rank = 0;
   int64_t batch[max_rank] = {}, a_batch[max_rank] = {}, b_batch[max_rank] = {}, c_batch[max_rank] = {};
-  char* workspace = nullptr;  // matmul_workspace bytes
+  char* workspace = nullptr;  // matmul_plan's bytes
+  Epilogue epilogue;          // its row of C[b, m] is b M + m
 };
 
 DAGRT_KERNEL(matmul, MatmulArgs)

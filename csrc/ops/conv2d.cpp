@@ -5,6 +5,7 @@
 // Each is linear in both inputs, so the gradients of the three are the three again.
 #include "kernels/conv2d.h"
 
+#include "ops/epilogue.h"
 #include "ops/registry.h"
 #include "ops/window.h"
 
@@ -22,11 +23,18 @@ struct ConvAttrs : WindowAttrs {
     v("pads", pads, std::vector<int64_t>{0, 0, 0, 0});
   }
 };
-struct InputGradAttrs : ConvAttrs {
+struct ForwardAttrs : ConvAttrs, EpilogueAttrs {
+  template <class V> void visit(V& v) {
+    ConvAttrs::visit(v);
+    visit_epilogue(v);
+  }
+};
+struct InputGradAttrs : ConvAttrs, EpilogueAttrs {
   std::vector<Dim> input_size;
   template <class V> void visit(V& v) {
     ConvAttrs::visit(v);
     v("input_size", input_size);
+    visit_epilogue(v);
   }
 };
 struct FilterGradAttrs : ConvAttrs {
@@ -66,15 +74,17 @@ void check_weights(const InferContext& c, const ConvAttrs& a, const TensorType& 
 }
 
 Types infer_conv2d(const InferContext& c) {
-  const auto& a = c.attrs<ConvAttrs>();
+  const auto& a = c.attrs<ForwardAttrs>();
   const TensorType &x = c.in[0], &w = c.in[1];
   check_types(c, a, {&x, &w});
   check_weights(c, a, w, x.shape[3]);
   int64_t r = number(c, w.shape[0], "the window's height"), s = number(c, w.shape[1], "the window's width");
   if (r < 1 || s < 1) c.fail(ErrorKind::shape, "the window must have at least one point, got ", text(w.shape));
-  return {{DType::float32,
-           {x.shape[0], window_outputs(c, x.shape[1], reach(r, a.dilations[0]), 0, a),
-            window_outputs(c, x.shape[2], reach(s, a.dilations[1]), 1, a), w.shape[3]}}};
+  TensorType y{DType::float32,
+               {x.shape[0], window_outputs(c, x.shape[1], reach(r, a.dilations[0]), 0, a),
+                window_outputs(c, x.shape[2], reach(s, a.dilations[1]), 1, a), w.shape[3]}};
+  check_epilogue(c, a, 2, y);
+  return {y};
 }
 
 Types infer_input_grad(const InferContext& c) {
@@ -89,7 +99,9 @@ Types infer_input_grad(const InferContext& c) {
       must_agree(c, dy.shape[size_t(axis + 1)],
                  window_outputs(c, a.input_size[size_t(axis)], reach(window[axis], a.dilations[size_t(axis)]), axis, a),
                  "the size of dy and the outputs of a convolution of input_size");
-  return {{DType::float32, {dy.shape[0], a.input_size[0], a.input_size[1], w.shape[2] * Dim(a.groups)}}};
+  TensorType dx{DType::float32, {dy.shape[0], a.input_size[0], a.input_size[1], w.shape[2] * Dim(a.groups)}};
+  check_epilogue(c, a, 2, dx);
+  return {dx};
 }
 
 Types infer_filter_grad(const InferContext& c) {
@@ -128,9 +140,17 @@ ConvArgs arguments(const RunContext& c, const ConvAttrs& a, const View& x, const
   return k;
 }
 
-void run_conv2d(const RunContext& c) { conv2d(arguments(c, c.attrs<ConvAttrs>(), c.in[0], c.in[1], c.out[0]), c.stream); }
+void run_conv2d(const RunContext& c) {
+  const auto& a = c.attrs<ForwardAttrs>();
+  ConvArgs k = arguments(c, a, c.in[0], c.in[1], c.out[0]);
+  k.epilogue = read_epilogue(c, a, 2);
+  conv2d(k, c.stream);
+}
 void run_input_grad(const RunContext& c) {
-  conv2d_input_grad(arguments(c, c.attrs<InputGradAttrs>(), c.out[0], c.in[1], c.in[0]), c.stream);
+  const auto& a = c.attrs<InputGradAttrs>();
+  ConvArgs k = arguments(c, a, c.out[0], c.in[1], c.in[0]);
+  k.epilogue = read_epilogue(c, a, 2);
+  conv2d_input_grad(k, c.stream);
 }
 void run_filter_grad(const RunContext& c) {
   conv2d_filter_grad(arguments(c, c.attrs<FilterGradAttrs>(), c.in[0], c.out[0], c.in[1]), c.stream);
@@ -164,13 +184,15 @@ ValueId to_filter(Builder& b, const ConvAttrs& a, ValueId x, ValueId dy, const D
 }
 
 void grad_conv2d(GradContext& c) {
-  const auto a = c.attrs<ConvAttrs>();
+  no_epilogue(c, c.attrs<ForwardAttrs>());
+  const ConvAttrs a = c.attrs<ForwardAttrs>();
   const Dims x = c.in_type(0).shape, w = c.in_type(1).shape;
   if (c.wanted[0]) c.in_grads[0] = to_input(c.b, a, c.dout(), c.in(1), x);
   if (c.wanted[1]) c.in_grads[1] = to_filter(c.b, a, c.in(0), c.dout(), w);
 }
 
 void grad_input_grad(GradContext& c) {
+  no_epilogue(c, c.attrs<InputGradAttrs>());
   const ConvAttrs a = c.attrs<InputGradAttrs>();
   const Dims w = c.in_type(1).shape;
   if (c.wanted[0]) c.in_grads[0] = convolve(c.b, a, c.dout(), c.in(1));
@@ -208,29 +230,31 @@ void register_conv2d(Registry& r) {
   Op forward;
   forward.name = "conv2d";
   forward.equation = "y[b,p,q,f] = sum_{r,s,c} x[b, p sh + r dh - top, q sw + s dw - left, c] w[r,s,c,f]";
-  forward.attrs = attr_type<ConvAttrs>();
-  forward.min_inputs = forward.max_inputs = 2;
+  forward.attrs = prepared_attr_type<ForwardAttrs>();
+  forward.min_inputs = 2, forward.max_inputs = 2 + epilogue_operands;
   forward.infer = infer_conv2d;
   forward.run = run_conv2d;
   forward.grad = grad_conv2d;
   forward.cost = [](const void* a, const Types& in, const Types& out) {
-    return cost(sizes(attrs_as<ConvAttrs>(a), in[0], in[1], out[0]));
+    const auto& attrs = *static_cast<const ForwardAttrs*>(a);
+    return with_epilogue(cost(sizes(attrs, in[0], in[1], out[0])), attrs, 2, in, out[0]);
   };
   forward.memory = [](const void* a, const Types& in, const Types& out) {
-    return bytes(conv2d_memory(sizes(attrs_as<ConvAttrs>(a), in[0], in[1], out[0])));
+    return bytes(conv2d_memory(sizes(attrs_as<ForwardAttrs>(a), in[0], in[1], out[0])));
   };
   r.add(std::move(forward));
 
   Op input;
   input.name = "conv2d_input_grad";
   input.equation = "dx[b,h,w,c] = sum of dy[b,p,q,f] w[r,s,c,f] over conv2d's triples";
-  input.attrs = attr_type<InputGradAttrs>();
-  input.min_inputs = input.max_inputs = 2;
+  input.attrs = prepared_attr_type<InputGradAttrs>();
+  input.min_inputs = 2, input.max_inputs = 2 + epilogue_operands;
   input.infer = infer_input_grad;
   input.run = run_input_grad;
   input.grad = grad_input_grad;
   input.cost = [](const void* a, const Types& in, const Types& out) {
-    return cost(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0]));
+    const auto& attrs = *static_cast<const InputGradAttrs*>(a);
+    return with_epilogue(cost(sizes(attrs, out[0], in[1], in[0])), attrs, 2, in, out[0]);
   };
   input.memory = [](const void* a, const Types& in, const Types& out) {
     return bytes(conv2d_input_grad_memory(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0])));

@@ -2,16 +2,18 @@
 // transpose_b, b is [..., n, k]. float32; sums in float32.
 #include "kernels/matmul.h"
 
+#include "ops/epilogue.h"
 #include "ops/registry.h"
 
 namespace dagrt {
 namespace {
 
-struct MatmulAttrs {
+struct MatmulAttrs : EpilogueAttrs {
   bool transpose_a = false, transpose_b = false;
   template <class V> void visit(V& v) {
     v("transpose_a", transpose_a, false);
     v("transpose_b", transpose_b, false);
+    visit_epilogue(v);
   }
 };
 
@@ -37,6 +39,7 @@ Types infer_matmul(const InferContext& c) {
   y.shape = broadcast(Dims(a.shape.begin(), a.shape.end() - 2), Dims(b.shape.begin(), b.shape.end() - 2));
   y.shape.push_back(a.shape[at.transpose_a ? ra - 1 : ra - 2]);
   y.shape.push_back(b.shape[at.transpose_b ? rb - 2 : rb - 1]);
+  check_epilogue(c, at, 2, y);
   return {y};
 }
 
@@ -78,6 +81,7 @@ void run_matmul(const RunContext& c) {
   g.b_col = at.transpose_b ? b.ld : 1;
   g.ldc = y.ld;
   g.workspace = static_cast<char*>(c.workspace);
+  g.epilogue = read_epilogue(c, at, 2);
   if (!p.folded) {
     g.batch_rank = y.rank - 2;
     int64_t sa = a.dims[a.rank - 2] * a.ld, sb = b.dims[b.rank - 2] * b.ld, sy = y.dims[y.rank - 2] * y.ld;
@@ -96,6 +100,7 @@ void run_matmul(const RunContext& c) {
 
 void grad_matmul(GradContext& c) {
   const auto at = c.attrs<MatmulAttrs>();
+  no_epilogue(c, at);
   Builder& b = c.b;
   auto product = [&](ValueId l, ValueId r, bool tl, bool tr) {
     return b.emit("matmul", {l, r}, {{"transpose_a", {tl}}, {"transpose_b", {tr}}});
@@ -130,8 +135,9 @@ Product product_of(const void* attrs, const Types& in, const Types& out) {
 
 Cost cost_matmul(const void* attrs, const Types& in, const Types& out) {
   Product p = product_of(attrs, in, out);
-  return {2.0 * double(p.batches) * double(p.M) * double(p.N) * double(p.K),
-          double(in[0].bytes() + in[1].bytes() + out[0].bytes())};
+  return with_epilogue(
+      {2.0 * double(p.batches) * double(p.M) * double(p.N) * double(p.K), double(in[0].bytes() + in[1].bytes() + out[0].bytes())},
+      *static_cast<const MatmulAttrs*>(attrs), 2, in, out[0]);
 }
 
 Memory memory_matmul(const void* attrs, const Types& in, const Types& out) {
@@ -145,8 +151,8 @@ void register_matmul(Registry& r) {
   Op m;
   m.name = "matmul";
   m.equation = "y[..., m, n] = sum_k a[..., m, k] b[..., k, n]";
-  m.attrs = attr_type<MatmulAttrs>();
-  m.min_inputs = m.max_inputs = 2;
+  m.attrs = prepared_attr_type<MatmulAttrs>();
+  m.min_inputs = 2, m.max_inputs = 2 + epilogue_operands;
   m.infer = infer_matmul;
   m.run = run_matmul;
   m.grad = grad_matmul;

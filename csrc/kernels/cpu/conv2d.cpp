@@ -9,6 +9,7 @@
 // Depthwise (one channel a group): vectors over channels, no products.
 #include "kernels/conv2d.h"
 
+#include "kernels/cpu/epilogue.h"
 #include "kernels/cpu/gemm.h"
 
 namespace dagrt::DAGRT_ISA {
@@ -87,7 +88,7 @@ struct Grid {  // output pixels of one pass: (i, j) lies at row h0 + i * step_h,
 /// A pass: every pixel of the grid = gathered source row x panels.
 void pass(const Stream& s, int64_t B, const float* src, int64_t src_h, int64_t src_w, int64_t ld_src, int64_t src_channels,
           const Axis& h, const Axis& w, const Grid& grid, const float* packed, float* dst, int64_t dst_h, int64_t dst_w,
-          int64_t ld_dst, int64_t dst_channels, int64_t groups) {
+          int64_t ld_dst, int64_t dst_channels, int64_t groups, const Epilogue& epilogue) {
   const int64_t sc = src_channels / groups, n = dst_channels / groups;
   const int64_t depth = h.count * w.count * sc, panels = (n + gemm_nr - 1) / gemm_nr;
   const int64_t pixels = B * grid.I * grid.J;
@@ -125,11 +126,15 @@ void pass(const Stream& s, int64_t B, const float* src, int64_t src_h, int64_t s
         gemm_panel(rows, depth - k < slice ? depth - k : slice, a + k, a_row, 1, panel + k * gemm_nr, gemm_nr, out + p * gemm_nr,
                    ld, columns, k > 0);
     }
-    if (!plain)
+    if (plain)
+      apply_epilogue(epilogue, out, ld, from, g * n, rows, n);
+    else
       for (int64_t m = 0; m < rows; m++) {
         int64_t at = from + m, j = at % grid.J, i = at / grid.J % grid.I, b = at / grid.J / grid.I;
         int64_t place = (b * dst_h + grid.h0 + i * grid.step_h) * dst_w + grid.w0 + j * grid.step_w;
-        copy(dst + place * ld_dst + g * n, out + m * ld, n);
+        float* to = dst + place * ld_dst + g * n;
+        copy(to, out + m * ld, n);
+        apply_epilogue(epilogue, to, ld_dst, place, g * n, 1, n);
       }
   });
 }
@@ -157,6 +162,7 @@ void depthwise_forward(const ConvArgs& a, const Stream& s) {
         store_n(y + c, t, n);
       }
     }
+    apply_epilogue(a.epilogue, a.y + unit * a.Q * a.ldy, a.ldy, unit * a.Q, 0, a.Q, a.C);
   });
 }
 
@@ -181,6 +187,7 @@ void depthwise_input_grad(const ConvArgs& a, const Stream& s) {
         store_n(x + c, t, n);
       }
     }
+    apply_epilogue(a.epilogue, a.x + unit * a.W * a.ldx, a.ldx, unit * a.W, 0, a.W, a.C);
   });
 }
 
@@ -242,7 +249,7 @@ void conv2d(const ConvArgs& a, const Stream& s) {
   float* packed = aligned(a.workspace);
   pack_panels(s, a.groups, f, depth, 1, packed, [&](int64_t g, int64_t k) { return a.w + k * a.F + g * f; });
   Axis h{a.stride_h, -a.pad_top, a.dilation_h, a.R, a.H}, w{a.stride_w, -a.pad_left, a.dilation_w, a.S, a.W};
-  pass(s, a.B, a.x, a.H, a.W, a.ldx, a.C, h, w, Grid{a.P, a.Q}, packed, a.y, a.P, a.Q, a.ldy, a.F, a.groups);
+  pass(s, a.B, a.x, a.H, a.W, a.ldx, a.C, h, w, Grid{a.P, a.Q}, packed, a.y, a.P, a.Q, a.ldy, a.F, a.groups, a.epilogue);
 }
 
 void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
@@ -264,7 +271,7 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
       });
       Grid grid{
           (a.H - rh + a.stride_h - 1) / a.stride_h, (a.W - rw + a.stride_w - 1) / a.stride_w, rh, rw, a.stride_h, a.stride_w};
-      pass(s, a.B, a.y, a.P, a.Q, a.ldy, a.F, h, w, grid, packed, a.x, a.H, a.W, a.ldx, a.C, a.groups);
+      pass(s, a.B, a.y, a.P, a.Q, a.ldy, a.F, h, w, grid, packed, a.x, a.H, a.W, a.ldx, a.C, a.groups, a.epilogue);
     }
 }
 

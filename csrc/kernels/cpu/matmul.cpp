@@ -6,6 +6,7 @@
 // partial sums, added in order.
 #include "kernels/matmul.h"
 
+#include "kernels/cpu/epilogue.h"
 #include "kernels/cpu/gemm.h"
 
 namespace dagrt::DAGRT_ISA {
@@ -93,11 +94,12 @@ void dots(MatmulArgs g, const Stream& s, int64_t batches) {
     if (copied) o.a = unit / groups * g.M * g.K;
     int64_t n0 = unit % groups * group, n1 = n0 + group < g.N ? n0 + group : g.N;
     switch (g.M) {
-      case 1: return dot_columns<1>(g, o, n0, n1);
-      case 2: return dot_columns<2>(g, o, n0, n1);
-      case 3: return dot_columns<3>(g, o, n0, n1);
-      default: return dot_columns<4>(g, o, n0, n1);
+      case 1: dot_columns<1>(g, o, n0, n1); break;
+      case 2: dot_columns<2>(g, o, n0, n1); break;
+      case 3: dot_columns<3>(g, o, n0, n1); break;
+      default: dot_columns<4>(g, o, n0, n1); break;
     }
+    apply_epilogue(g.epilogue, g.c + o.c + n0, g.ldc, unit / groups * g.M, n0, g.M, n1 - n0);
   });
 }
 
@@ -134,6 +136,7 @@ void matmul(const MatmulArgs& g, const Stream& s) {
     s.parallel(batches * g.M, double(g.N) * 0.1 + 5, [&](int64_t unit, char*) {
       float* c = g.c + offsets_of(g, unit / g.M).c + unit % g.M * g.ldc;
       for (int64_t n = 0; n < g.N; n += V) store_n(c + n, vf{}, int(g.N - n < V ? g.N - n : V));
+      apply_epilogue(g.epilogue, c, g.ldc, unit, 0, 1, g.N);
     });
     return;
   }
@@ -173,6 +176,7 @@ void matmul(const MatmulArgs& g, const Stream& s) {
     t.ldc = plan.splits > 1 ? g.N : g.ldc;
     t.c = (plan.splits > 1 ? partial + split * g.M * g.N : g.c + o.c) + t.m0 * t.ldc + p * width;
     run_cell(g, g.a + o.a, t);
+    if (plan.splits == 1) apply_epilogue(g.epilogue, t.c, t.ldc, batch * g.M + t.m0, p * width, t.m1 - t.m0, t.n);
   });
   if (plan.splits > 1)
     s.parallel(g.M, double(g.N) * double(plan.splits) * 0.1 + 10, [&](int64_t m, char*) {
@@ -182,6 +186,7 @@ void matmul(const MatmulArgs& g, const Stream& s) {
         for (int64_t i = 1; i < plan.splits; i++) t += load_n(partial + (i * g.M + m) * g.N + n, left);
         store_n(g.c + m * g.ldc + n, t, left);
       }
+      apply_epilogue(g.epilogue, g.c + m * g.ldc, g.ldc, m, 0, 1, g.N);
     });
 }
 

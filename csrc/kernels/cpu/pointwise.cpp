@@ -8,6 +8,7 @@
 // A lane's value depends on its own operands alone: neither strips nor threads nor broadcasting change a bit.
 #include "kernels/pointwise.h"
 
+#include "kernels/cpu/epilogue.h"
 #include "kernels/cpu/strips.h"
 
 namespace dagrt::DAGRT_ISA {
@@ -281,19 +282,19 @@ struct Program {
 };
 
 /// Slots are given back after their value's last use, so a chain needs few of them and stays in L1.
-Program make_program(const FusedArgs& a) {
+Program make_program(int inputs, int count, const FusedInstruction* code) {
   Program p;
-  p.inputs = a.operands;
-  p.count = a.count;
+  p.inputs = inputs;
+  p.count = count;
   int last_use[fused_instructions];
-  for (int i = 0; i < a.count; i++) {
+  for (int i = 0; i < count; i++) {
     last_use[i] = i;
-    for (int k = 0; k < a.code[i].operands; k++)
-      if (a.code[i].arg[k] >= a.operands) last_use[a.code[i].arg[k] - a.operands] = i;
+    for (int k = 0; k < code[i].operands; k++)
+      if (code[i].arg[k] >= inputs) last_use[code[i].arg[k] - inputs] = i;
   }
   bool taken[fused_instructions] = {};
-  for (int i = 0; i < a.count; i++) {
-    const FusedInstruction& c = a.code[i];
+  for (int i = 0; i < count; i++) {
+    const FusedInstruction& c = code[i];
     Program::Step& s = p.steps[i];
     s.strip = find_strip(c.f, c.operand, c.result);
     s.operands = c.operands;
@@ -344,7 +345,57 @@ void run_program(const Program& p, const float* constants, void* y, const void* 
   }
 }
 
+// ---------------------------------------------------------------- epilogues
+void copy_rows(float* to, int64_t ld_to, const float* from, int64_t ld_from, int64_t rows, int64_t n) {
+  for (int64_t r = 0; r < rows; r++) __builtin_memcpy(to + r * ld_to, from + r * ld_from, size_t(n) * sizeof(float));
+}
+
+void apply_simple(const Epilogue& e, float* tile, int64_t ld, int64_t row, int64_t column, int64_t rows, int64_t n) {
+  for (int64_t r = 0; r < rows; r++, tile += ld) {
+    int64_t i = 0;
+    for (; i + V <= n; i += V) store(tile + i, finish(e, load(tile + i), row + r, column + i, V));
+    if (int left = int(n - i)) store_n(tile + i, finish(e, load_n(tile + i, left), row + r, column + i, left), left);
+  }
+}
+
 }  // namespace
+
+void apply_epilogue(const Epilogue& e, float* tile, int64_t ld, int64_t row, int64_t column, int64_t rows, int64_t n) {
+  if (e.simple) {
+    if (!e.empty()) apply_simple(e, tile, ld, row, column, rows, n);
+    return;
+  }
+  const Program p = make_program(1 + e.operands, e.count, e.code);
+  Slots slots;
+  alignas(64) float buffer[1 + epilogue_operands][strip_elements];
+  const int64_t width = n < strip_elements ? n : strip_elements, high = strip_elements / (width ? width : 1);
+  for (int64_t c = 0; c < n; c += width) {
+    const int64_t wide = n - c < width ? n - c : width;
+    for (int64_t r = 0; r < rows; r += high) {
+      const int64_t count = rows - r < high ? rows - r : high;
+      float* at = tile + r * ld + c;
+      float* y = count == 1 || ld == wide ? at : buffer[0];
+      if (y != at) copy_rows(y, wide, at, ld, count, wide);
+      const void* x[1 + epilogue_operands] = {y};
+      unsigned scalars = 0;
+      for (int k = 0; k < e.operands; k++) {
+        const float* from = e.data[k];
+        x[1 + k] = from;
+        if (e.scalar[k]) {
+          scalars |= 2u << k;
+          continue;
+        }
+        from += (row + r) * e.row_stride[k] + column + c;
+        x[1 + k] = from;
+        if (count == 1 || e.row_stride[k] == wide) continue;
+        x[1 + k] = buffer[1 + k];
+        if (r == 0 || e.row_stride[k]) copy_rows(buffer[1 + k], wide, from, e.row_stride[k], count, wide);
+      }
+      run_program(p, e.constants, y, x, scalars, count * wide, slots);
+      if (y != at) copy_rows(at, ld, y, wide, count, wide);
+    }
+  }
+}
 
 void pointwise(const PointwiseArgs& a, const Stream& s) {
   int64_t total = elements(a);
@@ -359,7 +410,7 @@ void fused_pointwise(const FusedArgs& a, const Stream& s) {
   int64_t total = elements(a);
   if (total == 0) return;
   const Job j = make_job(a, false, ~0u, fused_inputs);
-  const Program p = make_program(a);
+  const Program p = make_program(a.operands, a.count, a.code);
   walk(j, total, a.ns, s, [&](void* y, const void* const* x, unsigned scalars, int64_t n) {
     Slots slots;
     run_program(p, a.constants, y, x, scalars, n, slots);

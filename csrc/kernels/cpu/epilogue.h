@@ -1,0 +1,22 @@
+// Finishing tiles of a product (kernels/epilogue.h): the common chains on vectors in a micro-kernel's registers, any chain
+// on a tile in L1. A value depends on its own operands alone, so how a kernel cuts y into tiles changes no bit.
+#pragma once
+#include "kernels/cpu/vec.h"
+#include "kernels/epilogue.h"
+
+namespace dagrt::DAGRT_ISA {
+
+/// A simple chain on n (1..V) columns of y's row `row`, from `column` on; t is the product there.
+DAGRT_INLINE vf finish(const Epilogue& e, vf t, int64_t row, int64_t column, int n) {
+  if (e.bias) t += n == V ? load(e.bias + column) : load_n(e.bias + column, n);
+  if (e.residual) {
+    const float* at = e.residual + row * e.ld_residual + column;
+    t += n == V ? load(at) : load_n(at, n);
+  }
+  return e.relu ? vmax(t, splat(0)) : t;
+}
+
+/// Runs the chain on a tile of `rows` rows, `ld` apart, of n columns: y[row.., column..]. Defined in pointwise.cpp.
+void apply_epilogue(const Epilogue& e, float* tile, int64_t ld, int64_t row, int64_t column, int64_t rows, int64_t n);
+
+}  // namespace dagrt::DAGRT_ISA

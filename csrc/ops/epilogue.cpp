@@ -1,0 +1,102 @@
+#include "ops/epilogue.h"
+
+namespace dagrt {
+namespace {
+
+/// One value for each of n columns: shape [n], or that behind axes of 1.
+bool is_row(const TensorType& t, const Dim& n) {
+  for (int i = 0; i + 1 < t.rank(); i++)
+    if (!t.shape[size_t(i)].is(1)) return false;
+  return t.rank() >= 1 && t.shape.back() == n;
+}
+
+bool is_scalar(const TensorType& t) {
+  for (const Dim& d : t.shape)
+    if (!d.is(1)) return false;
+  return true;
+}
+
+/// product (+ bias) (+ residual), then relu or nothing: the order in which `finish` adds, so that no bit changes.
+bool recognise(const Program& p, Epilogue& e) {
+  int at = 0;  // the chain's value so far
+  for (size_t i = 0; i < p.steps.size(); i++) {
+    const FusedInstruction& c = e.code[i];
+    if (c.f == Functor::relu_ && c.arg[0] == at && i + 1 == p.steps.size()) {
+      e.relu = true;
+    } else if (c.f == Functor::add_ && (c.arg[0] == at || c.arg[1] == at) && c.arg[0] != c.arg[1]) {
+      int other = c.arg[0] == at ? c.arg[1] : c.arg[0];
+      if (other < 1 || other > e.operands || e.scalar[other - 1] || e.residual) return false;
+      if (e.row_stride[other - 1] == 0) {
+        if (e.bias) return false;
+        e.bias = e.data[other - 1];
+      } else {
+        e.residual = e.data[other - 1];
+        e.ld_residual = e.row_stride[other - 1];
+      }
+    } else {
+      return false;
+    }
+    at = 1 + e.operands + int(i);
+  }
+  return true;
+}
+
+}  // namespace
+
+void check_epilogue(const InferContext& c, const EpilogueAttrs& a, size_t first, const TensorType& y) {
+  const int extras = int(c.in.size()) - int(first);
+  if (extras <= 0 && a.epilogue.empty()) return;
+  if (a.epilogue.empty()) c.fail(ErrorKind::graph, extras, " extra inputs, but no epilogue that takes them");
+  if (extras > epilogue_operands)
+    c.fail(ErrorKind::graph, "an epilogue takes at most ", epilogue_operands, " extra inputs, got ", extras);
+  DType in[1 + epilogue_operands] = {DType::float32};
+  for (int k = 0; k < extras; k++) {
+    const TensorType& t = c.in[first + size_t(k)];
+    if (t.absent) c.fail(ErrorKind::graph, "extra input ", k + 1, " of the epilogue is absent");
+    if (!is_scalar(t) && !is_row(t, y.shape.back()) && t.shape != y.shape)
+      c.fail(ErrorKind::shape, "an epilogue's extra input must be a scalar, [", y.shape.back().text(), "] or ", text(y.shape),
+             ", got ", text(t.shape));
+    in[1 + k] = t.dtype;
+    if (t.dtype != DType::float32) c.fail(ErrorKind::dtype, "an epilogue's extra inputs must be float32, got ", name_of(t.dtype));
+  }
+  FusedInstruction code[fused_instructions];
+  DType result;
+  if (int line = a.chain.flow(1 + extras, in, code, &result); line >= 0)
+    c.fail(ErrorKind::dtype, "instruction \"", a.epilogue[size_t(line)], "\" of the epilogue does not fit the product and ",
+           extras, " extra inputs");
+  if (result != DType::float32) c.fail(ErrorKind::dtype, "an epilogue must give float32, got ", name_of(result));
+}
+
+Epilogue read_epilogue(const RunContext& c, const EpilogueAttrs& a, int first) {
+  Epilogue e;
+  if (a.epilogue.empty()) return e;
+  e.operands = c.inputs - first;
+  e.count = int(a.chain.steps.size());
+  DType in[1 + epilogue_operands] = {DType::float32}, result;
+  for (int k = 0; k < e.operands; k++) {
+    const View& x = c.in[first + k];
+    in[1 + k] = DType::float32;
+    e.data[k] = x.as<const float>();
+    e.scalar[k] = x.elements() == 1;
+    e.row_stride[k] = x.rows() == 1 ? 0 : x.ld;
+  }
+  a.chain.flow(1 + e.operands, in, e.code, &result);
+  for (size_t k = 0; k < a.chain.constants.size(); k++) e.constants[k] = a.chain.constants[k];
+  e.simple = recognise(a.chain, e);
+  if (!e.simple) e.bias = e.residual = nullptr, e.relu = false;
+  return e;
+}
+
+Cost with_epilogue(Cost cost, const EpilogueAttrs& a, size_t first, const Types& in, const TensorType& y) {
+  cost.flops += a.chain.element_flops() * double(y.elements());
+  for (size_t k = first; k < in.size(); k++) cost.bytes += double(in[k].bytes());
+  return cost;
+}
+
+void no_epilogue(const GradContext& c, const EpilogueAttrs& a) {
+  if (!a.epilogue.empty())
+    fail(ErrorKind::graph, c.node.op->name,
+         ": a node with an epilogue has no gradient; write the pointwise ops behind it, passes fuse them after gradients");
+}
+
+}  // namespace dagrt

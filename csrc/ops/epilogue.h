@@ -1,0 +1,39 @@
+// The epilogue of a producer (kernels/epilogue.h) as its ops see it: two attributes, and extra inputs behind its own.
+//   epilogue            a program as in the op `pointwise` (ops/program.h): operand 0 is the product, 1.. the extra inputs
+//   epilogue_constants  its constants
+// An extra input is a scalar, one value for each of y's last axis, or of y's shape; float32. A node with an epilogue is made
+// by passes after gradients: it has none.
+#pragma once
+#include "kernels/epilogue.h"
+#include "ops/op.h"
+#include "ops/program.h"
+
+namespace dagrt {
+
+/// Base of a producer's attributes: it calls visit_epilogue last in its `visit`.
+struct EpilogueAttrs {
+  std::vector<std::string> epilogue;
+  std::vector<double> epilogue_constants;
+  Program chain;  // the program read
+
+  template <class V> void visit_epilogue(V& v) {
+    if (std::is_same_v<V, attr_detail::Writer> && epilogue.empty()) return;  // most producers have none: files stay short
+    v("epilogue", epilogue, std::vector<std::string>{});
+    v("epilogue_constants", epilogue_constants, std::vector<double>{});
+  }
+  void prepare(const std::string& op) { chain.read(op, epilogue, epilogue_constants); }
+};
+
+/// Checks the extra inputs, those from `first` on, and the program against the product's type.
+void check_epilogue(const InferContext& c, const EpilogueAttrs& a, size_t first, const TensorType& y);
+
+/// What the kernel runs. The common chains are recognised: product + bias + residual, each optional, then relu.
+Epilogue read_epilogue(const RunContext& c, const EpilogueAttrs& a, int first);
+
+/// Adds the epilogue's work to the product's.
+Cost with_epilogue(Cost cost, const EpilogueAttrs& a, size_t first, const Types& in, const TensorType& y);
+
+/// A GraphError where the node has one: for the producers' gradients.
+void no_epilogue(const GradContext& c, const EpilogueAttrs& a);
+
+}  // namespace dagrt
