@@ -17,6 +17,7 @@ const Registry& registry() {
     register_indexing(*r);
     register_matmul(*r);
     register_conv2d(*r);
+    register_winograd(*r);
     register_pool2d(*r);
     register_batch_norm(*r);
     register_softmax(*r);

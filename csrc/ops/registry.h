@@ -24,6 +24,7 @@ void register_layout(Registry&);    // reshape, transpose, broadcast_to, concat,
 void register_indexing(Registry&);  // gather, scatter_add, take_along_axis, put_along_axis_add, one_hot
 void register_matmul(Registry&);
 void register_conv2d(Registry&);
+void register_winograd(Registry&);  // winograd_weights, conv2d_winograd, conv2d_filter_grad_winograd
 void register_pool2d(Registry&);
 void register_batch_norm(Registry&);
 void register_softmax(Registry&);  // softmax, log_softmax, softmax_cross_entropy(_grad)

@@ -1,0 +1,277 @@
+// Winograd convolution: y = A' [ sum_c (G g G') . (B' d B) ] A for each tile of outputs (matrices: winograd_transform.h).
+//
+// Tiles are worked on in blocks, a block in three steps that pass their results through cache:
+//   1. V[point][group of tiles][C/V][MR][V] = B' d B, from pixels in place; outside of the image they are zero
+//   2. M[point][tile][strip of filters]     = V[point] U[point], a product for each point; register tiles of MR tiles x 2 V
+//   3. y                                    = A' M A, with bias, residual and activation, stored where it belongs
+// Steps 2 and 3 run strip by strip, so that M stays in L2. Where there are few blocks, step 1 is done for all of them
+// first and strips are claimed by threads, else blocks are.
+// Weights: U[F/NR][point][C + 1][NR], panels of the register tile's width; the last row is only distance.
+#include "kernels/winograd.h"
+
+#include "kernels/cpu/winograd_tiles.h"
+
+namespace dagrt::DAGRT_ISA {
+namespace {
+
+constexpr int MR = winograd_rows(V), NR = 2 * V;
+
+/// `rows` tiles x NR filters at one point, over all channels.
+template <int rows> void product(int64_t C, const float* v, const float* u, float* m, int64_t ldm, const float* next) {
+  vf acc[rows][2];
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = vf{};
+  auto step = [&](const float* vk, const float* uk) __attribute__((always_inline)) {
+    vf b0 = load(uk), b1 = load(uk + V);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++) {
+      vf a = splat(vk[i * V]);
+      acc[i][0] += a * b0;
+      acc[i][1] += a * b1;
+    }
+  };
+  int64_t c = 0;
+  for (; c + V <= C; c += V, v += MR * V, u += V * NR, next += V * NR) {
+#pragma GCC unroll 16
+    for (int l = 0; l < V; l++) {
+      __builtin_prefetch(next + l * NR);
+      step(v + l, u + l * NR);
+    }
+  }
+  for (; c < C; c++, v++, u += NR) step(v, u);
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; i++) {
+    store(m + i * ldm, acc[i][0]);
+    store(m + i * ldm + V, acc[i][1]);
+  }
+}
+
+using Product = void (*)(int64_t, const float*, const float*, float*, int64_t, const float*);
+constexpr Product products[15] = {
+    nullptr,    product<1>, product<2>, product<3>,  product<4>,
+#if defined(__AVX2__) || defined(__AVX512F__)
+    product<5>, product<6>,
+#endif
+#if defined(__AVX512F__)
+    product<7>, product<8>, product<9>, product<10>, product<11>, product<12>, product<13>, product<14>,
+#endif
+};
+
+struct Run {  // tiles [from, to), in balanced groups
+  int64_t from, to, groups;
+  int64_t group(int64_t g) const { return from + (to - from) * g / groups; }
+};
+
+template <int M, int R> struct Winograd {
+  using T = WinogradTransform<M, R>;
+  static constexpr int n = T::n, points = n * n;
+  const WinogradArgs& a;
+  const WinogradPlan& p;
+
+  Run block(int64_t b) const {
+    Run r{p.tiles * b / p.blocks, p.tiles * (b + 1) / p.blocks, 0};
+    r.groups = (r.to - r.from + MR - 1) / MR;
+    return r;
+  }
+
+  /// Step 1: one group of tiles, channels [c0, c1).
+  void transform(const Run& run, int64_t g, int64_t c0, int64_t c1, const float* zeros, float* v) const {
+    const int64_t from = run.group(g), rows = run.group(g + 1) - from;
+    const float* px[MR][points];
+    for (int64_t i = 0; i < rows; i++) {
+      const TilePlace t = place(from + i, p.tiles_h, p.tiles_w);
+      pixels<n>(a.x + t.image * a.H * a.W * a.ldx, a.H, a.W, a.ldx, t.row * M - a.pad_top, t.column * M - a.pad_left, zeros,
+                px[i]);
+    }
+    v += g * p.channel_blocks * MR * V;
+    for (int64_t c = c0; c < c1; c += 2 * V)
+      for (int64_t i = 0; i < rows; i++)
+        for (int64_t k = c; k < c + 2 * V && k < c1; k += V) {
+          float* to = v + (k / V * MR + i) * V;
+          if (k + V <= a.C)
+            transform_input<T, true>(px[i], k, V, to, p.v_point);
+          else
+            transform_input<T, false>(px[i], k, int(a.C - k), to, p.v_point);
+        }
+  }
+
+  /// Step 2: a run of tiles, panels [first, last).
+  void multiply(const Run& run, int64_t first, int64_t last, const float* v, float* m) const {
+    const int64_t u_point = (a.C + 1) * NR, ldm = p.strip * NR;
+    for (int64_t at = 0; at < points; at++)
+      for (int64_t panel = first; panel < last; panel++) {
+        const float* u = a.u + (panel * points + at) * u_point;
+        const float* next = panel + 1 < last ? u + points * u_point : a.u + (first * points + (at + 1) % points) * u_point;
+        for (int64_t g = 0; g < run.groups; g++) {
+          const int64_t from = run.group(g);
+          products[run.group(g + 1) - from](a.C, v + at * p.v_point + g * p.channel_blocks * MR * V, u,
+                                            m + at * p.m_point + (from - run.from) * ldm + (panel - first) * NR, ldm, next);
+        }
+      }
+  }
+
+  /// Step 3, one tile and one vector of filters.
+  template <bool full>
+  DAGRT_INLINE void finish(const float* m, float* y, const float* residual, int64_t f, int filters, int64_t rows,
+                           int64_t columns) const {
+    vf t[M][n];
+#pragma GCC unroll 1
+    for (int c = 0; c < n; c++) {
+      vf d[n], r[M];
+#pragma GCC unroll 8
+      for (int i = 0; i < n; i++) d[i] = load(m + (i * n + c) * p.m_point);
+      T::template interpolate<M, false>(d, r);
+#pragma GCC unroll 8
+      for (int i = 0; i < M; i++) t[i][c] = r[i];
+    }
+    const Epilogue& e = a.epilogue;
+    const vf bias = e.simple && e.bias ? (full ? load(e.bias + f) : load_n(e.bias + f, filters)) : vf{};
+    const bool relu = e.simple && e.relu;
+#pragma GCC unroll 1
+    for (int64_t i = 0; i < rows; i++) {
+      vf d[n], r[M];
+#pragma GCC unroll 8
+      for (int c = 0; c < n; c++) d[c] = t[i][c];
+      T::template interpolate<M, false>(d, r);
+#pragma GCC unroll 8
+      for (int j = 0; j < M; j++) {
+        if (j >= columns) break;
+        vf value = r[j] + bias;
+        if (residual) {
+          const float* at = residual + (i * a.Q + j) * e.ld_residual;
+          value += full ? load(at) : load_n(at, filters);
+        }
+        if (relu) value = vmax(value, vf{});
+        float* to = y + (i * a.Q + j) * a.ldy;
+        if (full)
+          store(to, value);
+        else
+          store_n(to, value, filters);
+      }
+    }
+  }
+
+  void finish(const Run& run, int64_t first, int64_t last, const float* m) const {
+    for (int64_t tile = run.from; tile < run.to; tile++, m += p.strip * NR) {
+      const TilePlace t = place(tile, p.tiles_h, p.tiles_w);
+      const int64_t pixel = (t.image * a.P + t.row * M) * a.Q + t.column * M;
+      const int64_t rows = least(M, a.P - t.row * M), columns = least(M, a.Q - t.column * M);
+      for (int64_t f = first * NR; f < last * NR && f < a.F; f += V) {
+        const float* from = m + (f - first * NR);
+        float* y = a.y + pixel * a.ldy + f;
+        const float* residual =
+            a.epilogue.simple && a.epilogue.residual ? a.epilogue.residual + pixel * a.epilogue.ld_residual + f : nullptr;
+        if (f + V <= a.F)
+          finish<true>(from, y, residual, f, V, rows, columns);
+        else
+          finish<false>(from, y, residual, f, int(a.F - f), rows, columns);
+      }
+    }
+  }
+
+  void strip(const Run& run, int64_t s, const float* v, float* m) const {
+    const int64_t first = s * p.strip, last = least(first + p.strip, p.panels);
+    multiply(run, first, last, v, m);
+    finish(run, first, last, m);
+  }
+
+  void operator()(const Stream& s) const {
+    const int64_t zeros = p.channel_blocks * V;
+    const double product_ns = double(points) * double(a.C) * NR * (0.17 / V) + NR * 4;  // of a tile and a panel
+    if (!p.shared) {
+      s.parallel(p.blocks, double(p.block) * (double(p.panels) * product_ns + double(a.C) * 4), [&](int64_t b, char* scratch) {
+        float* none = aligned(scratch);
+        float *m = none + zeros, *v = m + p.m_size;
+        zero(none, zeros);
+        const Run run = block(b);
+        for (int64_t g = 0; g < run.groups; g++) transform(run, g, 0, a.C, none, v);
+        for (int64_t k = 0; k < p.strips; k++) strip(run, k, v, m);
+      });
+      return;
+    }
+    float* v = aligned(a.workspace);
+    const int64_t share = 16 * V, shares = (a.C + share - 1) / share;
+    s.parallel(p.blocks * p.v_groups * shares, double(MR) * double(share) * 4, [&](int64_t unit, char* scratch) {
+      float* none = aligned(scratch);
+      zero(none, zeros);
+      const int64_t c = unit % shares * share, g = unit / shares % p.v_groups, b = unit / shares / p.v_groups;
+      const Run run = block(b);
+      if (g < run.groups) transform(run, g, c, least(c + share, a.C), none, v + b * p.v_size);
+    });
+    s.parallel(p.strips * p.blocks, double(p.block) * double(p.strip) * product_ns, [&](int64_t unit, char* scratch) {
+      const int64_t b = unit % p.blocks, k = unit / p.blocks;  // a strip's weights serve all blocks while they are in cache
+      strip(block(b), k, v + b * p.v_size, aligned(scratch) + zeros);
+    });
+  }
+};
+
+/// U = G g G' of one channel and V filters, to the points of u.
+template <int M, int R> DAGRT_INLINE void transform_weights(const vf (&g)[R * R], float* u, int64_t u_point) {
+  using T = WinogradTransform<M, R>;
+  constexpr int n = T::n;
+  vf t[R][n];
+#pragma GCC unroll 1
+  for (int r = 0; r < R; r++) {
+    vf d[R];
+#pragma GCC unroll 8
+    for (int s = 0; s < R; s++) d[s] = g[r * R + s];
+    T::template evaluate<R, true>(d, t[r]);
+  }
+#pragma GCC unroll 1
+  for (int c = 0; c < n; c++) {
+    vf d[R], out[n];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) d[r] = t[r][c];
+    T::template evaluate<R, true>(d, out);
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) store(u + (i * n + c) * u_point, out[i]);
+  }
+}
+
+template <int M, int R> void weights(const WinogradWeightsArgs& a, const Stream& s) {
+  constexpr int n = M + R - 1, points = n * n;
+  const int64_t C = a.transpose ? a.F : a.C, F = a.transpose ? a.C : a.F;  // of the convolution to come
+  const int64_t u_point = (C + 1) * NR, halves = (F + winograd_filters - 1) / winograd_filters * winograd_filters / V;
+  const int64_t shares = (C + V) / V;  // of V channels; the row behind the last channel is zero
+  s.parallel(halves * shares, V * double(points) * 2, [&](int64_t unit, char*) {
+    const int64_t f = unit / shares * V, c = unit % shares * V;
+    const int filters = int(least(V, F - f)), deep = int(least(V, C - c)), rows = int(least(V, C + 1 - c));
+    float* u = a.u + f / NR * points * u_point + c * NR + f % NR;
+    vf g[V][R * R];
+    if (a.transpose && filters > 0 && deep > 0)
+      for (int tap = 0; tap < R * R; tap++) {
+        const float* w = a.w + ((R * R - 1 - tap) * a.C + f) * a.F + c;
+        vf t[V];
+#pragma GCC unroll 16
+        for (int i = 0; i < V; i++) t[i] = i < filters ? load_n(w + i * a.F, deep) : vf{};
+        transpose_lanes(t);
+#pragma GCC unroll 16
+        for (int i = 0; i < V; i++) g[i][tap] = t[i];
+      }
+    for (int k = 0; k < rows; k++) {
+      if (k >= deep || filters <= 0)
+        for (int tap = 0; tap < R * R; tap++) g[k][tap] = vf{};
+      else if (!a.transpose)
+        for (int tap = 0; tap < R * R; tap++) g[k][tap] = load_n(a.w + (tap * a.C + c + k) * a.F + f, filters);
+      transform_weights<M, R>(g[k], u + k * NR, u_point);
+    }
+  });
+}
+
+}  // namespace
+
+void winograd_weights(const WinogradWeightsArgs& a, const Stream& s) {
+  if (a.window == 5) return weights<4, 5>(a, s);
+  if (a.tile == 2) return weights<2, 3>(a, s);
+  weights<4, 3>(a, s);
+}
+
+void conv2d_winograd(const WinogradArgs& a, const Stream& s) {
+  const WinogradPlan p = winograd_plan(a, V);
+  if (!p.tiles || !a.F) return;
+  if (a.window == 5) return Winograd<4, 5>{a, p}(s);
+  if (a.tile == 2) return Winograd<2, 3>{a, p}(s);
+  Winograd<4, 3>{a, p}(s);
+}
+
+}  // namespace dagrt::DAGRT_ISA

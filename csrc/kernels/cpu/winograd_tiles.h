@@ -1,0 +1,57 @@
+// Tiles of Winograd convolutions: where they lie, their pixels, their way through the input transform.
+#pragma once
+#include "kernels/cpu/gemm.h"
+#include "kernels/cpu/winograd_transform.h"
+
+namespace dagrt::DAGRT_ISA {
+namespace {
+
+float* aligned(char* p) { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64); }
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+void zero(float* to, int64_t whole_vectors) {
+  for (int64_t i = 0; i < whole_vectors; i += V) store(to + i, vf{});
+}
+
+struct TilePlace {
+  int64_t image, row, column;
+};
+TilePlace place(int64_t tile, int64_t tiles_h, int64_t tiles_w) {
+  return {tile / tiles_w / tiles_h, tile / tiles_w % tiles_h, tile % tiles_w};
+}
+
+/// Pointers to the k x k pixels from (h, w) on; those outside of the image: to zeros.
+template <int k>
+void pixels(const float* image, int64_t H, int64_t W, int64_t ld, int64_t h, int64_t w, const float* zeros, const float** px) {
+  for (int r = 0; r < k; r++, h++, px += k) {
+    const bool inside = h >= 0 && h < H;
+    const float* row = image + (h * W + w) * ld;
+    for (int s = 0; s < k; s++) px[s] = inside && w + s >= 0 && w + s < W ? row + s * ld : zeros;
+  }
+}
+
+/// Channels [c, c + lanes) of a tile: B' d B to the n² points of v.
+template <class T, bool full>
+DAGRT_INLINE void transform_input(const float* const* px, int64_t c, int lanes, float* v, int64_t v_point) {
+  constexpr int n = T::n;
+  vf t[n][n];
+#pragma GCC unroll 1
+  for (int r = 0; r < n; r++) {
+    vf d[n];
+#pragma GCC unroll 8
+    for (int s = 0; s < n; s++) d[s] = full ? load(px[r * n + s] + c) : load_n(px[r * n + s] + c, lanes);
+    T::input(d, t[r]);
+  }
+#pragma GCC unroll 1
+  for (int s = 0; s < n; s++, v += v_point) {
+    vf d[n], out[n];
+#pragma GCC unroll 8
+    for (int r = 0; r < n; r++) d[r] = t[r][s];
+    T::input(d, out);
+#pragma GCC unroll 8
+    for (int r = 0; r < n; r++) store(v + r * n * v_point, out[r]);
+  }
+}
+
+}  // namespace
+}  // namespace dagrt::DAGRT_ISA

@@ -1,0 +1,81 @@
+// Convolution by Winograd's minimal filtering, channels last, float32, stride 1: fewer multiplications than the direct sum.
+// F(tile x tile, window x window) makes tile² outputs from (tile + window - 1)² products for each channel and filter:
+// F(4,3) 4 times fewer than the direct sum, F(2,3) 2.25 times, F(4,5) 6.25 times.
+#pragma once
+#include "kernels/epilogue.h"
+#include "kernels/kernel.h"
+
+namespace dagrt {
+
+struct WinogradWeightsArgs {
+  const float* w = nullptr;  // [window, window, C, F]
+  float* u = nullptr;        // winograd_weights_size floats: panels of filters, then points, channels (winograd.cpp)
+  int64_t C = 0, F = 0;      // of w
+  int tile = 4, window = 3;
+  bool transpose = false;  // filters turned by 180 degrees, channels and filters changed over: for the input gradient
+};
+
+struct WinogradArgs {
+  // conv2d_winograd:             y[B,P,Q,F] from x[B,H,W,C] and the transformed weights u
+  // conv2d_filter_grad_winograd: dw[window,window,C,F] from x and y, which is dy there
+  const float* x = nullptr;
+  const float* u = nullptr;
+  float* y = nullptr;
+  float* dw = nullptr;
+  int64_t B = 0, H = 0, W = 0, C = 0, P = 0, Q = 0, F = 0;
+  int64_t ldx = 0, ldy = 0;  // pixel strides of x and y
+  int64_t pad_top = 0, pad_left = 0;
+  int tile = 4, window = 3;
+  Epilogue epilogue;
+  char* workspace = nullptr;
+};
+
+DAGRT_KERNEL(winograd_weights, WinogradWeightsArgs)
+DAGRT_KERNEL(conv2d_winograd, WinogradArgs)
+DAGRT_KERNEL(conv2d_filter_grad_winograd, WinogradArgs)
+
+/// Whether there is a transform for this window and tile: F(4,3), F(2,3), F(4,5).
+bool winograd_applies(int64_t window_h, int64_t window_w, int64_t tile);
+
+/// Floats of the transformed weights of C channels and F filters; the same for every instruction set.
+int64_t winograd_weights_size(int64_t C, int64_t F, int64_t window, int64_t tile);
+
+/// Bytes: shared by the threads, and for each of them.
+struct WinogradMemory {
+  size_t workspace = 0, scratch = 0;
+};
+WinogradMemory conv2d_winograd_memory(const WinogradArgs&);
+WinogradMemory conv2d_filter_grad_winograd_memory(const WinogradArgs&);
+
+/// Estimated time on one core of the instruction set in use, without the transform of the weights, which is beside it.
+double conv2d_winograd_ns(const WinogradArgs&);
+double conv2d_filter_grad_winograd_ns(const WinogradArgs&);
+double winograd_weights_ns(int64_t C, int64_t F, int64_t window, int64_t tile);
+
+/// Filters that the transformed weights are padded to a multiple of, and rows of a register tile of products.
+inline constexpr int64_t winograd_filters = 32;
+constexpr int winograd_rows(int lanes) { return lanes == 16 ? 14 : lanes == 8 ? 6 : 4; }
+
+/// How a forward convolution is cut up, for vectors of `lanes` floats: a function of its sizes alone.
+struct WinogradPlan {
+  int64_t tiles_h, tiles_w, tiles;    // of an image's height and width; in the batch
+  int64_t blocks, block;              // runs of tiles that are worked on together, and the most tiles of one
+  int64_t panels, strip, strips;      // panels of filters; panels in a strip, whose products stay in cache; strips
+  int64_t channel_blocks;             // vectors of channels
+  int64_t group;                      // tiles of a register tile, the most
+  int64_t v_groups, v_point, v_size;  // of a block's transformed input: groups, floats from point to point, floats
+  int64_t m_point, m_size;            // of a strip's products: floats from point to point, floats
+  bool shared;                        // all of the input is transformed first, for all threads; else block by block
+};
+WinogradPlan winograd_plan(const WinogradArgs&, int lanes);
+
+/// How a filter gradient is cut up: tiles in chunks, one after another; a chunk's products, point by point, into dU.
+struct WinogradGradPlan {
+  int64_t tiles_h, tiles_w, tiles, chunks, chunk;
+  int64_t v_width, v_blocks, v_point, v_size;  // x transformed: channels of a block, blocks, floats from point to point, all
+  int64_t y_width, y_blocks, y_point, y_size;  // dy transformed
+  int64_t u_row, u_point, u_size;              // dU: floats from channel to channel, from point to point, all
+};
+WinogradGradPlan winograd_grad_plan(const WinogradArgs&, int lanes);
+
+}  // namespace dagrt

@@ -1,0 +1,115 @@
+// Cutting up Winograd convolutions, by their sizes and the vector width alone, and what they cost.
+#include "kernels/winograd.h"
+
+namespace dagrt {
+namespace {
+
+int64_t over(int64_t n, int64_t by) { return (n + by - 1) / by; }
+int64_t up(int64_t n, int64_t to) { return over(n, to) * to; }
+
+int lanes_in_use() { return chosen_isa == Isa::avx512 ? 16 : chosen_isa == Isa::avx2 ? 8 : 4; }
+
+int64_t points(int64_t window, int64_t tile) { return (tile + window - 1) * (tile + window - 1); }
+
+// Strides from point to point are kept off multiples of 4096 bytes, which would all fall into the same sets of a cache.
+constexpr int64_t apart = 16;
+
+// Of one core at about 3.4 GHz: a multiply-add's share of a vector operation, and a vector's way through a transform.
+constexpr double multiply_ns = 0.17, transform_ns = 0.8;
+
+}  // namespace
+
+bool winograd_applies(int64_t window_h, int64_t window_w, int64_t tile) {
+  return window_h == window_w && ((window_h == 3 && (tile == 4 || tile == 2)) || (window_h == 5 && tile == 4));
+}
+
+int64_t winograd_weights_size(int64_t C, int64_t F, int64_t window, int64_t tile) {
+  return points(window, tile) * (C + 1) * up(F, winograd_filters);
+}
+
+WinogradPlan winograd_plan(const WinogradArgs& a, int lanes) {
+  const int64_t width = 2 * lanes, n = points(a.window, a.tile);
+  WinogradPlan p{};
+  p.tiles_h = over(a.P, a.tile);
+  p.tiles_w = over(a.Q, a.tile);
+  p.tiles = a.B * p.tiles_h * p.tiles_w;
+  p.group = winograd_rows(lanes);
+  const int64_t most = p.group * (lanes == 16 ? 2 : 5);
+  p.blocks = over(p.tiles, most);
+  p.block = p.blocks ? over(p.tiles, p.blocks) : 0;
+  p.shared = p.blocks <= 4;
+  p.panels = over(a.F, width);
+  p.strip = winograd_filters * 2 / width;
+  if (p.strip > p.panels) p.strip = p.panels;
+  if (p.shared)
+    while (p.strip > 1 && p.blocks * over(p.panels, p.strip) < 8) p.strip--;
+  p.strips = p.strip ? over(p.panels, p.strip) : 0;
+  p.channel_blocks = over(a.C, lanes);
+  p.v_groups = over(p.block, p.group);
+  p.v_point = p.v_groups * p.channel_blocks * p.group * lanes + apart;
+  p.v_size = n * p.v_point;
+  p.m_point = p.block * p.strip * width + apart;
+  p.m_size = n * p.m_point;
+  return p;
+}
+
+WinogradMemory conv2d_winograd_memory(const WinogradArgs& a) {
+  const int lanes = lanes_in_use();
+  WinogradPlan p = winograd_plan(a, lanes);
+  const int64_t zeros = p.channel_blocks * lanes;
+  return {size_t(p.shared ? p.blocks * p.v_size : 0) * 4 + 64, size_t(zeros + p.m_size + (p.shared ? 0 : p.v_size)) * 4 + 64};
+}
+
+WinogradGradPlan winograd_grad_plan(const WinogradArgs& a, int lanes) {
+  const int64_t n = points(a.window, a.tile), width = 2 * lanes;
+  WinogradGradPlan p{};
+  p.tiles_h = over(a.P, a.tile);
+  p.tiles_w = over(a.Q, a.tile);
+  p.tiles = a.B * p.tiles_h * p.tiles_w;
+  p.v_width = 3 * lanes;
+  p.v_blocks = over(a.C, p.v_width);
+  p.y_blocks = over(a.F, width);
+  // A chunk's transforms should stay in the last cache, but a chunk be long: dU is read and written once for each.
+  int64_t most = (int64_t(1) << 20) / (n * (p.v_blocks * p.v_width + p.y_blocks * width) + 1);
+  most = most < 64 ? 64 : most > 256 ? 256 : most;
+  p.chunks = over(p.tiles, most);
+  p.chunk = p.chunks ? over(p.tiles, p.chunks) : 0;
+  p.v_point = p.v_blocks * p.chunk * p.v_width + apart;
+  p.v_size = n * p.v_point;
+  p.y_point = p.y_blocks * p.chunk * width + apart;
+  p.y_size = n * p.y_point;
+  p.u_row = p.y_blocks * width;
+  p.u_point = a.C * p.u_row + apart;
+  p.u_size = n * p.u_point;
+  return p;
+}
+
+WinogradMemory conv2d_filter_grad_winograd_memory(const WinogradArgs& a) {
+  const int lanes = lanes_in_use();
+  WinogradGradPlan p = winograd_grad_plan(a, lanes);
+  return {size_t(p.v_size + p.y_size + p.u_size) * 4 + 64, size_t(up(a.C > a.F ? a.C : a.F, lanes)) * 4 + 64};
+}
+
+double conv2d_winograd_ns(const WinogradArgs& a) {
+  const double lanes = lanes_in_use(), n = double(points(a.window, a.tile));
+  const WinogradPlan p = winograd_plan(a, int(lanes));
+  const double tiles = double(p.tiles), filters = double(p.panels) * 2 * lanes;
+  const double products = n * tiles * double(a.C) * filters * multiply_ns / lanes;
+  const double input = n * tiles * double(p.channel_blocks) * transform_ns, output = n * tiles * filters / lanes * transform_ns;
+  return products + input + output + 500;
+}
+
+double conv2d_filter_grad_winograd_ns(const WinogradArgs& a) {
+  const double lanes = lanes_in_use(), n = double(points(a.window, a.tile));
+  const WinogradGradPlan p = winograd_grad_plan(a, int(lanes));
+  const double tiles = double(p.tiles), filters = double(p.u_row), weights = n * double(a.C) * filters;
+  const double products = weights * tiles * multiply_ns / lanes;
+  const double transforms = n * tiles * (double(a.C) + filters) / lanes * transform_ns;
+  return products + transforms + weights / lanes * transform_ns * double(p.chunks + 1) + 500;
+}
+
+double winograd_weights_ns(int64_t C, int64_t F, int64_t window, int64_t tile) {
+  return double(winograd_weights_size(C, F, window, tile)) / lanes_in_use() * transform_ns;
+}
+
+}  // namespace dagrt

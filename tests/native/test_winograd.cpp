@@ -1,0 +1,250 @@
+// Winograd convolutions against loops in double: every instruction set, windows, tiles, paddings, pixel strides, guards,
+// threads; the input gradient as a convolution with turned weights.
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "kernels/winograd.h"
+#include "run_op.h"
+
+namespace dagrt {
+void register_winograd(Registry&);
+}
+
+using namespace dagrt;
+using namespace dagrt::testing;
+
+namespace {
+
+struct Layer {
+  int64_t B, H, W, C, F, window, tile;
+  int64_t top, bottom, left, right;
+  int64_t P() const { return H + top + bottom - window + 1; }
+  int64_t Q() const { return W + left + right - window + 1; }
+};
+
+Layer same(int64_t B, int64_t H, int64_t W, int64_t C, int64_t F, int64_t window, int64_t tile) {
+  int64_t before = (window - 1) / 2;
+  return {B, H, W, C, F, window, tile, before, before, before, before};
+}
+
+float value(int64_t i, int64_t seed) { return float((i * 37 + seed * 101 + (i * i) % 13) % 29 - 14) / 8.0f; }
+
+/// Calls f(x index, w index, y index) for every product of the convolution.
+template <class Each> void products(const Layer& l, const Each& f) {
+  for (int64_t b = 0; b < l.B; b++)
+    for (int64_t p = 0; p < l.P(); p++)
+      for (int64_t q = 0; q < l.Q(); q++)
+        for (int64_t r = 0; r < l.window; r++)
+          for (int64_t s = 0; s < l.window; s++) {
+            int64_t h = p + r - l.top, w = q + s - l.left;
+            if (h < 0 || h >= l.H || w < 0 || w >= l.W) continue;
+            for (int64_t c = 0; c < l.C; c++)
+              for (int64_t k = 0; k < l.F; k++)
+                f(((b * l.H + h) * l.W + w) * l.C + c, ((r * l.window + s) * l.C + c) * l.F + k,
+                  ((b * l.P() + p) * l.Q() + q) * l.F + k);
+          }
+}
+
+/// Rounding: an 8 x 8 tile's is the larger.
+void expect(Tensor& got, const std::vector<double>& want, int64_t window, const std::string& what) {
+  CAPTURE(what);
+  double largest = 0, error = 0;
+  for (double v : want) largest = std::fmax(largest, std::fabs(v));
+  for (int64_t i = 0; i < got.size(); i++) {
+    double e = std::fabs(double(got.at<float>(i)) - want[size_t(i)]);
+    error = e <= error ? error : e;  // a NaN stays
+  }
+  CHECK(error <= (window == 5 ? 3e-5 : 6e-6) * largest + 1e-30);
+  CHECK(got.intact());
+}
+
+void same_bits(Tensor& a, Tensor& b) {
+  int64_t differ = 0;
+  for (int64_t i = 0; i < a.size(); i++) differ += std::memcmp(&a.at<float>(i), &b.at<float>(i), 4) != 0;
+  CHECK(differ == 0);
+}
+
+struct Ops {
+  Registry r;
+  const Op *weights, *forward, *filter;
+  Ops() {
+    register_winograd(r);
+    weights = r.find("winograd_weights");
+    forward = r.find("conv2d_winograd");
+    filter = r.find("conv2d_filter_grad_winograd");
+  }
+};
+
+AttrMap window_attrs(const Layer& l, int64_t top, int64_t bottom, int64_t left, int64_t right) {
+  return {{"kernel_size", integers({l.window, l.window})},
+          {"tile", {l.tile}},
+          {"padding", {std::string("explicit")}},
+          {"pads", integers({top, bottom, left, right})}};
+}
+
+/// conv2d_winograd of x with transformed w, on one thread and two.
+void convolve(const Ops& ops, const Layer& l, Tensor& x, Tensor& w, bool transpose, AttrMap attrs, int64_t filters,
+              const std::vector<double>& want, const std::vector<int64_t>& shape, int64_t padding, const std::string& what) {
+  int64_t floats = winograd_weights_size(x.view.dims[3], filters, l.window, l.tile);
+  Tensor u(DType::float32, {floats}), v(DType::float32, {floats});
+  run_op(*ops.weights, {{"tile", {l.tile}}, {"transpose", {transpose}}}, {&w}, {&u}, 1);
+  run_op(*ops.weights, {{"tile", {l.tile}}, {"transpose", {transpose}}}, {&w}, {&v}, 2);
+  same_bits(u, v);
+  CHECK(u.intact());
+  Tensor y(DType::float32, shape, padding), z(DType::float32, shape, padding);
+  attrs["filters"] = {filters};
+  run_op(*ops.forward, attrs, {&x, &u}, {&y}, 1);
+  run_op(*ops.forward, attrs, {&x, &u}, {&z}, 2);
+  expect(y, want, l.window, what);
+  same_bits(y, z);
+}
+
+void check(const Ops& ops, const Layer& l, int64_t padding) {
+  CAPTURE(l.B);
+  CAPTURE(l.H);
+  CAPTURE(l.W);
+  CAPTURE(l.C);
+  CAPTURE(l.F);
+  CAPTURE(l.window);
+  CAPTURE(l.tile);
+  CAPTURE(padding);
+  Tensor x(DType::float32, {l.B, l.H, l.W, l.C}, padding), w(DType::float32, {l.window, l.window, l.C, l.F});
+  Tensor dy(DType::float32, {l.B, l.P(), l.Q(), l.F}, padding);
+  x.set<float>([](int64_t i) { return value(i, 1); });
+  w.set<float>([](int64_t i) { return value(i, 2); });
+  dy.set<float>([](int64_t i) { return value(i, 3); });
+  auto doubles = [](Tensor& t) {
+    std::vector<double> v(static_cast<size_t>(t.size()));
+    for (int64_t i = 0; i < t.size(); i++) v[size_t(i)] = double(t.at<float>(i));
+    return v;
+  };
+  const std::vector<double> dx = doubles(x), dw = doubles(w), ddy = doubles(dy);
+  std::vector<double> y(ddy.size()), gx(dx.size()), gw(dw.size());
+  products(l, [&](int64_t i, int64_t j, int64_t k) {
+    y[size_t(k)] += dx[size_t(i)] * dw[size_t(j)];
+    gx[size_t(i)] += ddy[size_t(k)] * dw[size_t(j)];
+    gw[size_t(j)] += dx[size_t(i)] * ddy[size_t(k)];
+  });
+
+  const AttrMap attrs = window_attrs(l, l.top, l.bottom, l.left, l.right);
+  convolve(ops, l, x, w, false, attrs, l.F, y, {l.B, l.P(), l.Q(), l.F}, padding, "forward");
+  const int64_t e = l.window - 1;
+  convolve(ops, l, dy, w, true, window_attrs(l, e - l.top, e - l.bottom, e - l.left, e - l.right), l.C, gx, {l.B, l.H, l.W, l.C},
+           padding, "input gradient");
+  Tensor g(DType::float32, {l.window, l.window, l.C, l.F}), h(DType::float32, {l.window, l.window, l.C, l.F});
+  run_op(*ops.filter, attrs, {&x, &dy}, {&g}, 1);
+  run_op(*ops.filter, attrs, {&x, &dy}, {&h}, 2);
+  expect(g, gw, l.window, "filter gradient");
+  same_bits(g, h);
+  CHECK(x.intact());
+  CHECK(w.intact());
+  CHECK(dy.intact());
+}
+
+}  // namespace
+
+TEST_CASE("winograd convolutions agree with loops") {
+  Ops ops;
+  Isa before = chosen_isa;
+  for (const char* isa : isas()) {
+    CAPTURE(isa);
+    choose_isa(isa);
+    int64_t padding = 0;
+    for (auto [window, tile] : {std::pair<int64_t, int64_t>{3, 4}, {3, 2}, {5, 4}}) {
+      for (int64_t C : {1, 3, 8, 17})  // vectors of every width, whole, cut and one more
+        for (int64_t F : {1, 4, 7, 9, 16, 33}) check(ops, same(1, 6, 5, C, F, window, tile), padding++ % 3);
+      for (int64_t size : {window, window + 1, window + 2, window + 3, window + 4, int64_t(11)})  // every cut of a tile
+        check(ops, {1, size, window + 13 - size % 5, 5, 6, window, tile, 0, 0, 0, 0}, padding++ % 3);
+      check(ops, {2, 7, 6, 4, 5, window, tile, 2, 0, 1, 2}, 1);
+      check(ops, {2, 3, 3, 4, 5, window, tile, window - 1, window - 1, window - 1, window - 1}, 0);
+      check(ops, same(3, 1, 1, 6, 5, window, tile), 1);
+      check(ops, same(2, 1, 19, 3, 3, window, tile), 0);
+      check(ops, same(5, 19, 17, 3, 5, window, tile), 1);   // several blocks of tiles, balanced groups
+      check(ops, same(1, 4, 4, 70, 150, window, tile), 0);  // several strips of filters
+      check(ops, same(7, 16, 15, 2, 70, window, tile), 2);  // blocks claimed by threads; gradients in chunks
+    }
+    check(ops, same(0, 5, 5, 3, 4, 3, 4), 0);
+    check(ops, same(1, 5, 5, 0, 4, 3, 4), 0);
+    check(ops, same(1, 5, 5, 3, 0, 3, 4), 0);
+  }
+  chosen_isa = before;
+}
+
+TEST_CASE("winograd convolutions add bias and residual and cut at zero") {
+  Isa before = chosen_isa;
+  for (const char* isa : isas()) {
+    CAPTURE(isa);
+    choose_isa(isa);
+    for (int64_t F : {5, 40}) {
+      const int64_t B = 1, H = 6, W = 7, C = 3;
+      WinogradWeightsArgs t;
+      std::vector<float> w(size_t(9 * C * F)), u(size_t(winograd_weights_size(C, F, 3, 4)));
+      std::vector<float> x(size_t(B * H * W * C)), bias(static_cast<size_t>(F)), residual(size_t(B * H * W * (F + 2)));
+      std::vector<float> plain(size_t(B * H * W * F)), y(plain);
+      for (size_t i = 0; i < w.size(); i++) w[i] = value(int64_t(i), 1);
+      for (size_t i = 0; i < x.size(); i++) x[i] = value(int64_t(i), 2);
+      for (size_t i = 0; i < bias.size(); i++) bias[i] = value(int64_t(i), 3);
+      for (size_t i = 0; i < residual.size(); i++) residual[i] = value(int64_t(i), 4);
+      t.w = w.data(), t.u = u.data(), t.C = C, t.F = F;
+      Stream alone;
+      winograd_weights(t, alone);
+      WinogradArgs a;
+      a.x = x.data(), a.u = u.data(), a.y = plain.data();
+      a.B = B, a.H = a.P = H, a.W = a.Q = W, a.C = C, a.F = F, a.ldx = C, a.ldy = F, a.pad_top = a.pad_left = 1;
+      WinogradMemory m = conv2d_winograd_memory(a);
+      std::vector<char> workspace(m.workspace), scratch(m.scratch);
+      a.workspace = workspace.data();
+      alone.scratch = scratch.data();
+      conv2d_winograd(a, alone);
+      a.y = y.data();
+      a.epilogue.bias = bias.data();
+      a.epilogue.residual = residual.data();
+      a.epilogue.ld_residual = F + 2;
+      a.epilogue.relu = true;
+      conv2d_winograd(a, alone);
+      int wrong = 0, cut = 0;
+      for (int64_t i = 0; i < B * H * W; i++)
+        for (int64_t f = 0; f < F; f++) {
+          float v = plain[size_t(i * F + f)] + bias[size_t(f)] + residual[size_t(i * (F + 2) + f)];
+          wrong += y[size_t(i * F + f)] != (v > 0 ? v : 0);
+          cut += v < 0;
+        }
+      CHECK(wrong == 0);
+      CHECK(cut > 0);
+    }
+  }
+  chosen_isa = before;
+}
+
+TEST_CASE("winograd refuses what it has no transform for") {
+  Ops ops;
+  auto t = [](std::vector<int64_t> shape, DType d = DType::float32) {
+    TensorType type{d, {}};
+    for (int64_t n : shape) type.shape.push_back(n);
+    return type;
+  };
+  auto message = [&](const Op& op, const AttrMap& map, const Types& in) -> std::string {
+    try {
+      infer(op, op.attrs.read(op.name, map).get(), in);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  };
+  CHECK(message(*ops.weights, {{"tile", {int64_t(6)}}}, {t({3, 3, 4, 8})}) ==
+        "winograd_weights: there are transforms for 3x3 windows with tile 4 or 2 and for 5x5 with tile 4, not for 3x3 with tile "
+        "6; use conv2d");
+  CHECK(message(*ops.weights, {}, {t({3, 3, 4, 8}, DType::int32)}) ==
+        "winograd_weights: expected float32, got int32; cast to float32");
+  CHECK(message(*ops.weights, {}, {t({3, 4, 8})}) == "winograd_weights: expected 4 axes, got (3, 4, 8)");
+  AttrMap valid{{"kernel_size", integers({3, 3})}, {"padding", {std::string("valid")}}};
+  CHECK(message(*ops.filter, valid, {t({2, 5, 5, 3}), t({2, 4, 3, 7})}) ==
+        "conv2d_filter_grad_winograd: dy must have the shape of a convolution of x, 3 along axis 1, got (2, 4, 3, 7)");
+  valid["filters"] = {int64_t(8)};
+  CHECK(message(*ops.forward, valid, {t({2, 5, 5, 3}), t({100})}) ==
+        "conv2d_winograd: expected winograd_weights of 3 channels and 8 filters, 4608 numbers, got (100,)");
+  valid["kernel_size"] = integers({3});
+  CHECK(message(*ops.forward, valid, {t({2, 5, 5, 3}), t({100})}) ==
+        "conv2d_winograd: kernel_size must be 2 numbers: height and width");
+}
