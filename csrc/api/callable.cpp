@@ -185,6 +185,7 @@ std::vector<Tensor> Callable::run(const std::vector<Tensor>& inputs, CancelPoll 
 MemoryReport Callable::memory(const Program& program) const {
   MemoryReport r;
   r.arena_bytes = program.arena_bytes();
+  r.prepared_bytes = program.prepared_bytes();
   for (const VariableRef& v : variables_) r.variable_bytes += v->bytes();
   for (const Constant& c : program.module().constants) r.constant_bytes += size_t(c.type.bytes());
   return r;
@@ -192,7 +193,9 @@ MemoryReport Callable::memory(const Program& program) const {
 
 std::string Callable::text() const { return dagrt::text(module_); }
 
-std::string Callable::text(const Program& program) const { return dagrt::text(program.module()) + dagrt::text(program.plan()); }
+std::string Callable::text(const Program& program) const {
+  return dagrt::text(program.module()) + program.prepared_text() + dagrt::text(program.plan());
+}
 
 const std::string& Callable::module_json() const {
   std::lock_guard<std::mutex> lock(json_mutex_);
@@ -207,6 +210,8 @@ size_t Callable::programs() const {
 
 const std::vector<View>& outputs_of(const Program& program) { return program.outputs(); }
 
-MemoryInUse memory_in_use() { return {cpu_device().arenas.bytes(), variable_bytes_in_use(), programs_in_use()}; }
+MemoryInUse memory_in_use() {
+  return {cpu_device().arenas.bytes(), variable_bytes_in_use(), prepared_bytes_in_use(), programs_in_use()};
+}
 
 }  // namespace dagrt

@@ -43,7 +43,7 @@ struct MemoryReport {
   size_t arena_bytes = 0;  // of one run in flight, with the threads' scratch
   size_t variable_bytes = 0;
   size_t constant_bytes = 0;
-  size_t prepared_bytes = 0;  // weights laid out for an algorithm
+  size_t prepared_bytes = 0;  // made of variables and constants, kept between runs; shared between programs
 };
 
 /// Answers true where the run is to be cancelled. Asked between nodes, at most every 50 ms,
@@ -125,7 +125,7 @@ class Model {
 };
 
 struct MemoryInUse {
-  size_t arena_bytes = 0, variable_bytes = 0, programs = 0;
+  size_t arena_bytes = 0, variable_bytes = 0, prepared_bytes = 0, programs = 0;
 };
 MemoryInUse memory_in_use();
 

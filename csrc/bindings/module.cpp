@@ -53,6 +53,7 @@ void bind_machine(py::module_& m) {
     py::dict d;
     d["arena_bytes"] = u.arena_bytes;
     d["variable_bytes"] = u.variable_bytes;
+    d["prepared_bytes"] = u.prepared_bytes;
     d["programs"] = u.programs;
     return d;
   });

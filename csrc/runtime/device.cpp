@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "runtime/prepared.h"
 #include "runtime/variable.h"
 
 namespace dagrt {
@@ -97,7 +98,7 @@ size_t available_host_memory(const char** why) {
   if (const char* e = std::getenv("DAGRT_MEMORY_LIMIT")) {
     char* end = nullptr;
     unsigned long long n = std::strtoull(e, &end, 10);
-    size_t used = cpu_device().arenas.bytes() + variable_bytes_in_use();
+    size_t used = cpu_device().arenas.bytes() + variable_bytes_in_use() + prepared_bytes_in_use();
     if (end != e && *end == 0) limit(n > used ? size_t(n) - used : 0, "DAGRT_MEMORY_LIMIT");
   }
   return left;

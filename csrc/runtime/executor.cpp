@@ -84,6 +84,7 @@ bool holds(const RunState& state, Place p) {
 RunState::RunState(const Plan& plan) : bases(size_t(plan.bases.count), nullptr), views(plan.views) {
   for (size_t i = 0; i < plan.constants.size(); i++)
     bases[size_t(plan.bases.constants) + i] = static_cast<char*>(const_cast<void*>(plan.constants[i]));
+  for (size_t i = 0; i < plan.prepared.size(); i++) bases[size_t(plan.bases.prepared) + i] = static_cast<char*>(plan.prepared[i]);
   scans.reserve(plan.scans.size());
   for (const ScanPlan& s : plan.scans) scans.emplace_back(*s.body);
 }

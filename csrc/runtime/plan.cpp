@@ -15,11 +15,11 @@ namespace {
 constexpr int32_t at_end = INT_MAX;
 constexpr double poll_ns = 1e6;  // of work on a slow machine between two looks at the clock
 
-enum class Source : uint8_t { step, input, variable, constant };
+enum class Source : uint8_t { step, input, variable, constant, prepared };
 
 struct Buffer {  // memory that one value, or several of the same bytes, stand in
   Source source = Source::step;
-  int32_t index = -1;  // of the input, variable or constant
+  int32_t index = -1;  // of the input, variable, constant or prepared value
   size_t bytes = 0;
   int32_t parent = -1;                // joined with that one: written in place
   int32_t first = at_end, last = -1;  // positions
@@ -44,7 +44,8 @@ bool is_leaf(const Node& n) { return n.op->role == Structural::read || n.op->rol
 
 class Planner {
  public:
-  Planner(const Module& m, const Function& f, std::shared_ptr<std::vector<std::string>> names) : m_(m), f_(f) {
+  Planner(const Module& m, const Function& f, std::shared_ptr<std::vector<std::string>> names, const Hoist& hoist = {})
+      : m_(m), f_(f), hoist_(hoist) {
     plan_.names = std::move(names);
   }
 
@@ -70,7 +71,8 @@ class Planner {
     b.outputs = b.inputs + int32_t(f_.inputs.size());
     b.variables = b.outputs + int32_t(f_.outputs.size());
     b.constants = b.variables + int32_t(m_.variables.size());
-    b.count = b.constants + int32_t(m_.constants.size());
+    b.prepared = b.constants + int32_t(m_.constants.size());
+    b.count = b.prepared + int32_t(hoist_.values.size());
     for (const Constant& c : m_.constants) plan_.constants.push_back(c.data.get());
     plan_.uses_variable.assign(m_.variables.size(), 0);
   }
@@ -84,6 +86,8 @@ class Planner {
     return int32_t(buffers_.size()) - 1;
   }
 
+  bool hoisted(size_t node) const { return !hoist_.nodes.empty() && hoist_.nodes[node]; }
+
   size_t bytes_of(ValueId v) const { return size_t(f_.types[size_t(v)].bytes()); }
 
   void collect_buffers() {
@@ -94,13 +98,18 @@ class Planner {
     auto use = [&](ValueId v) {
       if (v != no_value) uses_[size_t(v)]++;
     };
-    for (const Node& n : f_.nodes)
-      for (ValueId v : n.inputs) use(v);
+    for (size_t i = 0; i < f_.nodes.size(); i++)
+      if (!hoisted(i))
+        for (ValueId v : f_.nodes[i].inputs) use(v);
     for (ValueId v : f_.outputs) use(v);
     for (const Store& s : f_.stores) use(s.value), use(s.when);
     use(f_.guard);
 
-    for (const Node& n : f_.nodes) {
+    for (size_t k = 0; k < hoist_.values.size(); k++)
+      buffer_[size_t(hoist_.values[k])] = new_buffer(Source::prepared, int32_t(k), bytes_of(hoist_.values[k]));
+    for (size_t i = 0; i < f_.nodes.size(); i++) {
+      const Node& n = f_.nodes[i];
+      if (hoisted(i)) continue;
       if (n.op->role == Structural::read) {
         int32_t variable = int32_t(n.as<ReadAttrs>().variable);
         if (variable_buffer_.empty()) variable_buffer_.assign(m_.variables.size(), -1);
@@ -152,7 +161,7 @@ class Planner {
   /// the old value of at least one variable.
   bool candidate(size_t index, Update& u) const {
     const Node& n = f_.nodes[index];
-    if (n.op->structural || n.op->checks || n.op->in_place.empty()) return false;
+    if (hoisted(index) || n.op->structural || n.op->checks || n.op->in_place.empty()) return false;
     u.node = index;
     bool first = true;
     for (ValueId v : n.outputs) {
@@ -218,7 +227,7 @@ class Planner {
     position_.assign(f_.nodes.size(), -1);
     int32_t next = 0;
     for (size_t i = 0; i < f_.nodes.size(); i++)
-      if (!late[i] && !is_leaf(f_.nodes[i]) && !is_alias(f_.nodes[i])) {
+      if (!late[i] && !hoisted(i) && !is_leaf(f_.nodes[i]) && !is_alias(f_.nodes[i])) {
         position_[i] = next++;
         main_.push_back(i);
       }
@@ -402,6 +411,7 @@ class Planner {
       case Source::input: return {plan_.bases.inputs + b.index, 0};
       case Source::variable: return {plan_.bases.variables + b.index, 0};
       case Source::constant: return {plan_.bases.constants + b.index, 0};
+      case Source::prepared: return {plan_.bases.prepared + b.index, 0};
       case Source::step: break;
     }
     return {arena_base, b.offset};
@@ -489,6 +499,7 @@ class Planner {
 
   const Module& m_;
   const Function& f_;
+  const Hoist& hoist_;
   Plan plan_;
   std::vector<Buffer> buffers_;
   std::vector<int32_t> buffer_;           // by value; -1: an output nobody reads
@@ -511,7 +522,8 @@ void dump(const Plan& plan, std::string& out, const std::string& indent) {
     if (p.base < b.outputs) return "input" + std::to_string(p.base - b.inputs);
     if (p.base < b.variables) return "output" + std::to_string(p.base - b.outputs);
     if (p.base < b.constants) return "variable" + std::to_string(p.base - b.variables);
-    return "constant" + std::to_string(p.base - b.constants);
+    if (p.base < b.prepared) return "constant" + std::to_string(p.base - b.constants);
+    return "prepared" + std::to_string(p.base - b.prepared);
   };
   auto line = [&](const Step& s) {
     std::string t = s.kind == Step::Kind::copy ? "copy" : s.op->name;
@@ -544,8 +556,8 @@ View view_of(const TensorType& type) {
   return v;
 }
 
-Plan build_plan(const Module& module) {
-  return Planner(module, module.functions.front(), std::make_shared<std::vector<std::string>>()).build();
+Plan build_plan(const Module& module, const Hoist& hoist) {
+  return Planner(module, module.functions.front(), std::make_shared<std::vector<std::string>>(), hoist).build();
 }
 
 std::string text(const Plan& plan) {

@@ -16,6 +16,7 @@
 #include "base/view.h"
 #include "ir/module.h"
 #include "ops/op.h"
+#include "runtime/hoist.h"
 
 namespace dagrt {
 
@@ -26,7 +27,7 @@ struct Place {  // bases[base] + offset; base 0 is null
 
 /// Where each kind of base begins in the table of bases: 0 is null, 1 the arena.
 struct Bases {
-  int32_t inputs = 2, outputs = 2, variables = 2, constants = 2, count = 2;
+  int32_t inputs = 2, outputs = 2, variables = 2, constants = 2, prepared = 2, count = 2;
 };
 inline constexpr int32_t arena_base = 1;
 
@@ -76,13 +77,15 @@ struct Plan {
   bool checks = false;
   double work_ns = 0;  // a slow machine's time for all main steps, on one thread
   std::vector<const void*> constants;
+  std::vector<void*> prepared;                      // memory of the prepared values, by slot
   std::vector<char> uses_variable;                  // read or written
   std::shared_ptr<std::vector<std::string>> names;  // places of the nodes that check
 };
 
 /// Plans the first function of a compiled module (passes/pipeline.h). The plan refers to the module's attributes and
-/// constants, which must outlive it.
-Plan build_plan(const Module& module);
+/// constants, which must outlive it. Nodes in `hoist` are left out; their values are found in the memory that
+/// Plan::prepared names, which the caller fills in.
+Plan build_plan(const Module& module, const Hoist& hoist = {});
 
 /// One line for each step, with places: for Callable::text.
 std::string text(const Plan& plan);

@@ -1,7 +1,9 @@
 #include "runtime/program.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <unordered_set>
 
 #include "ops/isa.h"
 #include "runtime/offsets.h"
@@ -42,22 +44,51 @@ class Program::Loan {
   std::unique_ptr<RunState> state_;
 };
 
-Program::Program(Module compiled, std::vector<VariableRef> variables, Device& device)
+Program::Program(Module compiled, std::vector<VariableRef> variables, Device& device, Part part)
     : module_(std::move(compiled)),
       variables_(std::move(variables)),
       device_(device),
       isa_(isa_in_use()),
-      plan_(build_plan(module_)) {
+      part_(part),
+      plan_(make_plan()) {
   const Function& f = function();
   for (const Input& i : f.inputs) inputs_.push_back(view_of(f.types[size_t(i.value)]));
   for (ValueId v : f.outputs) outputs_.push_back(view_of(f.types[size_t(v)]));
   for (size_t i = 0; i < variables_.size() && !any_; i++)
     if (plan_.uses_variable[i]) any_ = variables_[i].get();
   place_constants();
-  alive++;
+  if (part_ == Part::whole) alive++;
 }
 
-Program::~Program() { alive--; }
+Program::~Program() {
+  if (part_ == Part::whole) alive--;
+}
+
+Plan Program::make_plan() {
+  if (part_ == Part::maker) return build_plan(module_);
+  std::unique_ptr<RecipeBook> book;
+  Hoist hoist = find_hoisted(module_, [&](const std::vector<ValueId>& values) {
+    if (!book) book = std::make_unique<RecipeBook>(module_);
+    size_t before = prepared_.size();
+    for (ValueId v : values) {
+      PreparedRef p = prepared_value(*book, book->recipe(v), function().types[size_t(v)], variables_, device_);
+      if (!p) {
+        prepared_.resize(before);
+        return false;
+      }
+      prepared_.push_back(std::move(p));
+    }
+    return true;
+  });
+  Plan plan = build_plan(module_, hoist);
+  std::unordered_set<const Variable*> seen;
+  for (const PreparedRef& p : prepared_) {
+    plan.prepared.push_back(p->data());
+    for (const VariableRef& v : p->sources())
+      if (seen.insert(v.get()).second) sources_.push_back(v);
+  }
+  return plan;
+}
 
 bool Program::fits(const View* in, size_t count) const {
   if (count != inputs_.size() || isa_ != isa_in_use()) return false;
@@ -70,11 +101,45 @@ bool Program::fits(const View* in, size_t count) const {
   return true;
 }
 
+size_t Program::prepared_bytes() const {
+  size_t n = 0;
+  for (const PreparedRef& p : prepared_) n += p->bytes();
+  return n;
+}
+
+std::string Program::prepared_text() const {
+  std::string out;
+  for (size_t i = 0; i < prepared_.size(); i++) {
+    out += "prepared" + std::to_string(i) + ": " + std::to_string(prepared_[i]->bytes()) + " bytes";
+    for (size_t k = 0; k < prepared_[i]->sources().size(); k++) out += (k ? ", " : " from ") + prepared_[i]->sources()[k]->name();
+    out += "\n";
+  }
+  return out;
+}
+
 size_t Program::arena_bytes() const { return aligned(plan_.arena_bytes) + size_t(default_threads()) * plan_.scratch_bytes; }
 
 void Program::run(const View* inputs, const View* outputs, bool (*poll)()) const {
   GroupLock lock(any_, !plan_.commits.empty());
+  if (!sources_.empty() && fresh_at_.load(std::memory_order_relaxed) != state_of(sources_)) remake(lock);
   device_.is_host() ? run_on_host(inputs, outputs, poll) : run_on_device(inputs, outputs, poll);
+}
+
+void Program::remake(GroupLock& lock) const {
+  auto fresh = [&] { return std::all_of(prepared_.begin(), prepared_.end(), [](const PreparedRef& p) { return p->fresh(); }); };
+  if (!fresh()) {
+    lock.make_exclusive();
+    for (const PreparedRef& p : prepared_)
+      if (!p->fresh()) p->make();
+    if (plan_.commits.empty()) lock.make_shared();
+  }
+  fresh_at_.store(state_of(sources_), std::memory_order_relaxed);
+}
+
+void Program::fill(void* to) const {
+  View out = outputs_[0];
+  out.data = to;
+  device_.is_host() ? run_on_host(nullptr, &out, nullptr) : fill_on_device(to);
 }
 
 void Program::run_on_host(const View* inputs, const View* outputs, bool (*poll)()) const {
@@ -153,6 +218,25 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
   }
   for (int32_t v : written) this->written(v);
   if (status.code != Status::ok) raise_status(plan_, status);
+}
+
+void Program::fill_on_device(void* to) const {
+  RunShared shared;
+  shared.threads = default_threads();
+  size_t arena_part = aligned(plan_.arena_bytes);
+  Arena arena = device_.arenas.take(device_, arena_part + size_t(shared.threads) * plan_.scratch_bytes);
+  shared.scratch = arena.data() + arena_part;
+  Loan loan(*this);
+  RunState& state = *loan;
+  char** bases = state.bases.data();
+  bases[arena_base] = arena.data();
+  bases[plan_.bases.outputs] = static_cast<char*>(to);
+  for (size_t i = 0; i < variables_.size(); i++)
+    bases[size_t(plan_.bases.variables) + i] = static_cast<char*>(variables_[i]->data());
+  std::unique_ptr<Queue> queue = device_.queue();
+  queue->run([&] { run_steps(plan_, state, shared); });
+  FlushDenormals flush;
+  queue->wait();
 }
 
 /// On a device other than the host, constants have copies there, which the plan and the bodies of its scans refer to.

@@ -1,7 +1,9 @@
 // A compiled function for one set of input types: module, plan, and the states of its runs.
 #pragma once
+#include <atomic>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "base/view.h"
@@ -9,19 +11,26 @@
 #include "runtime/device.h"
 #include "runtime/executor.h"
 #include "runtime/plan.h"
+#include "runtime/prepared.h"
 #include "runtime/variable.h"
 
 namespace dagrt {
 
 class Program {
  public:
+  /// A maker computes a prepared value: all of it inside, and it is not counted among the programs.
+  enum class Part : uint8_t { whole, maker };
+
   /// Takes a module as passes/pipeline.h describes it; `variables` by the module's indices.
-  Program(Module compiled, std::vector<VariableRef> variables, Device& device);
+  Program(Module compiled, std::vector<VariableRef> variables, Device& device, Part part = Part::whole);
   ~Program();
 
-  /// One run: takes the variables' lock, an arena and a state; then steps and commit. An Error means that no variable
-  /// has changed. Several threads may run one program.
+  /// One run: takes the variables' lock, remakes stale prepared values, takes an arena and a state; then steps and
+  /// commit. An Error means that no variable has changed. Several threads may run one program.
   void run(const View* inputs, const View* outputs, bool (*poll)()) const;
+
+  /// A maker's run, with the lock held: its output goes to `to`, memory of the device.
+  void fill(void* to) const;
 
   bool fits(const View* in, size_t count) const;
 
@@ -31,12 +40,17 @@ class Program {
   const std::vector<View>& inputs() const { return inputs_; }
   const std::vector<View>& outputs() const { return outputs_; }
   size_t arena_bytes() const;  // of one run, with scratch for the threads of now
+  size_t prepared_bytes() const;
+  std::string prepared_text() const;  // one line for each prepared value
 
  private:
   class Loan;  // of a state
   void run_on_host(const View* inputs, const View* outputs, bool (*poll)()) const;
   void run_on_device(const View* inputs, const View* outputs, bool (*poll)()) const;
+  void fill_on_device(void* to) const;
+  Plan make_plan();
   void place_constants();
+  void remake(GroupLock& lock) const;
   void written(int32_t variable) const { variables_[size_t(variable)]->raise_version(); }
 
   Module module_;
@@ -44,6 +58,10 @@ class Program {
   std::vector<VariableRef> constants_;  // copies on a device that is not the host
   Device& device_;
   int isa_;  // that it was planned for
+  Part part_;
+  std::vector<PreparedRef> prepared_;                   // by slot
+  std::vector<VariableRef> sources_;                    // of them all, each once
+  mutable std::atomic<uint64_t> fresh_at_{UINT64_MAX};  // state of the sources in which all were seen to be fresh
   Plan plan_;
   std::vector<View> inputs_, outputs_;
   const Variable* any_ = nullptr;  // of those used: its group's lock is the run's

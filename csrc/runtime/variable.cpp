@@ -32,6 +32,15 @@ void SharedLock::unlock() {
   changed_.notify_all();
 }
 
+void SharedLock::share() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    writer_ = false;
+    readers_++;
+  }
+  changed_.notify_all();
+}
+
 void SharedLock::lock_shared() {
   std::unique_lock<std::mutex> lock(mutex_);
   changed_.wait(lock, [&] { return !writer_ && writers_waiting_ == 0; });
@@ -110,17 +119,33 @@ bool Variable::has_type(const TensorType& t) const {
   return true;
 }
 
-GroupLock::GroupLock(const Variable* any, bool exclusive) : exclusive_(exclusive) {
-  if (!any) return;
+GroupLock::GroupLock(const Variable* any, bool exclusive) : any_(any), exclusive_(exclusive) { take(); }
+
+void GroupLock::take() {
+  if (!any_) return;
   for (;;) {
-    VariableGroup* g = root_of(any->group().get());
-    exclusive ? g->lock.lock() : g->lock.lock_shared();
+    VariableGroup* g = root_of(any_->group().get());
+    exclusive_ ? g->lock.lock() : g->lock.lock_shared();
     if (!g->parent.load(std::memory_order_acquire)) {  // still the root: it cannot be joined while it is held
       group_ = g;
       return;
     }
-    exclusive ? g->lock.unlock() : g->lock.unlock_shared();
+    exclusive_ ? g->lock.unlock() : g->lock.unlock_shared();
   }
+}
+
+void GroupLock::make_exclusive() {
+  if (!group_ || exclusive_) return;
+  group_->lock.unlock_shared();
+  group_ = nullptr;
+  exclusive_ = true;
+  take();
+}
+
+void GroupLock::make_shared() {
+  if (!group_ || !exclusive_) return;
+  group_->lock.share();
+  exclusive_ = false;
 }
 
 GroupLock::~GroupLock() {

@@ -26,6 +26,8 @@ class SharedLock {
   void unlock();
   void lock_shared();
   void unlock_shared();
+  /// From exclusive to shared, letting no writer in between.
+  void share();
 
  private:
   std::mutex mutex_;
@@ -90,7 +92,14 @@ class GroupLock {
   GroupLock(const GroupLock&) = delete;
   GroupLock& operator=(const GroupLock&) = delete;
 
+  /// From shared to exclusive: others may have written in between.
+  void make_exclusive();
+  /// Back to shared: no other writes in between.
+  void make_shared();
+
  private:
+  void take();
+  const Variable* any_;
   VariableGroup* group_ = nullptr;
   bool exclusive_;
 };

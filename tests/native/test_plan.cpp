@@ -93,7 +93,7 @@ struct Setup {
 
 TEST_CASE("plans of random graphs do what the graphs mean") {
   std::mt19937 rng(11);
-  size_t in_place_commits = 0, in_place_steps = 0, faults = 0;
+  size_t in_place_commits = 0, in_place_steps = 0, faults = 0, prepared = 0;
   for (int round = 0; round < 3000; round++) {
     Graph g;
     random_graph(g, rng);
@@ -104,6 +104,7 @@ TEST_CASE("plans of random graphs do what the graphs mean") {
     s.bind(p);
     INFO("round " << round << "\n" << text(p.plan()));
 
+    prepared += p.plan().prepared.size();
     for (const Commit& c : p.plan().commits) in_place_commits += c.step.kind == Step::Kind::op;
     for (const Step& step : p.plan().steps)
       for (int i = 0; i < step.inputs && step.kind == Step::Kind::op; i++) {
@@ -137,6 +138,7 @@ TEST_CASE("plans of random graphs do what the graphs mean") {
   CHECK(in_place_commits > 500);  // the interesting cases do occur
   CHECK(in_place_steps > 1000);
   CHECK(faults > 500);
+  CHECK(prepared > 500);
 }
 
 TEST_CASE("a store's node waits for the commit only where that is safe") {
