@@ -159,17 +159,17 @@ class CallbackList:
             return
         for c in listeners:
             # A progress bar between two redraws needs no numbers.
-            if isinstance(c, ProgbarLogger) and not c.due(batch):
+            if isinstance(c, ProgbarLogger) and not c.due(mode, batch):
                 continue
             if callable(logs):
                 logs = logs()
-            getattr(c, hook)(batch, logs=logs)
+            getattr(c, hook)(batch, logs)
 
     def call(self, hook: str, *args: Any, logs: dict | None = None) -> None:
         for c in self.callbacks:
             method = getattr(c, hook, None)
             if method is not None:
-                method(*args, logs=logs)
+                method(*args, logs)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.call("on_epoch_begin", epoch, logs=logs)
@@ -231,7 +231,9 @@ class ProgbarLogger(Callback):
         self.epochs = params.get("epochs")
         self.target = params.get("steps")
 
-    def due(self, batch: int) -> bool:
+    def due(self, mode: str, batch: int) -> bool:
+        if mode == "test" and self._in_fit:  # the bar counts the batches of training
+            return False
         self.seen = batch + 1
         return self.progbar is None or self.progbar.due()
 
@@ -631,8 +633,9 @@ class CSVLogger(Callback):
             return
         if self._writer is None:
             keys = sorted(logs)
-            val = [f"val_{k}" for k in keys if not k.startswith("val_") and f"val_{k}" not in keys]
-            self._keys = keys + (val if self.model.stop_training else [])
+            # Validation may begin in a later epoch (validation_freq): its columns are there from the start.
+            later = [] if any(k.startswith("val_") for k in keys) else [f"val_{k}" for k in keys]
+            self._keys = keys + later
             self._writer = csv.DictWriter(self._file, ["epoch", *self._keys], delimiter=self.separator)
             if self._header:
                 self._writer.writeheader()

@@ -35,24 +35,24 @@ def squeeze_or_expand_to_same_rank(x1: Any, x2: Any, expand_rank_1: bool = True)
 
 
 def reduce_to_samplewise_values(values: Any, sample_weight: Any, reduce_fn: Callable, dtype: str) -> tuple[Any, Any]:
-    """For metrics: values of (batch,) and weights of the same shape."""
+    """For metrics: values of (batch,) and weights of the same shape. Without weights, a mask serves as them."""
     mask = getattr(values, "_keras_mask", None)
     values = ops.cast(values, dtype)
     if sample_weight is not None:
         sample_weight = ops.convert_to_tensor(sample_weight, dtype=dtype)
-        if mask is not None:
-            sample_weight = apply_mask(sample_weight, mask, dtype, "sum")
+    if mask is not None:
+        sample_weight = apply_mask(sample_weight, mask, dtype, "sum")
+    if sample_weight is not None:
         values, sample_weight = squeeze_or_expand_to_same_rank(values, sample_weight)
         weight_rank, value_rank = len(sample_weight.shape), len(values.shape)
         if value_rank > weight_rank:
             values = reduce_fn(values, axis=list(range(weight_rank, value_rank)))
+        sample_weight = ops.broadcast_to(sample_weight, values.dims)
         values = values * sample_weight
-        if value_rank > 1:
+        if weight_rank > 1:
             sample_weight = reduce_fn(sample_weight, axis=list(range(1, weight_rank)))
-    elif mask is not None:
-        sample_weight = ops.cast(mask, dtype)
-        values, sample_weight = squeeze_or_expand_to_same_rank(values, sample_weight)
-        values = values * ops.broadcast_to(sample_weight, values.dims)
+    if len(values.shape) > 1:
+        values = reduce_fn(values, axis=list(range(1, len(values.shape))))
     return values, sample_weight
 
 
@@ -418,14 +418,20 @@ def tversky(y_true: Any, y_pred: Any, alpha: float = 0.5, beta: float = 0.5, axi
 
 
 def _wrapped(
-    class_name: str, fn: Callable, default_name: str, *parameters: tuple[str, Any], integers: bool = False
+    class_name: str,
+    fn: Callable,
+    default_name: str,
+    *parameters: tuple[str, Any],
+    late: tuple[tuple[str, Any], ...] = (),
+    integers: bool = False,
 ) -> type:
-    """A Loss class of a function, with Keras's argument order: the function's own, reduction, name, dtype."""
+    """A Loss class of a function, with Keras's argument order: the function's own, reduction, name, `late` ones, dtype."""
 
-    names = [n for n, _ in parameters]
+    names = [n for n, _ in (*parameters, *late)]
     source = (
         f"def __init__(self, {''.join(f'{n}={d!r}, ' for n, d in parameters)}"
-        f"reduction='sum_over_batch_size', name={default_name!r}, dtype=None):\n"
+        f"reduction='sum_over_batch_size', name={default_name!r}, "
+        f"{''.join(f'{n}={d!r}, ' for n, d in late)}dtype=None):\n"
         f"    LossFunctionWrapper.__init__(self, fn, reduction, name, dtype, {', '.join(f'{n}={n}' for n in names)})\n"
     )
     scope: dict[str, Any] = {"LossFunctionWrapper": LossFunctionWrapper, "fn": fn}
@@ -488,8 +494,8 @@ CategoricalFocalCrossentropy = _wrapped(
     ("label_smoothing", 0.0),
     ("axis", -1),
 )
-Dice = _wrapped("Dice", dice, "dice", ("axis", None))
-Tversky = _wrapped("Tversky", tversky, "tversky", ("alpha", 0.5), ("beta", 0.5), ("axis", None))
+Dice = _wrapped("Dice", dice, "dice", late=(("axis", None),))
+Tversky = _wrapped("Tversky", tversky, "tversky", ("alpha", 0.5), ("beta", 0.5), late=(("axis", None),))
 
 
 class SparseCategoricalCrossentropy(LossFunctionWrapper):

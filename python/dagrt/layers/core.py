@@ -18,6 +18,13 @@ def serialized(config: dict[str, Any], obj: Any, *names: str) -> dict[str, Any]:
     return config
 
 
+def _refuse_adapters(layer: Layer, lora_rank: Any, quantization_config: Any) -> None:
+    """Keras's arguments for adapters and quantisation are known, so that they are not silently without effect."""
+    for name, value in (("lora_rank", lora_rank), ("quantization_config", quantization_config)):
+        if value is not None:
+            raise NotImplementedError(f"{layer._who()}: {name} is not available, got {value!r}; leave it out")
+
+
 class Dense(Layer):
     """activation(inputs @ kernel + bias), over the last axis.
 
@@ -54,6 +61,7 @@ class Dense(Layer):
         bias_constraint: Any = None,
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
+        quantization_config: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -61,8 +69,7 @@ class Dense(Layer):
             raise ValueError(
                 f"Received an invalid value for `units`, expected a positive integer. Received: units={units}"
             )
-        if lora_rank is not None:
-            raise NotImplementedError("Dense: lora_rank is not available")
+        _refuse_adapters(self, lora_rank, quantization_config)
         self.units = units
         self.activation = activations.get(activation)
         self.use_bias = use_bias
@@ -160,12 +167,14 @@ class Embedding(Layer):
         weights: Any = None,
         lora_rank: int | None = None,
         lora_alpha: float | None = None,
+        quantization_config: Any = None,
         **kwargs: Any,
     ) -> None:
         input_length = kwargs.pop("input_length", None)
         if input_length is not None:
             kwargs.setdefault("input_shape", (input_length,))
         super().__init__(**kwargs)
+        _refuse_adapters(self, lora_rank, quantization_config)
         if input_dim <= 0 or output_dim <= 0:
             raise ValueError(f"Embedding: input_dim and output_dim must be positive, got {input_dim} and {output_dim}")
         self.input_dim, self.output_dim, self.mask_zero = input_dim, output_dim, mask_zero
@@ -360,12 +369,16 @@ class EinsumDense(Layer):
         bias_initializer: Any = "zeros",
         kernel_regularizer: Any = None,
         bias_regularizer: Any = None,
-        activity_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        gptq_unpacked_column_size: int | None = None,
+        quantization_config: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        super().__init__(**kwargs)
+        _refuse_adapters(self, lora_rank, quantization_config)
         self.equation = equation
         self.partial_output_shape = (output_shape,) if isinstance(output_shape, int) else tuple(output_shape)
         self.bias_axes = bias_axes

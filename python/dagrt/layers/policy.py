@@ -17,7 +17,8 @@ class DTypePolicy:
         ValueError: another name; float64 is refused, since dagrt computes in float32.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str | None = None) -> None:
+        name = name or "float32"
         if name == "float64":
             raise ValueError("dtype 'float64' is not available: dagrt computes in float32; leave dtype out")
         if name not in _NAMES:

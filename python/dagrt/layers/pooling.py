@@ -24,7 +24,7 @@ class _Pooling(Layer):
 
     def __init__(
         self,
-        pool_size: Any = 2,
+        pool_size: Any,
         strides: Any = None,
         padding: str = "valid",
         data_format: str | None = None,
@@ -62,6 +62,17 @@ class MaxPooling2D(_Pooling):
 
     _function = staticmethod(ops.max_pool)
 
+    def __init__(
+        self,
+        pool_size: Any = (2, 2),
+        strides: Any = None,
+        padding: str = "valid",
+        data_format: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(pool_size, strides, padding, data_format, name, **kwargs)
+
 
 class AveragePooling2D(_Pooling):
     """Mean of each window of an image; arguments as for MaxPooling2D."""
@@ -74,6 +85,17 @@ class MaxPooling1D(_Pooling):
 
     _rank = 1
     _function = staticmethod(ops.max_pool)
+
+    def __init__(
+        self,
+        pool_size: Any = 2,
+        strides: Any = None,
+        padding: str = "valid",
+        data_format: str | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(pool_size, strides, padding, data_format, name, **kwargs)
 
 
 class AveragePooling1D(_Pooling):

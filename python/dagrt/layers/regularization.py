@@ -48,8 +48,8 @@ class Dropout(Layer):
 class SpatialDropout1D(Dropout):
     """Dropout of whole channels of sequences."""
 
-    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(rate, None, seed, **kwargs)
+    def __init__(self, rate: float, seed: int | None = None, name: str | None = None, dtype: Any = None) -> None:
+        super().__init__(rate, None, seed, name=name, dtype=dtype)
 
     def _noise(self, inputs: Any) -> Any:
         return (inputs.dims[0], 1, inputs.dims[2])
@@ -62,8 +62,15 @@ class SpatialDropout1D(Dropout):
 class SpatialDropout2D(SpatialDropout1D):
     """Dropout of whole channels of images."""
 
-    def __init__(self, rate: float, data_format: str | None = None, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(rate, seed, **kwargs)
+    def __init__(
+        self,
+        rate: float,
+        data_format: str | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(rate, seed, name, dtype)
         self.data_format = data_format_of(data_format)
 
     def _noise(self, inputs: Any) -> Any:

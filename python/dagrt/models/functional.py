@@ -140,7 +140,9 @@ class Functional(Model):
             args, kwargs = node.arguments.fill_in(values)
             outputs = node.operation(*args, **kwargs)
             values.update(zip(map(id, node.output_tensors), tree.flatten(outputs)))
-        return tree.map_structure(lambda t: values[id(t)], self._outputs_struct)
+        results = tree.map_structure(lambda t: values[id(t)], self._outputs_struct)
+        # A list of one output answers with the output itself, as in Keras.
+        return results[0] if isinstance(results, (list, tuple)) and len(results) == 1 else results
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         return None  # the layers inside have set the outputs' masks

@@ -165,14 +165,18 @@ def _contract(a: Any, an: str, b: Any, bn: str, keep: set[str]) -> tuple[Any, st
 
 
 @public
-def cross(x1: Any, x2: Any) -> Any:
-    """Cross product of vectors of 3 in the last axis."""
-    from dagrt.ops.shapes import stack
+def cross(x1: Any, x2: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
+    """Cross product of vectors of 3 along an axis (`axis` stands for all three)."""
+    from dagrt.ops.shapes import moveaxis, stack
 
-    a, b = as_tensor(x1), as_tensor(x2)
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    a, b = moveaxis(as_tensor(x1), axisa, -1), moveaxis(as_tensor(x2), axisb, -1)
+    if a.shape[-1] != 3 or b.shape[-1] != 3:
+        raise ValueError(f"cross: expected vectors of 3, got shapes {a.shape} and {b.shape} with the vectors last")
     p = [a[..., i] for i in range(3)]
     q = [b[..., i] for i in range(3)]
-    return stack([p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0]], axis=-1)
+    return stack([p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0]], axis=axisc)
 
 
 @public

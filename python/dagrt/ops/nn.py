@@ -383,15 +383,24 @@ def dot_product_attention(
     mask: Any = None,
     scale: float | None = None,
     is_causal: bool = False,
-    **kwargs: Any,
+    flash_attention: bool | None = None,
+    attn_logits_soft_cap: float | None = None,
 ) -> Any:
-    """softmax(query keyᵀ scale + bias) value; tensors (batch, length, heads, dim)."""
+    """softmax(query keyᵀ scale + bias) value; tensors (batch, length, heads, dim).
+
+    `flash_attention` has no effect.
+
+    Raises:
+        NotImplementedError: attn_logits_soft_cap was given.
+    """
     from dagrt.ops.elementwise import where
     from dagrt.ops.linalg import einsum
     from dagrt.ops.shapes import arange
 
     q, k, v = as_tensor(query), as_tensor(key), as_tensor(value)
     scores = einsum("bqhd,bkhd->bhqk", q, k) * (q.dims[-1] ** -0.5 if scale is None else scale)
+    if attn_logits_soft_cap is not None:
+        raise NotImplementedError("dot_product_attention: attn_logits_soft_cap is not available; leave it out")
     if bias is not None:
         scores = scores + bias
     if mask is not None:

@@ -322,7 +322,8 @@ class Optimizer:
         """When training ends: weights become their averages, where those are kept."""
         if self.use_ema and self.built and not self.ema_overwrite_frequency:
             for v in var_list:
-                v.assign(self._averages[self._place(v)])
+                if id(v._core) in self._index:  # a variable made trainable since `build` has no average
+                    v.assign(self._averages[self._place(v)])
 
     def scale_loss(self, loss: Any) -> Any:
         return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor

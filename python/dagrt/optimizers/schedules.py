@@ -230,10 +230,11 @@ class CosineDecayRestarts(LearningRateSchedule):
         }
 
 
-def serialize(schedule: Any) -> Any:
+def serialize(learning_rate_schedule: Any) -> Any:
+    """The schedule as plain data, for `deserialize`."""
     from dagrt.saving import serialize_keras_object
 
-    return serialize_keras_object(schedule)
+    return serialize_keras_object(learning_rate_schedule)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:

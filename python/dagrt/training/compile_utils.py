@@ -97,10 +97,11 @@ class CompileLoss:
         self.output_names = output_names
         self.built = False
         self.weights: dict[str, Any] = {}  # head -> Variable
-        self.trackers: dict[str, Any] = {}  # head -> Mean, when there are several heads
+        self.trackers: dict[str, Any] = {}  # head -> Mean, when several heads have a loss
         self._losses: dict[str, Any] = {}
 
-    def build(self, heads: dict[str, Any]) -> None:
+    def build(self, heads: dict[str, Any], by_name: bool = False) -> None:
+        """Resolves names. `by_name`: the outputs are a dict, so that results follow the loss dict's order, as in Keras."""
         from dagrt import losses as losses_module
         from dagrt.metrics import Mean
         from dagrt.variable import Variable
@@ -112,20 +113,20 @@ class CompileLoss:
             absent = [n for n in names if n not in given]
             if absent:
                 raise ValueError(f"loss: no entry for the outputs {absent}; give None for an output without a loss")
-        self._order = [str(k) for k in self.loss] if isinstance(self.loss, dict) else names
+        self._order = [str(k) for k in self.loss] if by_name and isinstance(self.loss, dict) else names
         self._losses = {n: _get_loss(fn, losses_module, heads[n]) for n, fn in spec.items()}
         weights = route(self.loss_weights, names, "loss_weights")
         for n, w in weights.items():
             if not isinstance(w, Variable):
                 w = Variable(float(w), dtype="float32", trainable=False, name=f"{n}_loss_weight")
             self.weights[n] = w
-        if len(heads) > 1:
+        if len(self._losses) > 1:
             self.trackers = {n: Mean(name=f"{n}_loss") for n in self._losses}
         self.built = True
 
     @property
     def metrics(self) -> list[Any]:
-        """Trackers of the heads, in the order of the loss dict."""
+        """Trackers of the heads, where more than one has a loss."""
         order = [n for n in getattr(self, "_order", []) if n in self.trackers]
         return [self.trackers[n] for n in order + [n for n in self.trackers if n not in order]]
 
@@ -135,7 +136,7 @@ class CompileLoss:
 
         heads = output_heads(y_pred, self.output_names)
         if not self.built:
-            self.build(heads)
+            self.build(heads, by_name=isinstance(y_pred, dict))
         names = list(heads)
         targets = route(y_true, names, "y")
         sample_weights = route(sample_weight, names, "sample_weight", broadcast=True)
@@ -335,4 +336,5 @@ def _get_metric(spec: Any, y_true: Any, y_pred: Any) -> tuple[Any, str]:
     if not callable(found):
         raise TypeError(f"metrics: expected a name, a function of (y_true, y_pred) or a Metric, got {spec!r}")
     name = spec if isinstance(spec, str) else getattr(spec, "__name__", None) or getattr(spec, "name", "metric")
+    name = name.strip("<>")  # of a lambda
     return m.MeanMetricWrapper(found, name=name), name

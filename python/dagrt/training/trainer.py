@@ -372,6 +372,8 @@ class Trainer:
             training_logs = epoch_logs
             if self.stop_training or iterator.exhausted:
                 break
+        if epoch_logs and hasattr(self.optimizer, "finalize_variable_values"):
+            self.optimizer.finalize_variable_values(self.trainable_variables)
         callbacks.on_train_end(logs=training_logs)
         return self.history
 
@@ -526,21 +528,23 @@ class Trainer:
         class_weight: dict | None = None,
         return_dict: bool = False,
     ) -> Any:
-        """One training step on one batch; metrics go on from where they were. Returns as `evaluate`."""
+        """One training step on one batch; the values returned are those of this batch. Returns as `evaluate`."""
         self._check_compiled("train_on_batch")
         if class_weight is not None and sample_weight is not None:
             raise ValueError("Arguments `sample_weight` and `class_weight` cannot be given at the same time.")
+        self.reset_metrics()
         outputs = self._step("train")(data_adapter.prepare_batch((x, y, sample_weight), class_weight))
         if nan := _is_nan(outputs):
             self._warn_nan(0)
         logs = _numbers(outputs, nan)
-        return logs if return_dict else self._flatten_logs(logs)
+        return dict(sorted(logs.items())) if return_dict else self._flatten_logs(logs)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
-        """One evaluation step on one batch. Returns as `evaluate`."""
+        """One evaluation step on one batch; the values returned are those of this batch. Returns as `evaluate`."""
         self._check_compiled("test_on_batch")
+        self.reset_metrics()
         logs = _numbers(self._step("test")(data_adapter.prepare_batch((x, y, sample_weight))), False)
-        return logs if return_dict else self._flatten_logs(logs)
+        return dict(sorted(logs.items())) if return_dict else self._flatten_logs(logs)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch, as NumPy arrays."""

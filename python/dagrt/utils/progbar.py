@@ -78,7 +78,7 @@ class Progbar:
                 self._values[name][1] += steps
         self._seen = current
         now = time.monotonic()
-        if self._time_at_first_step is None:
+        if self._time_at_first_step is None and not finalize:
             self._time_at_first_step = now
         if self.verbose == 1:
             if not finalize and (now - self._last_draw < self.interval or not self._dynamic()):
@@ -111,10 +111,10 @@ class Progbar:
                 text += " " + "━" * full + " " * (self.width - full)
         per_step = self._seconds_per_step(current, now)
         if finalize or self.target is None:
-            text += f"{' -' if not bar else ''} {_duration(now - self._start)}"
+            text += f"{'' if bar else ' -'} {_duration(now - self._start)}"
         else:
             text += f" {_duration(per_step * (self.target - current))}"
-        text += f" {_per_step(per_step)}/{self.unit_name}"
+        text += f"{'' if bar else ' -'} {_per_step(per_step)}/{self.unit_name}"
         for name, (total_value, weight) in self._values.items():
             mean = total_value / weight if weight else 0.0
             shown = f"{mean:.4f}" if abs(mean) > 1e-3 or mean != mean else f"{mean:.4e}"
