@@ -6,6 +6,7 @@
 #include "ir/schema.h"
 #include "ir/text.h"
 #include "passes/pipeline.h"
+#include "runtime/profile.h"
 #include "runtime/program.h"
 
 namespace dagrt {
@@ -207,6 +208,9 @@ size_t Callable::programs() const {
   std::lock_guard<std::mutex> lock(cache_mutex_);
   return cache_.size();
 }
+
+void start_profile() { Profiler::start(); }
+std::vector<ProfiledStep> stop_profile() { return Profiler::stop(); }
 
 const std::vector<View>& outputs_of(const Program& program) { return program.outputs(); }
 

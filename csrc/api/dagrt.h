@@ -124,6 +124,12 @@ class Model {
   std::vector<Tensor> selftest_inputs_, selftest_outputs_;
 };
 
+/// A step of a run: what it was, and when.
+struct ProfiledStep;  // runtime/profile.h
+/// Records every step of every run until stop_profile. GraphError where a profile is on already.
+void start_profile();
+std::vector<ProfiledStep> stop_profile();
+
 struct MemoryInUse {
   size_t arena_bytes = 0, variable_bytes = 0, prepared_bytes = 0, programs = 0;
 };

@@ -8,6 +8,8 @@
 #include "bindings/convert.h"
 #include "kernels/kernel.h"
 #include "kernels/random.h"
+#include "ops/machine.h"
+#include "runtime/profile.h"
 
 namespace py = pybind11;
 
@@ -48,6 +50,41 @@ void bind_machine(py::module_& m) {
         return words;
       },
       py::arg("seed"), py::arg("counter"), py::arg("stream"), py::arg("n"), "The first n random words, for tests.");
+  m.def("profile_start", &start_profile, "Records every step of every run from now on.");
+  m.def(
+      "profile_stop",
+      [] {
+        py::list steps;
+        for (const ProfiledStep& s : stop_profile()) {
+          py::dict d;
+          d["path"] = s.path;
+          d["op"] = s.op;
+          d["shapes"] = s.shapes;
+          d["flops"] = s.flops;
+          d["bytes"] = s.bytes;
+          d["begin_ns"] = s.begin_ns;
+          d["end_ns"] = s.end_ns;
+          d["run"] = s.run;
+          d["thread"] = s.thread;
+          steps.append(d);
+        }
+        return steps;
+      },
+      "Ends the profile; its steps in order of their end.");
+  m.def(
+      "measure_roofline",
+      [](int threads) {
+        Roofline r;
+        {
+          py::gil_scoped_release released;
+          r = measure_roofline(threads);
+        }
+        py::dict d;
+        d["flops_per_s"] = r.flops_per_s;
+        d["bytes_per_s"] = r.bytes_per_s;
+        return d;
+      },
+      py::arg("threads"), "What this machine reaches at most on so many threads.");
   m.def("memory_in_use", [] {
     MemoryInUse u = memory_in_use();
     py::dict d;

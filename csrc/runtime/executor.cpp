@@ -52,7 +52,7 @@ void run_scan(const Step& step, const ScanPlan& s, const View* in, const View* o
   }
 }
 
-void run_step(const Plan& plan, const Step& step, RunState& state, RunShared& shared) {
+void run_step_now(const Plan& plan, const Step& step, RunState& state, RunShared& shared) {
   View* views = state.views.data() + step.first_view;
   const Place* places = plan.places.data() + step.first_view;
   char* const* bases = state.bases.data();
@@ -73,6 +73,13 @@ void run_step(const Plan& plan, const Step& step, RunState& state, RunShared& sh
       break;
     }
   }
+}
+
+void run_step(const Plan& plan, const Step& step, RunState& state, RunShared& shared) {
+  if (!shared.profile) return run_step_now(plan, step, state, shared);
+  int64_t begin = Profiler::now();
+  run_step_now(plan, step, state, shared);
+  shared.profile->add({&plan, &step, begin, Profiler::now()});
 }
 
 bool holds(const RunState& state, Place p) {

@@ -8,6 +8,7 @@
 
 #include "ops/op.h"
 #include "runtime/plan.h"
+#include "runtime/profile.h"
 
 namespace dagrt {
 
@@ -26,6 +27,7 @@ struct RunShared {
   Status status;
   bool (*poll)() = nullptr;
   std::chrono::steady_clock::time_point next_poll{};
+  RunProfile* profile = nullptr;  // where the times of steps go, if someone wants them
 };
 
 /// All main steps, up to the first fault. Afterwards shared.status says whether the commit may follow.

@@ -47,6 +47,7 @@ class Planner {
   Planner(const Module& m, const Function& f, std::shared_ptr<std::vector<std::string>> names, const Hoist& hoist = {})
       : m_(m), f_(f), hoist_(hoist) {
     plan_.names = std::move(names);
+    plan_.function = &f;
   }
 
   Plan build() {
@@ -435,6 +436,7 @@ class Planner {
     Step s;
     s.kind = scan_of_[i] >= 0 ? Step::Kind::scan : Step::Kind::op;
     s.op = n.op;
+    s.source = int32_t(i);
     s.attrs = n.attrs.get();
     s.first_view = int32_t(plan_.views.size());
     s.inputs = int32_t(n.inputs.size());

@@ -53,6 +53,7 @@ struct Step {
   int32_t first_view = 0, inputs = 0, outputs = 0;  // views: inputs, then outputs; copy: one and one
   int32_t node = -1;                                // whom to name in a fault: Plan::names of the outermost plan
   int32_t scan = -1;                                // index into Plan::scans
+  int32_t source = -1;                              // its node in Plan::function; -1: a copy
   Place workspace;
   size_t scratch_bytes = 0;  // for each worker, aligned
   size_t copy_bytes = 0;
@@ -65,6 +66,7 @@ struct Commit {
 };
 
 struct Plan {
+  const Function* function = nullptr;  // that was planned; lives as long as the module
   Bases bases;
   std::vector<Step> steps;
   std::vector<Commit> commits;

@@ -160,12 +160,15 @@ void Program::run_on_host(const View* inputs, const View* outputs, bool (*poll)(
   for (size_t i = 0; i < outputs_.size(); i++) bases[size_t(plan_.bases.outputs) + i] = static_cast<char*>(address(outputs[i]));
   for (size_t i = 0; i < variables_.size(); i++)
     bases[size_t(plan_.bases.variables) + i] = static_cast<char*>(variables_[i]->data());
+  RunProfile profile;
+  if (Profiler::on()) shared.profile = &profile;
   {
     FlushDenormals flush;
     run_steps(plan_, state, shared);
     run_commit(
         plan_, state, shared, [](void* p, int32_t v) { static_cast<const Program*>(p)->written(v); }, const_cast<Program*>(this));
   }
+  if (shared.profile) Profiler::take(profile);
   if (shared.status.code != Status::ok) raise_status(plan_, shared.status);
 }
 

@@ -56,6 +56,7 @@ from dagrt.metrics import Metric
 from dagrt.models import Functional, Model, Sequential
 from dagrt.operation import Operation
 from dagrt.optimizers import Optimizer
+from dagrt.profiling import profile
 from dagrt.regularizers import Regularizer
 from dagrt.tensor import EagerTensor as Tensor
 from dagrt.tensor import KerasTensor
@@ -107,6 +108,7 @@ __all__ = [
     "models",
     "ops",
     "optimizers",
+    "profile",
     "random",
     "regularizers",
     "saving",

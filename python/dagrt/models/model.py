@@ -162,6 +162,28 @@ class Model(Trainer, Layer):
 
         print_summary(self, line_length, positions, print_fn, expand_nested, show_trainable, layer_range)
 
+    def profile(self, x: Any, y: Any = None, runs: int = 20) -> Any:
+        """Runs the model on a batch and says where the time goes.
+
+        Args:
+            x: a batch, as for `predict_on_batch`.
+            y: with targets, whole training steps are measured (they do train the model).
+            runs: how many, after one that compiles.
+
+        Returns:
+            A `dagrt.profiling.Profile`: print it for a table, `.plot(path)` draws the graph coloured by time, `.save(path)`
+            writes a trace for Chrome or Perfetto.
+
+        Example:
+            >>> import dagrt, numpy as np
+            >>> model = dagrt.Sequential([dagrt.Input((4,)), dagrt.layers.Dense(3)])
+            >>> model.profile(np.ones((2, 4)), runs=3).runs
+            3
+        """
+        from dagrt.profiling import profile_model
+
+        return profile_model(self, x, y, runs)
+
     def to_json(self, **kwargs: Any) -> str:
         """The model's configuration as JSON, without weights; `model_from_json` reads it."""
         from dagrt.saving import serialize_keras_object

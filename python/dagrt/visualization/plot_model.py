@@ -33,6 +33,7 @@ def model_to_dot(
     show_layer_activations: bool = False,
     show_trainable: bool = False,
     splines: str = "ortho",
+    _note: Any = None,
     **kwargs: Any,
 ) -> Any:
     """The model's graph as a `graphviz.Digraph`; arguments as for `plot_model`.
@@ -61,7 +62,7 @@ def model_to_dot(
         model.name, graph_attr={"rankdir": rankdir, "splines": splines, "dpi": str(dpi), "concentrate": "true"}
     )
     dot.attr("node", shape="plaintext", fontname="Helvetica", fontsize="11")
-    _Drawing(graphviz, options, expand_nested).add(dot, model, "m")
+    _Drawing(graphviz, options, expand_nested, _note).add(dot, model, "m")
     return dot
 
 
@@ -77,6 +78,7 @@ def plot_model(
     show_layer_activations: bool = False,
     show_trainable: bool = False,
     splines: str = "ortho",
+    _note: Any = None,
     **kwargs: Any,
 ) -> str:
     """Draws a model's graph to a file, atomically.
@@ -117,6 +119,7 @@ def plot_model(
         show_layer_activations,
         show_trainable,
         splines,
+        _note,
         **kwargs,
     )
     graphviz = _graphviz()
@@ -136,8 +139,9 @@ def plot_model(
 class _Drawing:
     """Adds models to a graph; nested ones as nodes or as clusters."""
 
-    def __init__(self, graphviz: Any, options: dict[str, bool], expand: bool) -> None:
+    def __init__(self, graphviz: Any, options: dict[str, bool], expand: bool, note: Any = None) -> None:
         self._graphviz = graphviz
+        self._note = note  # layer path -> (colour, text) or None: what a profile says of it
         self._options = options
         self._expand = expand
 
@@ -167,7 +171,7 @@ class _Drawing:
                     for k, t in enumerate(node.output_tensors):
                         source[id(t)] = outs[min(k, len(outs) - 1)]
             else:
-                dot.node(name, label=self._label(op, own))
+                dot.node(name, label=self._label(op, own, name))
                 for node in own:
                     target[id(node)] = [name]
                     source.update((id(t), name) for t in node.output_tensors)
@@ -193,7 +197,7 @@ class _Drawing:
             dot.edge(a, b, style="dashed", arrowhead="none")
         return names[:1], names[-1:]
 
-    def _label(self, op: Any, nodes: list[Any]) -> str:
+    def _label(self, op: Any, nodes: list[Any], drawn: str = "") -> str:
         show = self._options
         title = type(op).__name__
         if show["show_layer_names"]:
@@ -213,6 +217,10 @@ class _Drawing:
         if show["show_trainable"] and getattr(op, "weights", None):
             color = "#1f6f43" if op.trainable else "#8a2c2c"
             cells.append("Trainable" if op.trainable else "Non-trainable")
+        note = self._note("/".join(drawn.split(".")[1:])) if self._note else None
+        if note is not None:
+            color, text = note[0], "black" if int(note[0][3:5], 16) > 120 else "white"
+            cells.append(note[1])
         rows = "".join(f'<td bgcolor="white"><font color="#1c1c1c" point-size="10">{c}</font></td>' for c in cells)
         span = f' colspan="{len(cells)}"' if cells else ""
         head = f'<tr><td{span} bgcolor="{color}"><font color="{text}" point-size="13"><b>{html.escape(title)}</b></font></td></tr>'

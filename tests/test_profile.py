@@ -1,0 +1,102 @@
+"""The profiler: what it records, its table, trace and picture; and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import dagrt as keras
+import numpy as np
+import pytest
+from dagrt import _core
+
+
+def small_model() -> Any:
+    inputs = keras.Input((8, 8, 3), name="image")
+    inner = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.Conv2D(5, 3, name="inner_conv")], name="inner")
+    x = inner(keras.layers.Conv2D(4, 3, padding="same", activation="relu", name="outer_conv")(inputs))
+    return keras.Model(inputs, keras.layers.Dense(2, name="head")(keras.layers.GlobalAveragePooling2D()(x)), name="net")
+
+
+X = np.ones((3, 8, 8, 3), "float32")
+
+
+def test_steps_name_layers_and_count_work() -> None:
+    result = small_model().profile(X, runs=4)
+    assert result.runs == 4
+    convolutions = [s for s in result.steps if "outer_conv" in s["path"] and s["flops"] > 1e4]
+    assert convolutions, "the convolution is among the steps"
+    products = 3 * 8 * 8 * 9 * 3 * 4
+    assert all(s["flops"] >= 2 * products for s in convolutions)
+    assert all(s["end_ns"] >= s["begin_ns"] >= 0 for s in result.steps)
+    rows = result.rows()
+    assert sum(r["share"] for r in rows) == pytest.approx(1)
+    assert rows == sorted(rows, key=lambda r: -r["total_ns"])
+    assert any("inner_conv" in p for p in result.by_layer())
+
+
+def test_table_reads_as_a_table() -> None:
+    text = str(small_model().profile(X, runs=2))
+    lines = text.splitlines()
+    assert "GFLOP/s" in lines[0] and "roof" in lines[0]
+    assert any("outer_conv" in line for line in lines)
+    assert "a run over 2 runs" in lines[-1] and "the machine reaches" in lines[-1]
+
+
+def test_trace_is_chromes(tmp_path: Path) -> None:
+    model = small_model()
+    model.compile("sgd", "mse")
+    with keras.profile(tmp_path / "trace.json") as p:
+        model.fit(X, np.ones((3, 2)), epochs=2, verbose=0)
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert len(events) == len(p.steps) > 4
+    assert all(e["ph"] == "X" and e["dur"] >= 0 for e in events)
+    assert any("sgd" in e["name"] or "grad" in e["name"] for e in events)
+
+
+def test_picture_colours_nested_layers(tmp_path: Path) -> None:
+    pytest.importorskip("graphviz")
+    path = small_model().profile(X, runs=2).plot(tmp_path / "p.svg")
+    text = Path(path).read_text()
+    assert "inner_conv" in text and "%" in text and "#" in text
+
+
+def test_off_again_afterwards() -> None:
+    model = small_model()
+    with pytest.raises(ValueError, match="runs must be at least 1"):
+        model.profile(X, runs=0)
+    with keras.profile():
+        with pytest.raises(keras.GraphError, match="on already"), keras.profile():
+            pass
+        model.predict(X, verbose=0)
+    model.predict(X, verbose=0)
+    with keras.profile() as later:
+        pass
+    assert later.steps == []
+    with pytest.raises(ZeroDivisionError), keras.profile():
+        raise ZeroDivisionError
+    with keras.profile():
+        pass
+    with pytest.raises(ValueError, match="give the model"):
+        later.plot("never.png")
+
+
+def test_threads_are_told_apart() -> None:
+    model = small_model()
+    model.predict_on_batch(X)
+    with keras.profile() as p:
+        others = [threading.Thread(target=model.predict_on_batch, args=(X,)) for _ in range(2)]
+        for t in others:
+            t.start()
+        for t in others:
+            t.join()
+        model.predict_on_batch(X)
+    assert p.runs == 3
+    assert {s["thread"] for s in p.steps} <= {0, 1, 2} and len({s["run"] for s in p.steps}) == 3
+
+
+def test_roofline_is_plausible() -> None:
+    roof = _core.measure_roofline(1)
+    assert 5e8 < roof["flops_per_s"] < 1e12 and 1e8 < roof["bytes_per_s"] < 1e12
