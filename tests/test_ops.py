@@ -34,6 +34,10 @@ ELSEWHERE = {
     "pointwise": "native test_passes",
     "winograd_weights": "native test_winograd",  # an order of numbers that depends on the instruction set
     "conv2d_winograd": "native test_winograd",
+    "pack_conv2d": "native test_packed",
+    "conv2d_packed": "native test_packed",
+    "pack_matmul": "native test_packed",
+    "matmul_packed": "native test_packed",
 }
 
 

@@ -15,6 +15,7 @@ struct ConvArgs {
   int64_t ldx = 0, ldy = 0;  // pixel strides of x and y
   int64_t stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1, groups = 1;
   int64_t pad_top = 0, pad_left = 0;
+  const float* panels = nullptr;  // conv2d: the weights packed by pack_conv2d; null: packed from w into the workspace
   char* workspace = nullptr;
   Epilogue epilogue;  // of conv2d and conv2d_input_grad; its rows are the pixels of what they write
 };
@@ -22,6 +23,23 @@ struct ConvArgs {
 DAGRT_KERNEL(conv2d, ConvArgs)
 DAGRT_KERNEL(conv2d_input_grad, ConvArgs)
 DAGRT_KERNEL(conv2d_filter_grad, ConvArgs)
+
+/// Copies weights into the panels that conv2d multiplies with: for each group [columns / NR][R S C/groups][NR], NR of the
+/// instruction set. `transpose`: those of the filters turned by 180 degrees, inputs and outputs exchanged: conv2d of dy
+/// with them and paddings (window's reach - 1 - pad) is the input gradient, where strides are 1.
+struct PackConvArgs {
+  const float* w = nullptr;  // [R,S,C/groups,F]
+  float* panels = nullptr;   // conv2d_panel_floats
+  int64_t R = 0, S = 0, C = 0, F = 0, groups = 1;
+  bool transpose = false;
+};
+DAGRT_KERNEL(pack_conv2d, PackConvArgs)
+
+/// Floats of the panels, the same for every instruction set.
+int64_t conv2d_panel_floats(const PackConvArgs&);
+
+/// One channel a group: vectors over channels, no panels; its packed weights are [R,S,C].
+inline bool is_depthwise(int64_t groups, int64_t C, int64_t F) { return groups > 1 && groups == C && F == C; }
 
 /// Bytes: shared by the threads, and for each of them.
 struct ConvMemory {

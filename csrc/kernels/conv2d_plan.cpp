@@ -8,9 +8,15 @@ size_t round_up(int64_t n) { return size_t((n + 31) / 32 * 32); }
 
 }  // namespace
 
+int64_t conv2d_panel_floats(const PackConvArgs& a) {
+  if (is_depthwise(a.groups, a.C, a.F)) return a.R * a.S * a.C;
+  int64_t c = a.C / a.groups, f = a.F / a.groups;
+  return a.groups * a.R * a.S * (a.transpose ? f * int64_t(round_up(c)) : c * int64_t(round_up(f)));
+}
+
 ConvMemory conv2d_memory(const ConvArgs& a) {
   int64_t depth = a.R * a.S * (a.C / a.groups);
-  return {a.groups * round_up(a.F / a.groups) * size_t(depth) * 4 + 64, size_t(conv_block * depth) * 4 + 64};
+  return {a.panels ? 0 : a.groups * round_up(a.F / a.groups) * size_t(depth) * 4 + 64, size_t(conv_block * depth) * 4 + 64};
 }
 
 ConvMemory conv2d_input_grad_memory(const ConvArgs& a) {

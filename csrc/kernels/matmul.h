@@ -14,11 +14,23 @@ struct MatmulArgs {
   // Batches: sizes of the batch axes of C, and how far A, B and C move along each (0: broadcast).
   int batch_rank = 0;
   int64_t batch[max_rank] = {}, a_batch[max_rank] = {}, b_batch[max_rank] = {}, c_batch[max_rank] = {};
-  char* workspace = nullptr;  // matmul_plan's bytes
-  Epilogue epilogue;          // its row of C[b, m] is b M + m
+  const float* panels = nullptr;  // B packed by pack_matmul, the same for all batches; b is not read then
+  char* workspace = nullptr;      // matmul_plan's bytes
+  Epilogue epilogue;              // its row of C[b, m] is b M + m
 };
 
 DAGRT_KERNEL(matmul, MatmulArgs)
+
+/// Copies B into the panels [N / NR][K][NR] that the product reads, NR of the instruction set.
+struct PackMatmulArgs {
+  const float* b = nullptr;  // [K, N], strides b_row, b_col
+  float* panels = nullptr;   // matmul_panel_floats
+  int64_t N = 0, K = 0, b_row = 0, b_col = 1;
+};
+DAGRT_KERNEL(pack_matmul, PackMatmulArgs)
+
+/// Floats of the panels, the same for every instruction set.
+int64_t matmul_panel_floats(int64_t N, int64_t K);
 
 /// How a product is cut up: a function of its sizes alone.
 struct MatmulPlan {
@@ -27,6 +39,6 @@ struct MatmulPlan {
   int64_t batches = 1;
   size_t workspace = 0;  // bytes
 };
-MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous);
+MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous, bool packed = false);
 
 }  // namespace dagrt

@@ -8,7 +8,9 @@ int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 }  // namespace
 
-MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous) {
+int64_t matmul_panel_floats(int64_t N, int64_t K) { return up(N, 32) * K; }
+
+MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous, bool packed) {
   MatmulPlan p;
   p.batches = batches;
   const bool few = M <= 4;  // gemm_few_rows: B is read in place
@@ -17,7 +19,9 @@ MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_
   if (batches == 1)
     while (p.splits < 8 && tiles * p.splits < 16 && K / (p.splits * 2) >= 1024) p.splits *= 2;
   int64_t floats = 0;
-  if (few)
+  if (packed)
+    floats = 0;
+  else if (few)
     floats = b_rows_contiguous ? 0 : M * K * batches;  // A's rows, where they are not contiguous
   else if (p.pack)
     floats = up(N, 32) * K * batches;

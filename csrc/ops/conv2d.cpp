@@ -3,6 +3,9 @@
 //   conv2d_input_grad:  dx from dy, w: the sum over the same triples. Conv2DTranspose's forward
 //   conv2d_filter_grad: dw from x, dy
 // Each is linear in both inputs, so the gradients of the three are the three again.
+//   pack_conv2d:        w in the order in which conv2d reads it, so that it is made once where weights do not change;
+//                       with `transpose`, that of the input gradient's convolution (strides 1)
+//   conv2d_packed:      conv2d of such weights
 #include "kernels/conv2d.h"
 
 #include "ops/epilogue.h"
@@ -27,6 +30,24 @@ struct ForwardAttrs : ConvAttrs, EpilogueAttrs {
   template <class V> void visit(V& v) {
     ConvAttrs::visit(v);
     visit_epilogue(v);
+  }
+};
+struct PackedAttrs : ConvAttrs, EpilogueAttrs {
+  std::vector<int64_t> kernel_size;
+  int64_t filters = 0;
+  template <class V> void visit(V& v) {
+    ConvAttrs::visit(v);
+    v("kernel_size", kernel_size);
+    v("filters", filters);
+    visit_epilogue(v);
+  }
+};
+struct PackAttrs {
+  int64_t groups = 1;
+  bool transpose = false;
+  template <class V> void visit(V& v) {
+    v("groups", groups, int64_t(1));
+    v("transpose", transpose, false);
   }
 };
 struct InputGradAttrs : ConvAttrs, EpilogueAttrs {
@@ -118,6 +139,48 @@ Types infer_filter_grad(const InferContext& c) {
   return {{DType::float32, {a.kernel_size[0], a.kernel_size[1], floor_div(x.shape[3], Dim(a.groups)), dy.shape[3]}}};
 }
 
+PackConvArgs pack_sizes(const PackAttrs& a, const int64_t* w) {
+  PackConvArgs k;
+  k.R = w[0], k.S = w[1], k.C = w[2] * a.groups, k.F = w[3];
+  k.groups = a.groups;
+  k.transpose = a.transpose;
+  return k;
+}
+
+Types infer_pack(const InferContext& c) {
+  const auto& a = c.attrs<PackAttrs>();
+  const TensorType& w = c.in[0];
+  check_types(c, ConvAttrs{}, {&w});
+  if (a.groups < 1) c.fail(ErrorKind::graph, "groups must be at least 1, got ", a.groups);
+  int64_t d[4];
+  for (size_t i = 0; i < 4; i++) d[i] = number(c, w.shape[i], "every size of the weights");
+  if (d[3] % a.groups) c.fail(ErrorKind::shape, "groups (", a.groups, ") must divide the filters (", d[3], ")");
+  return {{DType::float32, {conv2d_panel_floats(pack_sizes(a, d))}}};
+}
+
+Types infer_packed(const InferContext& c) {
+  const auto& a = c.attrs<PackedAttrs>();
+  const TensorType &x = c.in[0], &panels = c.in[1];
+  check_types(c, a, {&x});
+  if (a.kernel_size.size() != 2 || a.kernel_size[0] < 1 || a.kernel_size[1] < 1)
+    c.fail(ErrorKind::graph, "kernel_size must be 2 numbers of at least 1: height and width");
+  int64_t channels = number(c, x.shape[3], "the image's channels");
+  if (a.filters < 0 || a.filters % a.groups || channels % a.groups)
+    c.fail(ErrorKind::shape, "groups (", a.groups, ") must divide the channels (", channels, ") and the filters (", a.filters,
+           ")");
+  const int64_t w[4] = {a.kernel_size[0], a.kernel_size[1], channels / a.groups, a.filters};
+  PackAttrs pack;
+  pack.groups = a.groups;
+  int64_t floats = conv2d_panel_floats(pack_sizes(pack, w));
+  if (panels.dtype != DType::float32 || panels.rank() != 1 || (panels.shape[0].known() && !panels.shape[0].is(floats)))
+    c.fail(ErrorKind::shape, "expected float32 panels of pack_conv2d, (", floats, ",), got ", panels.text());
+  TensorType y{DType::float32,
+               {x.shape[0], window_outputs(c, x.shape[1], reach(w[0], a.dilations[0]), 0, a),
+                window_outputs(c, x.shape[2], reach(w[1], a.dilations[1]), 1, a), a.filters}};
+  check_epilogue(c, a, 2, y);
+  return {y};
+}
+
 ConvArgs sizes(const ConvAttrs& a, const int64_t* x, const int64_t* w, const int64_t* y) {
   ConvArgs k;
   k.B = x[0], k.H = x[1], k.W = x[2], k.C = x[3];
@@ -145,6 +208,22 @@ void run_conv2d(const RunContext& c) {
   ConvArgs k = arguments(c, a, c.in[0], c.in[1], c.out[0]);
   k.epilogue = read_epilogue(c, a, 2);
   conv2d(k, c.stream);
+}
+void run_packed(const RunContext& c) {
+  const auto& a = c.attrs<PackedAttrs>();
+  const View &x = c.in[0], &y = c.out[0];
+  const int64_t w[2] = {a.kernel_size[0], a.kernel_size[1]};
+  ConvArgs k = sizes(a, x.dims, w, y.dims);
+  k.x = x.as<float>(), k.panels = c.in[1].as<const float>(), k.y = y.as<float>();
+  k.ldx = x.ld, k.ldy = y.ld;
+  k.workspace = static_cast<char*>(c.workspace);
+  k.epilogue = read_epilogue(c, a, 2);
+  conv2d(k, c.stream);
+}
+void run_pack(const RunContext& c) {
+  PackConvArgs k = pack_sizes(c.attrs<PackAttrs>(), c.in[0].dims);
+  k.w = c.in[0].as<const float>(), k.panels = c.out[0].as<float>();
+  pack_conv2d(k, c.stream);
 }
 void run_input_grad(const RunContext& c) {
   const auto& a = c.attrs<InputGradAttrs>();
@@ -214,6 +293,14 @@ ConvArgs sizes(const ConvAttrs& a, const TensorType& x, const TensorType& w, con
   return sizes(a, d[0], d[1], d[2]);
 }
 
+ConvArgs packed_sizes(const PackedAttrs& a, const Types& in, const Types& out) {
+  TensorType w{DType::float32, {a.kernel_size[0], a.kernel_size[1], floor_div(in[0].shape[3], Dim(a.groups)), Dim(a.filters)}};
+  ConvArgs k = sizes(a, in[0], w, out[0]);
+  static const float packed = 0;
+  k.panels = &packed;  // memory: nothing is packed
+  return k;
+}
+
 Cost cost(const ConvArgs& k) {
   double products = double(k.B * k.P * k.Q) * double(k.R * k.S) * double(k.C / k.groups) * double(k.F);
   double elements = double(k.B * k.H * k.W * k.C) + double(k.B * k.P * k.Q * k.F) + double(k.R * k.S * (k.C / k.groups) * k.F);
@@ -243,6 +330,33 @@ void register_conv2d(Registry& r) {
     return bytes(conv2d_memory(sizes(attrs_as<ForwardAttrs>(a), in[0], in[1], out[0])));
   };
   r.add(std::move(forward));
+
+  const char* advice = "it is made by passes after gradients are expanded; write conv2d";
+  Op pack;
+  pack.name = "pack_conv2d";
+  pack.equation = "conv2d's weights in the order in which its kernel reads them";
+  pack.attrs = attr_type<PackAttrs>();
+  pack.infer = infer_pack;
+  pack.run = run_pack;
+  pack.not_differentiable = advice;
+  r.add(std::move(pack));
+
+  Op packed;
+  packed.name = "conv2d_packed";
+  packed.equation = "conv2d of weights packed by pack_conv2d";
+  packed.attrs = prepared_attr_type<PackedAttrs>();
+  packed.min_inputs = 2, packed.max_inputs = 2 + epilogue_operands;
+  packed.infer = infer_packed;
+  packed.run = run_packed;
+  packed.not_differentiable = advice;
+  packed.cost = [](const void* a, const Types& in, const Types& out) {
+    const auto& attrs = *static_cast<const PackedAttrs*>(a);
+    return with_epilogue(cost(packed_sizes(attrs, in, out)), attrs, 2, in, out[0]);
+  };
+  packed.memory = [](const void* a, const Types& in, const Types& out) {
+    return bytes(conv2d_memory(packed_sizes(*static_cast<const PackedAttrs*>(a), in, out)));
+  };
+  r.add(std::move(packed));
 
   Op input;
   input.name = "conv2d_input_grad";

@@ -1,5 +1,7 @@
 // matmul: y[..., m, n] = sum_k a[..., m, k] b[..., k, n], batch axes broadcast. With transpose_a, a is [..., k, m]; with
 // transpose_b, b is [..., n, k]. float32; sums in float32.
+//   pack_matmul:    a matrix b in the order in which the product reads it, so that it is made once where it does not change
+//   matmul_packed:  a times such a matrix; a's leading axes fold
 #include "kernels/matmul.h"
 
 #include "ops/epilogue.h"
@@ -41,6 +43,65 @@ Types infer_matmul(const InferContext& c) {
   y.shape.push_back(b.shape[at.transpose_b ? rb - 2 : rb - 1]);
   check_epilogue(c, at, 2, y);
   return {y};
+}
+
+struct PackAttrs {
+  bool transpose_b = false;
+  template <class V> void visit(V& v) { v("transpose_b", transpose_b, false); }
+};
+struct PackedAttrs : EpilogueAttrs {
+  int64_t columns = 0;
+  template <class V> void visit(V& v) {
+    v("columns", columns);
+    visit_epilogue(v);
+  }
+};
+
+Types infer_pack(const InferContext& c) {
+  const TensorType& b = c.in[0];
+  if (b.dtype != DType::float32 || b.rank() != 2 || !b.known())
+    c.fail(ErrorKind::shape, "expected a float32 matrix of known sizes, got ", b.text());
+  const bool t = c.attrs<PackAttrs>().transpose_b;
+  return {{DType::float32, {matmul_panel_floats(b.shape[t ? 0 : 1].value(), b.shape[t ? 1 : 0].value())}}};
+}
+
+void run_pack(const RunContext& c) {
+  const bool t = c.attrs<PackAttrs>().transpose_b;
+  const View& b = c.in[0];
+  PackMatmulArgs k;
+  k.b = b.as<const float>(), k.panels = c.out[0].as<float>();
+  k.N = b.dims[t ? 0 : 1], k.K = b.dims[t ? 1 : 0];
+  k.b_row = t ? 1 : b.ld, k.b_col = t ? b.ld : 1;
+  pack_matmul(k, c.stream);
+}
+
+Types infer_packed(const InferContext& c) {
+  const auto& at = c.attrs<PackedAttrs>();
+  const TensorType &a = c.in[0], &panels = c.in[1];
+  if (a.dtype != DType::float32 || a.rank() < 2) c.fail(ErrorKind::shape, "expected float32 of at least 2 axes, got ", a.text());
+  if (at.columns < 0) c.fail(ErrorKind::graph, "columns must not be negative, got ", at.columns);
+  const Dim& k = a.shape.back();
+  if (panels.dtype != DType::float32 || panels.rank() != 1 ||
+      (k.known() && panels.shape[0].known() && !panels.shape[0].is(matmul_panel_floats(at.columns, k.value()))))
+    c.fail(ErrorKind::shape, "expected float32 panels of pack_matmul for ", k.text(), " x ", at.columns, ", got ", panels.text());
+  TensorType y = a;
+  y.shape.back() = at.columns;
+  check_epilogue(c, at, 2, y);
+  return {y};
+}
+
+void run_packed(const RunContext& c) {
+  const View &a = c.in[0], &y = c.out[0];
+  MatmulArgs g;
+  g.a = a.as<const float>();
+  g.panels = c.in[1].as<const float>();
+  g.c = y.as<float>();
+  g.M = a.rows(), g.N = y.dims[y.rank - 1], g.K = a.dims[a.rank - 1];
+  g.a_row = a.ld;
+  g.ldc = y.ld;
+  g.workspace = static_cast<char*>(c.workspace);
+  g.epilogue = read_epilogue(c, c.attrs<PackedAttrs>(), 2);
+  matmul(g, c.stream);
 }
 
 /// Sizes of the product as the kernel sees it: leading axes of a beside a matrix b fold into M.
@@ -159,6 +220,36 @@ void register_matmul(Registry& r) {
   m.cost = cost_matmul;
   m.memory = memory_matmul;
   r.add(std::move(m));
+
+  const char* advice = "it is made by passes after gradients are expanded; write matmul";
+  Op pack;
+  pack.name = "pack_matmul";
+  pack.equation = "matmul's b in the order in which its kernel reads it";
+  pack.attrs = attr_type<PackAttrs>();
+  pack.infer = infer_pack;
+  pack.run = run_pack;
+  pack.not_differentiable = advice;
+  r.add(std::move(pack));
+
+  Op packed;
+  packed.name = "matmul_packed";
+  packed.equation = "matmul of a and a matrix packed by pack_matmul";
+  packed.attrs = prepared_attr_type<PackedAttrs>();
+  packed.min_inputs = 2, packed.max_inputs = 2 + epilogue_operands;
+  packed.infer = infer_packed;
+  packed.run = run_packed;
+  packed.not_differentiable = advice;
+  packed.cost = [](const void* attrs, const Types& in, const Types& out) {
+    double products = double(out[0].elements()) * double(in[0].shape.back().value());
+    return with_epilogue({2 * products, double(in[0].bytes() + in[1].bytes() + out[0].bytes())},
+                         *static_cast<const PackedAttrs*>(attrs), 2, in, out[0]);
+  };
+  packed.memory = [](const void* attrs, const Types& in, const Types& out) {
+    int64_t k = in[0].shape.back().value(), n = out[0].shape.back().value(), rows = 1;
+    for (size_t i = 0; i + 1 < in[0].shape.size(); i++) rows *= in[0].shape[i].value();
+    return Memory{matmul_plan(1, rows, n, k, true, true).workspace, 0};
+  };
+  r.add(std::move(packed));
 }
 
 }  // namespace dagrt

@@ -139,10 +139,11 @@ void pass(const Stream& s, int64_t B, const float* src, int64_t src_h, int64_t s
   });
 }
 
-bool depthwise(const ConvArgs& a) { return a.groups > 1 && a.groups == a.C && a.F == a.C; }
+bool depthwise(const ConvArgs& a) { return is_depthwise(a.groups, a.C, a.F); }
 
 /// y[c] += x[c] w[c] over the taps of an output pixel.
 void depthwise_forward(const ConvArgs& a, const Stream& s) {
+  const float* taps = a.panels ? a.panels : a.w;
   s.parallel(a.B * a.P, double(a.Q * a.C * a.R * a.S) * 0.1 + 50, [&](int64_t unit, char*) {
     int64_t b = unit / a.P, p = unit % a.P;
     for (int64_t q = 0; q < a.Q; q++) {
@@ -156,7 +157,7 @@ void depthwise_forward(const ConvArgs& a, const Stream& s) {
           for (int64_t k = 0; k < a.S; k++) {
             int64_t w = q * a.stride_w + k * a.dilation_w - a.pad_left;
             if (w < 0 || w >= a.W) continue;
-            t += load_n(a.x + ((b * a.H + h) * a.W + w) * a.ldx + c, n) * load_n(a.w + (r * a.S + k) * a.C + c, n);
+            t += load_n(a.x + ((b * a.H + h) * a.W + w) * a.ldx + c, n) * load_n(taps + (r * a.S + k) * a.C + c, n);
           }
         }
         store_n(y + c, t, n);
@@ -242,12 +243,36 @@ bool taps_of(int64_t residue, int64_t pad, int64_t stride, int64_t dilation, int
 
 }  // namespace
 
+void pack_conv2d(const PackConvArgs& a, const Stream& s) {
+  const int64_t window = a.R * a.S;
+  if (is_depthwise(a.groups, a.C, a.F)) {
+    for (int64_t k = 0; k < window; k++) copy(a.panels + (a.transpose ? window - 1 - k : k) * a.C, a.w + k * a.C, a.C);
+    return;
+  }
+  const int64_t c = a.C / a.groups, f = a.F / a.groups;
+  const int64_t n = a.transpose ? c : f, depth = a.transpose ? f : c, panels = (n + gemm_nr - 1) / gemm_nr;
+  s.parallel(a.groups * panels, double(window * depth) * gemm_nr * (a.transpose ? 0.6 : 0.3), [&](int64_t unit, char*) {
+    int64_t g = unit / panels, n0 = unit % panels * gemm_nr;
+    int columns = int(n - n0 < gemm_nr ? n - n0 : gemm_nr);
+    float* to = a.panels + unit * window * depth * gemm_nr;
+    for (int64_t k = 0; k < window; k++, to += depth * gemm_nr) {
+      if (a.transpose)
+        gemm_pack(depth, a.w + ((window - 1 - k) * c + n0) * a.F + g * f, 1, a.F, columns, to);
+      else
+        gemm_pack(depth, a.w + k * c * a.F + g * f + n0, a.F, 1, columns, to);
+    }
+  });
+}
+
 void conv2d(const ConvArgs& a, const Stream& s) {
   if (!a.B || !a.P || !a.Q || !a.F) return;
   if (depthwise(a)) return depthwise_forward(a, s);
-  const int64_t c = a.C / a.groups, f = a.F / a.groups, depth = a.R * a.S * c;
-  float* packed = aligned(a.workspace);
-  pack_panels(s, a.groups, f, depth, 1, packed, [&](int64_t g, int64_t k) { return a.w + k * a.F + g * f; });
+  const float* packed = a.panels;
+  if (!packed) {
+    float* to = aligned(a.workspace);
+    DAGRT_ISA::pack_conv2d(PackConvArgs{a.w, to, a.R, a.S, a.C, a.F, a.groups, false}, s);
+    packed = to;
+  }
   Axis h{a.stride_h, -a.pad_top, a.dilation_h, a.R, a.H}, w{a.stride_w, -a.pad_left, a.dilation_w, a.S, a.W};
   pass(s, a.B, a.x, a.H, a.W, a.ldx, a.C, h, w, Grid{a.P, a.Q}, packed, a.y, a.P, a.Q, a.ldy, a.F, a.groups, a.epilogue);
 }

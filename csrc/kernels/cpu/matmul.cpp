@@ -120,13 +120,22 @@ void run_cell(const MatmulArgs& g, const float* a, const Cell& t) {
     int64_t depth = t.k1 - k < block ? t.k1 - k : block;
     const float* b = t.b + k * t.b_row;
     if (g.M <= gemm_few_rows)
-      gemm_few(M, t.n, depth, a + k * g.a_col, g.a_row, g.a_col, b, t.b_row, gemm_nr, t.c, t.ldc, k > t.k0);
+      gemm_few(M, t.n, depth, a + k * g.a_col, g.a_row, g.a_col, b, t.b_row, g.panels ? g.K * gemm_nr : gemm_nr, t.c, t.ldc,
+               k > t.k0);
     else
       gemm_panel(M, depth, a + k * g.a_col, g.a_row, g.a_col, b, t.b_row, t.c, t.ldc, int(t.n), k > t.k0);
   }
 }
 
 }  // namespace
+
+void pack_matmul(const PackMatmulArgs& a, const Stream& s) {
+  s.parallel((a.N + gemm_nr - 1) / gemm_nr, double(a.K) * 3 + 20, [&](int64_t p, char*) {
+    int64_t n0 = p * gemm_nr;
+    int n = int(a.N - n0 < gemm_nr ? a.N - n0 : gemm_nr);
+    gemm_pack(a.K, a.b + n0 * a.b_col, a.b_row, a.b_col, n, a.panels + n0 * a.K);
+  });
+}
 
 void matmul(const MatmulArgs& g, const Stream& s) {
   int64_t batches = 1;
@@ -141,12 +150,12 @@ void matmul(const MatmulArgs& g, const Stream& s) {
     return;
   }
   const bool rows = g.b_col == 1, few = g.M <= gemm_few_rows;
-  MatmulPlan plan = matmul_plan(batches, g.M, g.N, g.K, rows);
-  if (few && !rows) return dots(g, s, batches);
+  MatmulPlan plan = matmul_plan(batches, g.M, g.N, g.K, rows, g.panels);
+  if (few && !rows && !g.panels) return dots(g, s, batches);
 
   // Columns of a cell; of them, those from `packed_from` on lie in packed panels (a narrow last one may be alone there).
   const int64_t width = few ? 4 * gemm_nr : gemm_nr, columns = (g.N + width - 1) / width;
-  const int64_t packed_from = few ? columns : plan.pack ? 0 : g.N / gemm_nr, packed_panels = columns - packed_from;
+  const int64_t packed_from = few ? columns : plan.pack ? 0 : g.N / gemm_nr, packed_panels = g.panels ? 0 : columns - packed_from;
   float* packed = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(g.workspace) + 63) / 64 * 64);
   if (packed_panels)
     s.parallel(batches * packed_panels, double(g.K) * 3 + 20, [&](int64_t unit, char*) {
@@ -170,8 +179,10 @@ void matmul(const MatmulArgs& g, const Stream& s) {
     t.m0 = g.M * mb / cells_m, t.m1 = g.M * (mb + 1) / cells_m;
     t.n = g.N - p * width < width ? g.N - p * width : width;
     t.k0 = g.K * split / plan.splits, t.k1 = g.K * (split + 1) / plan.splits;
-    const bool panel = p >= packed_from;
-    t.b = panel ? packed + (batch * packed_panels + p - packed_from) * g.K * gemm_nr : g.b + o.b + p * width;
+    const bool panel = g.panels || p >= packed_from;
+    t.b = g.panels ? g.panels + p * width * g.K
+          : panel  ? packed + (batch * packed_panels + p - packed_from) * g.K * gemm_nr
+                   : g.b + o.b + p * width;
     t.b_row = panel ? gemm_nr : g.b_row;
     t.ldc = plan.splits > 1 ? g.N : g.ldc;
     t.c = (plan.splits > 1 ? partial + split * g.M * g.N : g.c + o.c) + t.m0 * t.ldc + p * width;
