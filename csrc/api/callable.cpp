@@ -155,6 +155,7 @@ std::shared_ptr<const Program> Callable::compile(const View* inputs, size_t coun
   }
   CompileOptions options;
   options.exact = exact_;
+  options.algorithms = device_.is_host();
   auto made = std::make_shared<const Program>(dagrt::compile(module_, entry_name_, types, options), variables_, device_);
   std::shared_ptr<const Program> dropped;  // destroyed after the lock is released
   std::lock_guard<std::mutex> lock(cache_mutex_);
@@ -190,6 +191,11 @@ MemoryReport Callable::memory(const Program& program) const {
   for (const VariableRef& v : variables_) r.variable_bytes += v->bytes();
   for (const Constant& c : program.module().constants) r.constant_bytes += size_t(c.type.bytes());
   return r;
+}
+
+bool exact_by_default() {
+  const char* e = std::getenv("DAGRT_EXACT");
+  return e && *e && std::strcmp(e, "0") != 0;
 }
 
 std::string Callable::text() const { return dagrt::text(module_); }

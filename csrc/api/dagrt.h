@@ -50,15 +50,19 @@ struct MemoryReport {
 /// while the run holds its variables' lock.
 using CancelPoll = bool (*)();
 
+/// Whether functions keep to algorithms that round no worse than direct sums: DAGRT_EXACT=1. By default they do not:
+/// convolutions may differ from the direct sum by up to 5e-5 of the largest output.
+bool exact_by_default();
+
 class Callable {
  public:
   static constexpr size_t max_programs = 64;  // kept; the least recently used goes first
 
   /// `module`: JSON as docs/boundary.md defines it, with constants' bytes beside it, in order.
   Callable(const std::string& module_json, std::vector<VariableRef> variables, const std::vector<View>& constants,
-           std::string entry = "main", bool exact = true, Device& device = cpu_device());
+           std::string entry = "main", bool exact = exact_by_default(), Device& device = cpu_device());
   /// A module whose constants have data.
-  Callable(Module module, std::vector<VariableRef> variables, std::string entry = "main", bool exact = true,
+  Callable(Module module, std::vector<VariableRef> variables, std::string entry = "main", bool exact = exact_by_default(),
            Device& device = cpu_device());
   ~Callable();
   Callable(const Callable&) = delete;

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <optional>
 
 #include "api/dagrt.h"
 #include "bindings/bindings.h"
@@ -209,7 +210,7 @@ void bind_function(py::module_& m) {
   bind_variable(m);
   py::class_<Callable, std::shared_ptr<Callable>> c(m, "Function", "A module with its variables and constants.");
   c.def(py::init([](const std::string& json, std::vector<VariableRef> variables, const py::list& constants,
-                    const std::string& entry, bool exact) {
+                    const std::string& entry, std::optional<bool> exact) {
           std::vector<View> views;
           std::vector<py::object> held;
           for (py::handle h : constants) {
@@ -217,9 +218,10 @@ void bind_function(py::module_& m) {
             views.push_back(view_of_array(held.back()));
           }
           WithoutGil released;
-          return std::make_shared<Callable>(json, std::move(variables), views, entry, exact);
+          return std::make_shared<Callable>(json, std::move(variables), views, entry, exact.value_or(exact_by_default()));
         }),
-        py::arg("module_json"), py::arg("variables"), py::arg("constants"), py::arg("entry") = "main", py::arg("exact") = true);
+        py::arg("module_json"), py::arg("variables"), py::arg("constants"), py::arg("entry") = "main",
+        py::arg("exact") = py::none());
   c.def("__call__", &call, py::arg("inputs"), py::arg("out") = py::none(),
         "Runs the function on arrays; `out`: arrays to write to.");
   c.def(

@@ -171,6 +171,9 @@ void register_winograd(Registry& r) {
   w.attrs = attr_type<WeightsAttrs>();
   w.infer = infer_weights;
   w.run = run_weights;
+  w.cost = [](const void*, const Types& in, const Types& out) {
+    return Cost{6 * double(out[0].elements()), double(in[0].bytes() + out[0].bytes())};
+  };
   w.not_differentiable = advice;
   r.add(std::move(w));
 

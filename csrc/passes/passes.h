@@ -15,6 +15,7 @@ void expand_gradients(Module& module);
 void fold_layout(Module& module);
 void eliminate_common_subexpressions(Module& module);
 void eliminate_dead_code(Module& module);
+void choose_algorithms(Module& module, bool exact);
 void fuse_pointwise(Module& module);
 /// Values numbered densely: inputs, then outputs in node order; functions nobody uses are dropped.
 void renumber(Module& module);

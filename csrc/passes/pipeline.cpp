@@ -29,6 +29,10 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
   checked(m, true);
   eliminate_dead_code(m);
   checked(m, true);
+  if (options.algorithms) {
+    choose_algorithms(m, options.exact);
+    checked(m, true);
+  }
   if (options.fuse) {
     fuse_pointwise(m);
     checked(m, true);

@@ -7,9 +7,10 @@
 namespace dagrt {
 
 struct CompileOptions {
-  bool exact = true;    // only rewrites that keep every bit
-  bool fuse = true;     // chains of pointwise ops as one node; keeps every bit
-  bool verify = false;  // check the invariants after every pass; also with DAGRT_VERIFY=1 in the environment
+  bool exact = true;       // only algorithms that round no worse than a direct sum
+  bool algorithms = true;  // an op for each convolution and product by what it takes; those of the CPU
+  bool fuse = true;        // chains of pointwise ops as one node; keeps every bit
+  bool verify = false;     // check the invariants after every pass; also with DAGRT_VERIFY=1 in the environment
 };
 
 /// Compiles `entry` for one set of input types (fully known; as many as the function has inputs).

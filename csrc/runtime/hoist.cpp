@@ -6,6 +6,7 @@
 #include "ir/op_view.h"
 #include "ir/text.h"
 #include "ops/op.h"
+#include "passes/steady.h"
 
 namespace dagrt {
 namespace {
@@ -16,8 +17,7 @@ constexpr double worth = 1.5, copied = 2;  // bytes of work for each byte read b
 
 class Hoister {
  public:
-  Hoister(const Module& m, const std::function<bool(const std::vector<ValueId>&)>& keep)
-      : m_(m), f_(m.functions.front()), keep_(keep) {}
+  Hoister(const Module& m, const std::function<bool(const std::vector<ValueId>&)>& keep) : f_(m.functions.front()), keep_(keep) {}
 
   Hoist run() {
     hoist_.nodes.assign(f_.nodes.size(), 0);
@@ -29,25 +29,18 @@ class Hoister {
   }
 
  private:
-  /// Values that no input and no written variable leads to, and the work behind each.
+  /// What might be hoisted, and the work behind each value.
   bool find_free() {
-    std::vector<char> written(m_.variables.size());
-    for (const Store& s : f_.stores) written[size_t(s.variable)] = 1;
-    free_.assign(f_.types.size(), 0);
+    std::vector<char> steady = steady_values(f_);
     work_.assign(f_.types.size(), 0);
     bool any = false;
     for (size_t i = 0; i < f_.nodes.size(); i++) {
       const Node& n = f_.nodes[i];
-      bool leaf = n.op->role == Structural::constant;
-      if (n.op->role == Structural::read) leaf = !written[size_t(n.as<ReadAttrs>().variable)];
-      bool free = leaf || (n.op->role == Structural::none && n.op->run && !n.op->checks && !n.op->random);
-      for (ValueId v : n.inputs) free = free && (v == no_value || free_[size_t(v)]);
-      if (!free) continue;
-      double work = leaf ? 0 : work_of(n);
+      if (n.op->role != Structural::none || n.outputs.empty() || !steady[size_t(n.outputs[0])]) continue;
+      double work = work_of(n);
       for (ValueId v : n.inputs) work += v == no_value ? 0 : work_[size_t(v)];
-      for (ValueId v : n.outputs) free_[size_t(v)] = 1, work_[size_t(v)] = work;
-      hoist_.nodes[i] = !leaf;
-      any |= !leaf;
+      for (ValueId v : n.outputs) work_[size_t(v)] = work;
+      hoist_.nodes[i] = any = true;
     }
     return any;
   }
@@ -115,12 +108,11 @@ class Hoister {
     return bytes <= small_bytes || work_[size_t(v)] >= worth * bytes;
   }
 
-  const Module& m_;
   const Function& f_;
   const std::function<bool(const std::vector<ValueId>&)>& keep_;
   Hoist hoist_;
-  std::vector<char> free_, steps_, leaves_;  // by value: hoistable; read by a step of the run; given out or stored
-  std::vector<double> work_;                 // by value: of all that leads to it
+  std::vector<char> steps_, leaves_;  // by value: read by a step of the run; given out or stored
+  std::vector<double> work_;          // by value: of all that leads to it
 };
 
 }  // namespace

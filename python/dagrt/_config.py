@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random as python_random
 import re
 import threading
@@ -10,7 +11,12 @@ from typing import Any
 
 import numpy as np
 
-_settings: dict[str, Any] = {"epsilon": 1e-7, "floatx": "float32", "image_data_format": "channels_last"}
+_settings: dict[str, Any] = {
+    "epsilon": 1e-7,
+    "floatx": "float32",
+    "image_data_format": "channels_last",
+    "exact": os.environ.get("DAGRT_EXACT", "") not in ("", "0"),
+}
 _names: dict[str, int] = defaultdict(int)
 _lock = threading.Lock()
 _generator: list[np.random.Generator] = [np.random.default_rng()]
@@ -55,6 +61,24 @@ def set_image_data_format(data_format: str) -> None:
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(f"Unknown data_format {data_format!r}: expected 'channels_last' or 'channels_first'")
     _settings["image_data_format"] = data_format
+
+
+def exact() -> bool:
+    """Whether programs keep to algorithms that round no worse than direct sums (see `set_exact`)."""
+    return _settings["exact"]
+
+
+def set_exact(value: bool) -> None:
+    """Chooses between fast and exact algorithms for what is traced from now on.
+
+    By default (False) convolutions may take algorithms with fewer multiplications, whose results differ from the direct
+    sum's by up to 5e-5 of the largest output. True, or the environment's `DAGRT_EXACT=1`, keeps to those that round no
+    worse than the direct sum. Steps and functions that are traced already stay as they are.
+    """
+    _settings["exact"] = bool(value)
+    from dagrt.ops import raw
+
+    raw.forget_programs()
 
 
 def set_random_seed(seed: int) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dagrt import _core, tree
+from dagrt import _config, _core, tree
 from dagrt.tensor import EagerTensor, KerasTensor, Tensor, TracedTensor
 from dagrt.variable import Variable
 
@@ -538,7 +538,9 @@ class TracedModule:
         self.constants = trace.constant_arrays
         self.output_structure = structure
 
-    def compile(self, exact: bool = True) -> Program:
+    def compile(self, exact: bool | None = None) -> Program:
+        if exact is None:
+            exact = _config.exact()
         core = _core.Function(self.module_json, self.variables, self.constants, "main", exact)
         return Program(core, self.output_structure, self.variables)
 
@@ -668,7 +670,7 @@ def _arrays_of(args: tuple, kwargs: dict) -> tuple[Any, list[np.ndarray], Any]:
 class TracedFunction:
     """What `dagrt.function` makes of a Python function; see there."""
 
-    def __init__(self, fn: Callable, input_signature: Any = None, exact: bool = True) -> None:
+    def __init__(self, fn: Callable, input_signature: Any = None, exact: bool | None = None) -> None:
         self._fn = fn
         self._signature = None if input_signature is None else list(input_signature)
         self._exact = exact
@@ -731,7 +733,9 @@ def _eager(value: Any) -> Any:
     return tree.map_structure(lambda a: EagerTensor(a) if isinstance(a, np.ndarray) else a, value)
 
 
-def function(fn: Callable | None = None, *, input_signature: Any = None, exact: bool = True, **kwargs: Any) -> Any:
+def function(
+    fn: Callable | None = None, *, input_signature: Any = None, exact: bool | None = None, **kwargs: Any
+) -> Any:
     """Compiles a Python function over `dagrt.ops`: traced for each set of argument shapes, then run in C++.
 
     Arrays are the program's inputs; all other arguments (numbers and lists of them too) and all Python values are fixed in
@@ -741,7 +745,7 @@ def function(fn: Callable | None = None, *, input_signature: Any = None, exact: 
     Args:
         fn: the function; without it, a decorator is returned.
         input_signature: list of `dagrt.tracing.InputSpec` with None for sizes that vary: one trace serves them all.
-        exact: only transformations that keep every bit.
+        exact: only algorithms that round no worse than direct sums; by default `dagrt.config.exact()`.
 
     Raises:
         GraphError: Python decisions on values that are not known while tracing; the message names the line.
@@ -773,6 +777,7 @@ def run_fresh(fn: Callable, args: tuple, kwargs: dict) -> Any:
     traced = _trace(lambda a, k: fn(*a, **k), structure, shared_batch=False)
     # A program keeps its variables alive, so their ids are not used again while it is in the cache.
     key = (
+        _config.exact(),
         traced.module_json,
         tuple(id(v) for v in traced.variables),
         tuple((c.dtype.name, c.shape, c.tobytes()) for c in traced.constants),

@@ -66,7 +66,7 @@ struct Trace {
 CompileOptions plain() {
   CompileOptions o;
   o.verify = true;
-  o.fuse = false;
+  o.fuse = o.algorithms = false;
   return o;
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dagrt import _core, tracing
+from dagrt import _config, _core, tracing
 from dagrt.tensor import EagerTensor, KerasTensor, Tensor, TracedTensor
 from dagrt.variable import Variable
 
@@ -121,12 +121,18 @@ def _make(key: Any, op: str, inputs: tuple, arrays: list[np.ndarray], attrs: dic
             }
         },
     }
-    program = _core.Function(json.dumps(module), [], [])
+    program = _core.Function(json.dumps(module), [], [], exact=_config.exact())
     with _lock:
         _programs[key] = program
         if len(_programs) > _CAPACITY:
             _programs.popitem(last=False)
     return program
+
+
+def forget_programs() -> None:
+    """The programs of eager ops are made anew."""
+    with _lock:
+        _programs.clear()
 
 
 _residual_counts: dict[str, int] = {}

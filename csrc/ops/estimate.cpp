@@ -1,0 +1,50 @@
+#include "ops/estimate.h"
+
+#include <algorithm>
+
+#include "kernels/winograd.h"
+
+namespace dagrt {
+namespace {
+
+// Of one core at about 3.4 GHz with two multiply-adds a cycle (AVX-512: one, or a slower clock), as the Winograd kernels'
+// own estimates have it.
+constexpr double multiply_ns = 0.17, overhead_ns = 500;
+
+int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+double lanes() { return chosen_isa == Isa::avx512 ? 16 : chosen_isa == Isa::avx2 ? 8 : 4; }
+
+/// Weights come from memory in every run where they do not fit in cache, and the products wait for them.
+double memory_ns(double bytes) {
+  constexpr double cache = 8 << 20, cache_ns = 0.03, beyond_ns = 0.08;  // for each byte
+  return std::min(bytes, cache) * cache_ns + std::max(bytes - cache, 0.0) * beyond_ns;
+}
+
+WinogradArgs arguments(const ConvSizes& s, int64_t tile) {
+  WinogradArgs a;
+  a.B = s.B, a.H = s.H, a.W = s.W, a.C = s.C, a.P = s.P, a.Q = s.Q, a.F = s.F;
+  a.ldx = s.C, a.ldy = s.F;
+  a.tile = int(tile), a.window = int(s.R);
+  return a;
+}
+
+}  // namespace
+
+double direct_conv2d_ns(const ConvSizes& s) {
+  const double filters = double(up(s.F / s.groups, int64_t(lanes()))) * double(s.groups);
+  const double weights = double(s.R * s.S) * double(s.C / s.groups) * double(s.F);
+  const double products = double(s.B * s.P * s.Q) * double(s.R * s.S) * double(s.C / s.groups) * filters;
+  return std::max(products * multiply_ns / lanes(), memory_ns(4 * weights)) + overhead_ns;
+}
+
+bool has_winograd(int64_t window_h, int64_t window_w, int64_t tile) { return winograd_applies(window_h, window_w, tile); }
+
+double winograd_conv2d_ns(const ConvSizes& s, int64_t tile, bool weights) {
+  const double floats = double(winograd_weights_size(s.C, s.F, s.R, tile));
+  double ns = std::max(conv2d_winograd_ns(arguments(s, tile)), memory_ns(4 * floats));
+  return weights ? ns + winograd_weights_ns(s.C, s.F, s.R, tile) + memory_ns(4 * floats) : ns;
+}
+
+double winograd_filter_grad_ns(const ConvSizes& s, int64_t tile) { return conv2d_filter_grad_winograd_ns(arguments(s, tile)); }
+
+}  // namespace dagrt

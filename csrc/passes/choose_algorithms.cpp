@@ -1,0 +1,197 @@
+// choose_algorithms: convolutions and products become the op that computes them fastest, by ops/estimate.h.
+//   conv2d(x, w)               -> conv2d_winograd(x, winograd_weights(w)), conv2d_packed(x, pack_conv2d(w))
+//   conv2d_input_grad(dy, w)   -> the same of dy, with turned filters and what the window leaves of the padding
+//   conv2d_filter_grad(x, dy)  -> conv2d_filter_grad_winograd(x, dy)
+//   matmul(a, b)               -> matmul_packed(a, pack_matmul(b))
+// What an algorithm needs of the weights is a node of its own. Where weights do not change from run to run, the plan
+// hoists it and it costs nothing; elsewhere it is made in every run, and counted. Packing alone pays only where it is
+// hoisted: the plain ops pack inside.
+// `exact` allows the algorithms that round no worse than the direct sum: F(2,3) and packing.
+//
+// Before: a specialised module without gradients and epilogues. After: the same, values under the same ids. Only the entry
+// is looked at: in a scan's body the weights' nodes would run in every step.
+#include <map>
+
+#include "ir/op_view.h"
+#include "ir/text.h"
+#include "ops/estimate.h"
+#include "ops/window.h"
+#include "passes/passes.h"
+#include "passes/steady.h"
+
+namespace dagrt {
+namespace {
+
+constexpr int64_t packing_rows = 2;  // a product of fewer rows reads its matrix once, as it lies
+
+std::vector<int64_t> numbers(const AttrMap& map, const char* name) {
+  std::vector<int64_t> all;
+  for (const AttrValue& v : std::get<AttrList>(map.at(name).v)) all.push_back(std::get<int64_t>(v.v));
+  return all;
+}
+AttrValue list(const std::vector<int64_t>& values) {
+  AttrList l;
+  for (int64_t v : values) l.push_back({v});
+  return {l};
+}
+
+/// A convolution as its three ops have it: sizes and window; `pads` top, bottom, left, right.
+struct Conv {
+  ConvSizes s;
+  std::vector<int64_t> strides, dilations, pads{0, 0, 0, 0};
+
+  Conv(const AttrMap& map, const Dims& x, const Dims& w, const Dims& y) {
+    s.B = x[0].value(), s.H = x[1].value(), s.W = x[2].value(), s.C = x[3].value();
+    s.P = y[1].value(), s.Q = y[2].value(), s.F = y[3].value();
+    s.R = w[0].value(), s.S = w[1].value();
+    s.groups = std::get<int64_t>(map.at("groups").v);
+    strides = numbers(map, "strides"), dilations = numbers(map, "dilations");
+    WindowAttrs window;
+    window.strides = strides, window.pads = numbers(map, "pads");
+    window.padding = std::get<std::string>(map.at("padding").v);
+    const int64_t n[2] = {s.H, s.W}, outputs[2] = {s.P, s.Q};
+    for (int axis = 0; axis < 2; axis++) {
+      size_t at = size_t(axis);
+      int64_t before = window_pad(n[axis], outputs[axis], reach(axis), axis, window);
+      pads[2 * at] = before;
+      pads[2 * at + 1] = (outputs[axis] - 1) * strides[at] + reach(axis) - n[axis] - before;
+    }
+  }
+  int64_t reach(int axis) const { return ((axis ? s.S : s.R) - 1) * dilations[size_t(axis)] + 1; }
+  bool unit_strides() const { return strides[0] == 1 && strides[1] == 1; }
+  bool plain() const { return unit_strides() && dilations[0] == 1 && dilations[1] == 1 && s.groups == 1; }
+  bool empty() const { return s.B * s.P * s.Q * s.C * s.F == 0; }
+};
+
+class Chooser {
+ public:
+  Chooser(Module& m, bool exact) : m_(m), f_(m.functions.front()), exact_(exact), steady_(steady_values(f_)) {}
+
+  void run() {
+    std::vector<Node> old = std::move(f_.nodes);
+    f_.nodes.clear();
+    f_.nodes.reserve(old.size() + 16);
+    for (Node& n : old) {
+      const std::string& op = n.op->name;
+      if (op == "conv2d" && n.inputs.size() == 2)
+        convolution(n);
+      else if (op == "conv2d_input_grad" && n.inputs.size() == 2)
+        input_gradient(n);
+      else if (op == "conv2d_filter_grad")
+        filter_gradient(n);
+      else if (op == "matmul" && n.inputs.size() == 2)
+        product(n);
+      f_.nodes.push_back(std::move(n));
+    }
+  }
+
+ private:
+  const Dims& shape(ValueId v) const { return f_.types[size_t(v)].shape; }
+  static AttrMap attrs_of(const Node& n) { return n.op->attrs.write(n.attrs.get()); }
+
+  void convolution(Node& n) {
+    AttrMap map = attrs_of(n);
+    Conv c(map, shape(n.inputs[0]), shape(n.inputs[1]), shape(n.outputs[0]));
+    convolve(n, c, map, false);
+  }
+
+  /// The input gradient of unit strides is a convolution of dy.
+  void input_gradient(Node& n) {
+    AttrMap map = attrs_of(n);
+    Conv c(map, shape(n.outputs[0]), shape(n.inputs[1]), shape(n.inputs[0]));
+    if (!c.unit_strides()) return;
+    for (size_t i = 0; i < 4; i++) c.pads[i] = c.reach(int(i / 2)) - 1 - c.pads[i];
+    for (int64_t pad : c.pads)
+      if (pad < 0) return;
+    std::swap(c.s.H, c.s.P), std::swap(c.s.W, c.s.Q), std::swap(c.s.C, c.s.F);
+    map.erase("input_size");
+    map["padding"] = {std::string("explicit")};
+    map["pads"] = list(c.pads);
+    convolve(n, c, map, true);
+  }
+
+  /// n(x, w) becomes a convolution of x by an algorithm for the sizes `c`; `map` holds its window.
+  void convolve(Node& n, const Conv& c, AttrMap map, bool transpose) {
+    if (c.empty()) return;
+    bool steady = steady_[size_t(n.inputs[1])];
+    int64_t tile = best_tile(c, direct_conv2d_ns(c.s), [&](int64_t t) { return winograd_conv2d_ns(c.s, t, !steady); });
+    map["kernel_size"] = list({c.s.R, c.s.S});
+    map["filters"] = {c.s.F};
+    if (tile) {
+      for (const char* name : {"strides", "dilations", "groups"}) map.erase(name);
+      map["tile"] = {tile};
+      n.inputs[1] = weights("winograd_weights", n, {{"tile", {tile}}, {"transpose", {transpose}}});
+      become(n, "conv2d_winograd", map);
+    } else if (steady && find_op("conv2d_packed")) {
+      n.inputs[1] = weights("pack_conv2d", n, {{"groups", {c.s.groups}}, {"transpose", {transpose}}});
+      become(n, "conv2d_packed", map);
+    }
+  }
+
+  void filter_gradient(Node& n) {
+    AttrMap map = attrs_of(n);
+    Conv c(map, shape(n.inputs[0]), shape(n.outputs[0]), shape(n.inputs[1]));
+    if (c.empty()) return;
+    int64_t tile = best_tile(c, direct_conv2d_ns(c.s), [&](int64_t t) { return winograd_filter_grad_ns(c.s, t); });
+    if (!tile) return;
+    for (const char* name : {"strides", "dilations", "groups"}) map.erase(name);
+    map["tile"] = {tile};
+    become(n, "conv2d_filter_grad_winograd", map);
+  }
+
+  /// The fastest tile of those that apply, or 0: the direct sum.
+  template <class Ns> int64_t best_tile(const Conv& c, double direct_ns, const Ns& ns) const {
+    int64_t best = 0;
+    if (!c.plain()) return best;
+    for (int64_t tile : {2, 4}) {
+      if (!has_winograd(c.s.R, c.s.S, tile) || (exact_ && tile != 2)) continue;
+      if (double t = ns(tile); t < direct_ns) direct_ns = t, best = tile;
+    }
+    return best;
+  }
+
+  void product(Node& n) {
+    if (!find_op("matmul_packed") || !steady_[size_t(n.inputs[1])]) return;
+    AttrMap map = attrs_of(n);
+    const Dims &a = shape(n.inputs[0]), &b = shape(n.inputs[1]);
+    bool transpose_a = std::get<bool>(map.at("transpose_a").v), transpose_b = std::get<bool>(map.at("transpose_b").v);
+    int64_t rows = dagrt::product(Dims(a.begin(), a.end() - 1)).value();
+    if (transpose_a || b.size() != 2 || (rows < packing_rows && !transpose_b)) return;
+    int64_t columns = b[transpose_b ? 0 : 1].value();
+    n.inputs[1] = weights("pack_matmul", n, {{"transpose_b", {transpose_b}}});
+    become(n, "matmul_packed", {{"columns", {columns}}});
+  }
+
+  /// A node of n's weights alone, before it; one for all that want the same.
+  ValueId weights(const char* name, const Node& n, const AttrMap& attrs) {
+    Node w;
+    w.op = &op(name);
+    w.attrs = w.op->attrs.read(name, attrs);
+    w.inputs = {n.inputs[1]};
+    w.paths = n.paths;
+    auto [at, is_new] = made_.try_emplace({name + text(attrs), n.inputs[1]}, no_value);
+    if (is_new) {
+      at->second = f_.add_value(infer_node(m_, f_, w)[0]);
+      w.outputs = {at->second};
+      f_.nodes.push_back(std::move(w));
+    }
+    return at->second;
+  }
+
+  static void become(Node& n, const char* name, const AttrMap& attrs) {
+    n.op = &op(name);
+    n.attrs = n.op->attrs.read(name, attrs);
+  }
+
+  Module& m_;
+  Function& f_;
+  bool exact_;
+  std::vector<char> steady_;                                 // by value, of before
+  std::map<std::pair<std::string, ValueId>, ValueId> made_;  // weights' nodes
+};
+
+}  // namespace
+
+void choose_algorithms(Module& module, bool exact) { Chooser(module, exact).run(); }
+
+}  // namespace dagrt

@@ -1,0 +1,181 @@
+// choose_algorithms: golden texts, what is left alone, and the numbers of all it may choose against the direct sums.
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "api/dagrt.h"
+#include "ir/text.h"
+#include "passes/pipeline.h"
+#include "runtime/program.h"
+#include "trace.h"
+
+namespace dagrt {
+namespace {
+
+using testing::floats;
+using testing::Trace;
+
+AttrMap window(const char* padding, int64_t stride = 1, int64_t groups = 1) {
+  AttrValue strides{AttrList{{stride}, {stride}}};
+  return {{"strides", strides}, {"padding", {std::string(padding)}}, {"groups", {groups}}};
+}
+AttrMap with(AttrMap map, const char* name, int64_t a, int64_t b) {
+  map[name] = {AttrList{{a}, {b}}};
+  return map;
+}
+
+Types types_of(const Trace& t) {
+  Types types;
+  for (const Input& i : t.f.inputs) types.push_back(t.f.types[size_t(i.value)]);
+  return types;
+}
+
+std::string chosen(const Trace& t, bool exact = false) {
+  CompileOptions o;
+  o.exact = exact;
+  o.fuse = false;
+  o.verify = true;
+  return text(compile(t.m, "main", types_of(t), o));
+}
+
+int count(const std::string& text, const std::string& part) {
+  int n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) n++;
+  return n;
+}
+
+/// Outputs of the function with and without the algorithms; inputs from a formula.
+void check_same(const Trace& t, bool exact, double tolerance) {
+  std::vector<VariableRef> variables;
+  std::vector<Tensor> in;
+  auto filled = [&](const std::vector<Dim>& shape, int64_t salt) {
+    std::vector<int64_t> sizes;
+    for (const Dim& d : shape) sizes.push_back(d.value());
+    Tensor x = Tensor::empty(DType::float32, sizes);
+    for (int64_t i = 0; i < x.view().elements(); i++) x.as<float>()[i] = float((i * 7919 + salt * 104729) % 1009) / 504.5f - 1;
+    return x;
+  };
+  for (size_t i = 0; i < t.m.variables.size(); i++) {
+    Tensor x = filled(t.m.variables[i].type.shape, int64_t(i) + 3);
+    variables.push_back(std::make_shared<Variable>(t.m.variables[i].name, DType::float32, x.shape, x.data.get()));
+  }
+  for (const TensorType& type : types_of(t)) in.push_back(filled(type.shape, int64_t(in.size()) + 50));
+  std::vector<Tensor> y[2];
+  for (bool algorithms : {false, true}) {
+    CompileOptions o;
+    o.exact = exact;
+    o.algorithms = algorithms;
+    Module m = compile(t.m, "main", types_of(t), o);
+    Program p(std::move(m), variables, cpu_device());
+    std::vector<View> inputs, outputs;
+    for (Tensor& x : in) inputs.push_back(x.view());
+    for (const View& v : p.outputs()) {
+      y[algorithms].push_back(Tensor::empty(v.dtype, std::vector<int64_t>(v.dims, v.dims + v.rank)));
+      outputs.push_back(y[algorithms].back().view());
+    }
+    p.run(inputs.data(), outputs.data(), nullptr);
+  }
+  for (size_t k = 0; k < y[0].size(); k++) {
+    double largest = 0, worst = 0;
+    for (int64_t i = 0; i < y[0][k].view().elements(); i++) {
+      double a = double(y[0][k].as<float>()[i]), b = double(y[1][k].as<float>()[i]);
+      largest = std::max(largest, std::abs(a));
+      worst = std::max(worst, std::isfinite(b) ? std::abs(a - b) : 1e9);
+    }
+    CAPTURE(k);
+    CHECK(worst <= tolerance * largest);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("choose_algorithms: golden text of inference") {
+  Trace t;
+  ValueId x = t.input("x", floats({1, 28, 28, 64}));
+  ValueId w = t.read(t.variable("c/kernel", floats({3, 3, 64, 64}))), p = t.read(t.variable("p/kernel", floats({1, 1, 64, 32})));
+  ValueId d = t.read(t.variable("d/kernel", floats({32, 10})));
+  t.b.paths = {"c"};
+  ValueId y = t.b.emit("conv2d", {x, w}, window("same"));
+  y = t.b.emit("conv2d", {y, w}, window("same"));  // a shared layer: its weights are transformed once
+  t.b.paths = {"p"};
+  y = t.b.emit("conv2d", {y, p}, window("same"));
+  t.b.paths = {"d"};
+  t.out({t.b.emit("matmul", {t.b.sum(y, {1}), d})});
+  std::string head = R"(main(%0 x: float32(1, 28, 28, 64)) {
+  %1 = read {variable: "c/kernel"} : float32(3, 3, 64, 64)
+  %2 = read {variable: "p/kernel"} : float32(1, 1, 64, 32)
+  %3 = read {variable: "d/kernel"} : float32(32, 10)
+  %4 = winograd_weights(%1) {tile: 4, transpose: false} : float32(149760,)  # c
+  %5 = conv2d_winograd(%0, %4) {filters: 64, kernel_size: [3, 3], padding: "same", pads: [0, 0, 0, 0], tile: 4} : float32(1, 28, 28, 64)  # c
+  %6 = conv2d_winograd(%5, %4) {filters: 64, kernel_size: [3, 3], padding: "same", pads: [0, 0, 0, 0], tile: 4} : float32(1, 28, 28, 64)  # c
+)";
+  std::string s = chosen(t);
+  CHECK(s.substr(0, head.size()) == head);
+  if (find_op("conv2d_packed")) {
+    CHECK(count(s, "%7 = pack_conv2d(%2) {groups: 1, transpose: false}") == 1);
+    CHECK(count(s, "conv2d_packed(%6, %7) {dilations: [1, 1], filters: 32, groups: 1, kernel_size: [1, 1], padding") == 1);
+    CHECK(count(s, "pack_matmul") == 1);
+    CHECK(count(s, "{columns: 10}") == 1);
+  }
+  std::string exact = chosen(t, true);
+  CHECK(count(exact, "tile: 2") == 3);
+  CHECK(count(exact, "tile: 4") == 0);
+  check_same(t, false, 5e-5);
+  check_same(t, true, 5e-6);
+}
+
+TEST_CASE("choose_algorithms: a training step, whose weights change, transforms them inside and packs nothing") {
+  Trace t;
+  ValueId x = t.input("x", floats({2, 30, 26, 48}));
+  int64_t variable = t.variable("kernel", floats({3, 3, 48, 64}));
+  ValueId w = t.read(variable);
+  ValueId y = t.b.emit("tanh", {t.b.emit("conv2d", {x, w}, window("valid"))});
+  std::vector<ValueId> g = t.gradients(t.sum(y), {w, x});
+  t.out(g);
+  t.f.stores.push_back({int32_t(variable), t.b.sub(w, g[0]), no_value});
+  std::string s = chosen(t);
+  CHECK(count(s, "winograd_weights(") == 2);  // forwards and turned
+  CHECK(count(s, "= conv2d_winograd(") == 2);
+  CHECK(count(s, "padding: \"explicit\", pads: [2, 2, 2, 2]") == 1);
+  CHECK(count(s, "conv2d_filter_grad_winograd(") == 1);
+  CHECK(count(s, "pack") == 0);
+}
+
+TEST_CASE("choose_algorithms: gradients of every padding, and of 5x5 windows") {
+  for (int64_t size : {3, 5})
+    for (const char* padding : {"same", "valid", "explicit"}) {
+      Trace t;
+      ValueId x = t.input("x", floats({2, 24, 27, 32})), w = t.input("w", floats({size, size, 32, 48}));
+      AttrMap map = window(padding);
+      map["pads"] = {AttrList{{1}, {2}, {0}, {1}}};
+      ValueId y = t.b.emit("conv2d", {x, w}, map);
+      t.out({y});
+      t.out(t.gradients(t.sum(t.b.mul(y, y)), {x, w}));
+      CAPTURE(size);
+      CAPTURE(padding);
+      CHECK(count(chosen(t), "winograd") >= 4);
+      check_same(t, false, 5e-5);
+      check_same(t, true, 5e-6);
+    }
+}
+
+TEST_CASE("choose_algorithms: a transposed convolution with its own weights, and what has no other algorithm") {
+  Trace t;
+  ValueId x = t.input("x", floats({1, 12, 12, 32})), z = t.input("z", floats({0, 8, 8, 16}));
+  ValueId wide = t.read(t.variable("a", floats({3, 3, 48, 32}))), strided = t.read(t.variable("b", floats({3, 3, 16, 32})));
+  ValueId grouped = t.read(t.variable("c", floats({3, 3, 1, 32}))), any = t.input("d", floats({32, 7}));
+  t.out({t.b.emit("conv2d_input_grad", {x, wide}, with(window("valid"), "input_size", 14, 14)),
+         t.b.emit("conv2d_input_grad", {x, strided}, with(window("same", 2), "input_size", 24, 24)),
+         t.b.emit("conv2d", {x, grouped}, window("same", 1, 32)), t.b.emit("matmul", {x, any}),
+         t.b.emit("conv2d", {z, t.read(t.variable("e", floats({3, 3, 16, 16})))}, window("same"))});
+  std::string s = chosen(t);
+  CHECK(count(s, "transpose: true") == 1);
+  CHECK(count(s, "conv2d_input_grad(") == 1);  // strided
+  CHECK(count(s, "matmul(") == 1);             // of two inputs
+  int packed = find_op("conv2d_packed") ? 1 : 0;
+  CHECK(count(s, "groups: 32") == 1 + packed);
+  CHECK(count(s, " = conv2d(") == 2 - packed);  // of no image
+  check_same(t, false, 5e-5);
+}
+
+}  // namespace dagrt
