@@ -1,15 +1,21 @@
-// One pass of an optimiser over a variable, its slots and its gradient, all flat [n] and of one float dtype.
+// One pass of an optimiser over variables, their slots and their gradients, all flat and of one float dtype.
 // Outputs may be the same memory as their inputs (var and var_out, m and m_out, v and v_out), not overlap otherwise.
 #pragma once
 #include "kernels/kernel.h"
 
 namespace dagrt {
 
-struct UpdateArgs {
-  DType dtype = DType::float32;
-  int64_t n = 0;
+struct UpdateItem {
+  int64_t n = 0;      // elements
+  int64_t first = 0;  // the item's first unit of work; set by count_units
   const void *var = nullptr, *m = nullptr, *v = nullptr, *grad = nullptr;
   void *var_out = nullptr, *m_out = nullptr, *v_out = nullptr;
+};
+
+struct UpdateArgs {
+  DType dtype = DType::float32;
+  const UpdateItem* items = nullptr;
+  int64_t count = 0, units = 0;
   float lr = 0;     // adam: with its bias corrections
   float decay = 0;  // weight decay times learning rate: var is scaled by 1 - decay first
   // Doubles, because 1 - beta is taken of them: 1 - 0.999f is 1e-5 off.
@@ -23,5 +29,17 @@ DAGRT_KERNEL(sgd_update, UpdateArgs)
 DAGRT_KERNEL(momentum_update, UpdateArgs)
 DAGRT_KERNEL(adam_update, UpdateArgs)
 DAGRT_KERNEL(rmsprop_update, UpdateArgs)
+
+inline constexpr int64_t update_piece = 4096;  // elements of a unit of work
+
+/// Numbers the items' units; returns their count.
+inline int64_t count_units(UpdateItem* items, int64_t count) {
+  int64_t units = 0;
+  for (int64_t i = 0; i < count; i++) {
+    items[i].first = units;
+    units += (items[i].n + update_piece - 1) / update_piece;
+  }
+  return units;
+}
 
 }  // namespace dagrt

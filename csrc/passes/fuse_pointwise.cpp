@@ -5,36 +5,20 @@
 // of the program. Every bit stays as it was: the node runs the same strip functions in the same order.
 // Before and after: a specialised module without gradients. The node keeps the layer paths of all its members.
 #include <algorithm>
-#include <cstring>
 #include <map>
 
 #include "ops/fused.h"
 #include "ops/op.h"
 #include "passes/passes.h"
+#include "passes/uses.h"
 
 namespace dagrt {
 namespace {
 
 class Fuser {
  public:
-  explicit Fuser(Function& f) : f_(f) {
-    producer_.assign(f.types.size(), -1);
-    users_.resize(f.types.size());
-    for (size_t i = 0; i < f.nodes.size(); i++) {
-      for (ValueId v : f.nodes[i].outputs) producer_[size_t(v)] = int(i);
-      for (ValueId v : f.nodes[i].inputs)
-        if (v != no_value) users_[size_t(v)].push_back(int(i));
-    }
-    kept_.assign(f.types.size(), false);
-    auto keep = [&](ValueId v) {
-      if (v != no_value) kept_[size_t(v)] = true;
-    };
-    for (ValueId v : f.outputs) keep(v);
-    for (const Store& s : f.stores) keep(s.value), keep(s.when);
-    keep(f.guard);
-    taken_.assign(f.nodes.size(), false);
-    can_.assign(f.nodes.size(), false);
-    for (size_t i = 0; i < f.nodes.size(); i++) can_[i] = can_fuse(f.nodes[i]);
+  explicit Fuser(Function& f) : f_(f), uses_(f), taken_(f.nodes.size(), false), can_(f.nodes.size(), false) {
+    for (size_t i = 0; i < f.nodes.size(); i++) can_[i] = can_fuse(f, f.nodes[i]);
   }
 
   void run() {
@@ -49,30 +33,6 @@ class Fuser {
  private:
   const TensorType& type(ValueId v) const { return f_.types[size_t(v)]; }
 
-  bool can_fuse(const Node& n) const {
-    if (n.outputs.size() != 1) return false;
-    Types in;
-    for (ValueId v : n.inputs) {
-      if (v == no_value) return false;
-      in.push_back(type(v));
-    }
-    return type(n.outputs[0]).rank() > 0 && fusable(*n.op, in, type(n.outputs[0]));
-  }
-
-  /// The number that a scalar `full` of float32 makes.
-  bool is_constant(ValueId v, double& value) const {
-    int p = producer_[size_t(v)];
-    if (p < 0 || f_.nodes[size_t(p)].op->name != "full") return false;
-    if (type(v).dtype != DType::float32 || type(v).rank() != 0) return false;
-    const Node& n = f_.nodes[size_t(p)];
-    AttrMap map = n.op->attrs.write(n.attrs.get());
-    if (auto* d = std::get_if<double>(&map.at("value").v))
-      value = *d;
-    else
-      return false;
-    return true;
-  }
-
   struct Leaves {
     std::vector<ValueId> inputs;
     std::vector<double> constants;
@@ -81,21 +41,16 @@ class Fuser {
     Leaves l;
     for (int m : members)
       for (ValueId v : f_.nodes[size_t(m)].inputs) {
-        double c = 0;
-        int p = producer_[size_t(v)];
+        int p = uses_.producer[size_t(v)];
         if (p >= 0 && std::binary_search(members.begin(), members.end(), p)) continue;
-        if (is_constant(v, c)) {
-          if (find_constant(l.constants, c) == l.constants.size()) l.constants.push_back(c);
+        if (uses_.constant[size_t(v)]) {
+          double c = uses_.number[size_t(v)];
+          if (find_number(l.constants, c) == l.constants.size()) l.constants.push_back(c);
         } else if (std::find(l.inputs.begin(), l.inputs.end(), v) == l.inputs.end()) {
           l.inputs.push_back(v);
         }
       }
     return l;
-  }
-  static size_t find_constant(const std::vector<double>& all, double c) {  // by bits: -0 is not 0
-    size_t i = 0;
-    while (i < all.size() && std::memcmp(&all[i], &c, sizeof c) != 0) i++;
-    return i;
   }
   static bool fits(const Leaves& l) {
     return !l.inputs.empty() && l.inputs.size() <= fused_most_inputs && l.constants.size() <= fused_most_constants;
@@ -112,7 +67,7 @@ class Fuser {
       std::vector<int> candidates;
       for (int m : members)
         for (ValueId v : f_.nodes[size_t(m)].inputs)
-          if (int p = producer_[size_t(v)]; p >= 0 && can_join(p, shape, members)) candidates.push_back(p);
+          if (int p = uses_.producer[size_t(v)]; p >= 0 && can_join(p, shape, members)) candidates.push_back(p);
       std::sort(candidates.rbegin(), candidates.rend());
       for (int p : candidates) {
         std::vector<int> more = members;
@@ -133,8 +88,8 @@ class Fuser {
     const Node& n = f_.nodes[size_t(p)];
     if (!can_[size_t(p)] || taken_[size_t(p)] || std::binary_search(members.begin(), members.end(), p)) return false;
     ValueId v = n.outputs[0];
-    if (kept_[size_t(v)] || type(v).shape != shape) return false;
-    for (int u : users_[size_t(v)])
+    if (uses_.kept[size_t(v)] || type(v).shape != shape) return false;
+    for (int u : uses_.users[size_t(v)])
       if (!std::binary_search(members.begin(), members.end(), u)) return false;
     return true;
   }
@@ -148,15 +103,13 @@ class Fuser {
       const Node& n = f_.nodes[size_t(m)];
       std::string line = n.op->name;
       for (ValueId v : n.inputs) {
-        double c = 0;
         if (auto at = number.find(v); at != number.end())
           line += " " + std::to_string(at->second);
-        else if (is_constant(v, c))
-          line += " c" + std::to_string(find_constant(l.constants, c));
+        else
+          line += " c" + std::to_string(find_number(l.constants, uses_.number[size_t(v)]));
       }
       program.push_back(std::move(line));
-      for (const std::string& p : n.paths)
-        if (paths.size() < 8 && std::find(paths.begin(), paths.end(), p) == paths.end()) paths.push_back(p);
+      add_paths(paths, n.paths);
     }
     Node fused;
     fused.op = &op("pointwise");
@@ -171,10 +124,8 @@ class Fuser {
   }
 
   Function& f_;
-  std::vector<int> producer_;            // of a value: node, or -1
-  std::vector<std::vector<int>> users_;  // of a value: nodes
-  std::vector<bool> kept_;               // values that leave the function
-  std::vector<bool> taken_, can_;        // nodes
+  Uses uses_;
+  std::vector<bool> taken_, can_;  // nodes
 };
 
 }  // namespace

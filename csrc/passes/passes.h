@@ -16,6 +16,8 @@ void fold_layout(Module& module);
 void eliminate_common_subexpressions(Module& module);
 void eliminate_dead_code(Module& module);
 void choose_algorithms(Module& module, bool exact);
+void join_updates(Module& module);
+void drop_centred_sums(Module& module);
 void fuse_pointwise(Module& module);
 /// Values numbered densely: inputs, then outputs in node order; functions nobody uses are dropped.
 void renumber(Module& module);

@@ -34,6 +34,10 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
     checked(m, true);
   }
   if (options.fuse) {
+    join_updates(m);
+    checked(m, true);
+    drop_centred_sums(m);
+    checked(m, true);
     fuse_pointwise(m);
     checked(m, true);
     eliminate_dead_code(m);  // scalars that became constants of a chain

@@ -65,7 +65,29 @@ def _cases(op: str, reference: Any, slots: list[Arg], attrs: dict[str, Any], ste
     return cases
 
 
+def _all_cases(op: str, reference: Any, slots: list[Arg], attrs: dict[str, Any], step: int | None = None) -> Case:
+    """Variables of several shapes, some without elements, in one node."""
+    shapes: list[tuple[int, ...]] = [(3,), (0, 2), (), (4097,), (2, 9), (8193,), (0,)]
+    scalars = [Arg(values=LR)] + ([Arg(values=step, dtype="int32")] if step is not None else [])
+    each = len(slots) + 2
+    args = list(scalars)
+    for shape in shapes:
+        args += [Arg(shape), *[Arg(shape, low=s.low, high=s.high) for s in slots], Arg(shape)]
+
+    def all_of(*a: Any) -> list[np.ndarray]:
+        first, rest = a[: len(scalars)], a[len(scalars) :]
+        return [y for k in range(len(shapes)) for y in reference(*rest[k * each : (k + 1) * each], *first, **attrs)]
+
+    return Case(op, args, all_of, attrs, grad=(), name="many")
+
+
+_ADAM = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7, "weight_decay": 0.004}
+
 CASES = [
+    _all_cases("sgd_update_all", _sgd, [], {"weight_decay": 0.01}),
+    _all_cases("momentum_update_all", _momentum, [Arg()], {"momentum": 0.9, "nesterov": True, "weight_decay": 0.0}),
+    _all_cases("adam_update_all", _adam, [Arg(), Arg(low=0.1)], _ADAM, 9),
+    _all_cases("rmsprop_update_all", _rmsprop, [Arg(low=0.1)], {"rho": 0.9, "epsilon": 1e-7, "weight_decay": 0.01}),
     *_cases("sgd_update", _sgd, [], {"weight_decay": 0.0}),
     *_cases("sgd_update", _sgd, [], {"weight_decay": 0.01}),
     *_cases("momentum_update", _momentum, [Arg()], {"momentum": 0.9, "nesterov": False, "weight_decay": 0.01}),

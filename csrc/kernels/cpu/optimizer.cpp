@@ -12,7 +12,7 @@
 namespace dagrt::DAGRT_ISA {
 namespace {
 
-constexpr int64_t piece = 4096, strip = 256;
+constexpr int64_t strip = 256;
 
 struct Constants {
   vf lr, decay, beta_1, beta_2, rest_1, rest_2, epsilon;  // rest: 1 - beta
@@ -97,7 +97,7 @@ template <bool bf16> DAGRT_INLINE void narrow(void* to, const float* from, int64
   for (int64_t i = 0; i < n; i++) p[i] = bf16 ? float_to_bf16(from[i]) : float_to_half(from[i]);
 }
 
-template <class F, bool bf16> void update_halves(const Constants& c, const UpdateArgs& a, int64_t from, int64_t end) {
+template <class F, bool bf16> void update_halves(const Constants& c, const UpdateItem& a, int64_t from, int64_t end) {
   float w[strip], m[strip], v[strip], g[strip];
   for (; from < end; from += strip) {
     int64_t n = end - from < strip ? end - from : strip;
@@ -112,16 +112,27 @@ template <class F, bool bf16> void update_halves(const Constants& c, const Updat
   }
 }
 
+/// The item that unit u belongs to; one without elements has no unit.
+const UpdateItem& item_of(const UpdateArgs& a, int64_t u) {
+  int64_t low = 0, high = a.count;  // the last whose first unit is not behind u
+  while (high - low > 1) {
+    int64_t middle = (low + high) / 2;
+    (a.items[middle].first <= u ? low : high) = middle;
+  }
+  return a.items[low];
+}
+
 template <class F> void update(const UpdateArgs& a, const Stream& s) {
   const Constants c(a);
-  double ns = piece * 0.4 * (2 + F::m + F::v);
-  s.parallel((a.n + piece - 1) / piece, ns, [&](int64_t u, char*) {
-    int64_t from = u * piece, end = from + piece < a.n ? from + piece : a.n;
-    if (a.dtype == DType::bfloat16) return update_halves<F, true>(c, a, from, end);
-    if (a.dtype == DType::float16) return update_halves<F, false>(c, a, from, end);
+  double ns = update_piece * 0.15 * (2 + F::m + F::v);
+  s.parallel(a.units, ns, [&](int64_t u, char*) {
+    const UpdateItem& t = item_of(a, u);
+    int64_t from = (u - t.first) * update_piece, end = from + update_piece < t.n ? from + update_piece : t.n;
+    if (a.dtype == DType::bfloat16) return update_halves<F, true>(c, t, from, end);
+    if (a.dtype == DType::float16) return update_halves<F, false>(c, t, from, end);
     auto at = [&](const void* p) { return p ? static_cast<const float*>(p) + from : nullptr; };
     auto to = [&](void* p) { return p ? static_cast<float*>(p) + from : nullptr; };
-    update_floats<F>(c, {at(a.var), at(a.m), at(a.v), at(a.grad), to(a.var_out), to(a.m_out), to(a.v_out)}, end - from);
+    update_floats<F>(c, {at(t.var), at(t.m), at(t.v), at(t.grad), to(t.var_out), to(t.m_out), to(t.v_out)}, end - from);
   });
 }
 

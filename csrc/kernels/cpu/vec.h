@@ -45,6 +45,7 @@ DAGRT_INLINE void store_i(int32_t* p, vi v) { __builtin_memcpy(p, &v, sizeof v);
 
 /// The first n lanes (0 <= n <= V), zero behind; reads no memory beyond them.
 DAGRT_INLINE vf load_n(const float* p, int n) {
+  if (n == V) return load(p);
 #if defined(__AVX512F__)
   return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 #elif defined(__AVX2__)
@@ -57,14 +58,32 @@ DAGRT_INLINE vf load_n(const float* p, int n) {
 #endif
 }
 DAGRT_INLINE void store_n(float* p, vf v, int n) {
+  if (n == V) return store(p, v);
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
-#elif defined(__AVX2__)
-  vi lane{0, 1, 2, 3, 4, 5, 6, 7};
-  _mm256_maskstore_ps(p, (__m256i)(lane < splat_i(n)), (__m256)v);
+#elif defined(__AVX2__)  // in pieces: a masked store costs some 40 cycles on AMD
+  __m128 part = _mm256_castps256_ps128((__m256)v);
+  if (n & 4) {
+    _mm_storeu_ps(p, part);
+    part = _mm256_extractf128_ps((__m256)v, 1);
+    p += 4;
+  }
+  if (n & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), part);
+    part = _mm_movehl_ps(part, part);
+    p += 2;
+  }
+  if (n & 1) _mm_store_ss(p, part);
 #else
   for (int i = 0; i < n; i++) p[i] = v[i];
 #endif
+}
+
+/// f(i, n) for the vectors of [0, count): n is V but for the last.
+template <class F> DAGRT_INLINE void each_vector(int64_t count, const F& f) {
+  int64_t i = 0;
+  for (; i + V <= count; i += V) f(i, V);
+  if (i < count) f(i, int(count - i));
 }
 
 DAGRT_INLINE vf as_f(vi v) { return (vf)v; }
