@@ -1,5 +1,6 @@
 // Batch normalisation by the batch's own statistics, float32; rows are all axes but the channels.
 #pragma once
+#include "kernels/epilogue.h"
 #include "kernels/kernel.h"
 
 namespace dagrt {
@@ -11,24 +12,28 @@ struct BatchNormArgs {
   float* y = nullptr;            // [rows, C], ldy apart
   float* mean = nullptr;         // [C]; the gradient reads mean and rstd
   float* variance = nullptr;     // [C], biased
-  float* rstd = nullptr;         // [C], 1 / sqrt(variance + epsilon)
+  float* rstd = nullptr;         // [C], 1 / sqrt(variance + epsilon); null: not wanted
   const float* dy = nullptr;     // [rows, C], lddy apart
   float* dx = nullptr;           // [rows, C]; null: not wanted
-  float* dgamma = nullptr;       // [C]
-  float* dbeta = nullptr;        // [C]
+  float* dgamma = nullptr;       // [C]; null: not wanted
+  float* dbeta = nullptr;        // [C]; null: not wanted
   int64_t rows = 0, C = 0, ldx = 0, ldy = 0, lddy = 0, lddx = 0;
   float epsilon = 0;
-  float* workspace = nullptr;  // 2 * batch_norm_parts(rows) * C floats
+  Epilogue epilogue;           // of y
+  float* workspace = nullptr;  // batch_norm_workspace floats
 };
 
 DAGRT_KERNEL(batch_norm, BatchNormArgs)
 DAGRT_KERNEL(batch_norm_grad, BatchNormArgs)
 
-/// Sums over rows are cut into so many parts, added in order.
-inline int64_t batch_norm_parts(int64_t rows) {
+/// Rows are cut into so many parts, whose statistics are joined in order: enough for many threads, each of some work.
+inline int64_t batch_norm_parts(int64_t rows, int64_t C) {
   int64_t parts = 1;
-  while (parts < 8 && rows / (parts * 2) >= 256) parts *= 2;
+  while (parts < 32 && rows / (parts * 2) >= 128 && rows / (parts * 2) * C >= 16384) parts *= 2;
   return parts;
 }
+
+/// Two sums for each part, and three factors.
+inline int64_t batch_norm_workspace(int64_t rows, int64_t C) { return (2 * batch_norm_parts(rows, C) + 3) * C; }
 
 }  // namespace dagrt

@@ -4,14 +4,18 @@
 // that reads them is composed (mean, variance by reduce_sum).
 #include "kernels/batch_norm.h"
 
+#include "ops/epilogue.h"
 #include "ops/registry.h"
 
 namespace dagrt {
 namespace {
 
-struct BatchNormAttrs {
+struct BatchNormAttrs : EpilogueAttrs {
   double epsilon = 1e-3;
-  template <class V> void visit(V& v) { v("epsilon", epsilon); }
+  template <class V> void visit(V& v) {
+    v("epsilon", epsilon);
+    visit_epilogue(v);
+  }
 };
 
 void check_channels(const InferContext& c, const TensorType& t, const Dim& channels, const char* what) {
@@ -32,6 +36,7 @@ Types infer_batch_norm(const InferContext& c) {
   const Dim& channels = x.shape.back();
   if (c.in.size() > 1) check_channels(c, c.in[1], channels, "gamma");
   if (c.in.size() > 2) check_channels(c, c.in[2], channels, "beta");
+  check_epilogue(c, c.attrs<BatchNormAttrs>(), 3, x);
   TensorType each{DType::float32, {channels}};
   return {x, each, each, each};
 }
@@ -62,10 +67,10 @@ void run_batch_norm(const RunContext& c) {
   a.mean = c.out[1].as<float>();
   a.variance = c.out[2].as<float>();
   a.rows = x.rows(), a.C = x.dim(-1), a.ldx = x.ld, a.ldy = c.out[0].ld;
+  a.rstd = c.out[3].as<float>();
   a.epsilon = float(c.attrs<BatchNormAttrs>().epsilon);
+  a.epilogue = read_epilogue(c, c.attrs<BatchNormAttrs>(), 3);
   a.workspace = static_cast<float*>(c.workspace);
-  // The scale is needed to normalise, whether its residual is or not.
-  a.rstd = c.out[3].data ? c.out[3].as<float>() : a.workspace + 2 * batch_norm_parts(a.rows) * a.C;
   batch_norm(a, c.stream);
 }
 
@@ -86,6 +91,7 @@ void run_batch_norm_grad(const RunContext& c) {
 }
 
 void grad_batch_norm(GradContext& c) {
+  no_epilogue(c, c.attrs<BatchNormAttrs>());
   if ((c.out_grads.size() > 1 && c.dout(1) != no_value) || (c.out_grads.size() > 2 && c.dout(2) != no_value))
     fail(ErrorKind::graph,
          "batch_norm: no gradient flows through its mean and variance; compute them with reduce_sum "
@@ -98,7 +104,7 @@ void grad_batch_norm(GradContext& c) {
 
 Memory memory_batch_norm(const void*, const Types& in, const Types&) {
   int64_t channels = in[0].shape.back().value(), rows = channels ? in[0].elements() / channels : 0;
-  return {size_t((2 * batch_norm_parts(rows) + 1) * channels) * 4, 0};
+  return {size_t(batch_norm_workspace(rows, channels)) * 4, 0};
 }
 
 }  // namespace
@@ -107,9 +113,9 @@ void register_batch_norm(Registry& r) {
   Op f;
   f.name = "batch_norm";
   f.equation = "y = (x - mean) / sqrt(variance + epsilon) gamma + beta";
-  f.attrs = attr_type<BatchNormAttrs>();
+  f.attrs = prepared_attr_type<BatchNormAttrs>();
   f.min_inputs = 1;
-  f.max_inputs = 3;
+  f.max_inputs = 3 + epilogue_operands;
   f.infer = infer_batch_norm;
   f.run = run_batch_norm;
   f.grad = grad_batch_norm;

@@ -18,6 +18,7 @@ void eliminate_dead_code(Module& module);
 void choose_algorithms(Module& module, bool exact);
 void join_updates(Module& module);
 void drop_centred_sums(Module& module);
+void fuse_epilogues(Module& module);
 void fuse_pointwise(Module& module);
 /// Values numbered densely: inputs, then outputs in node order; functions nobody uses are dropped.
 void renumber(Module& module);

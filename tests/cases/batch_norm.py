@@ -31,8 +31,13 @@ def only_y(*args: Any) -> Any:
     return forward(*args)[0]
 
 
+def finished(x: np.ndarray, gamma: Any, beta: Any, residual: np.ndarray) -> tuple:
+    y, mean, variance = forward(x, gamma, beta)
+    return np.maximum(y + residual, 0), mean, variance
+
+
 CASES: list[Case] = []
-for shape in [(4, 3), (7, 5, 17), (2, 3, 4, 16), (33, 1), (600, 33), (5, 64)]:
+for shape in [(4, 3), (7, 5, 17), (2, 3, 4, 16), (33, 1), (600, 33), (5, 64), (9000, 5), (7, 4101)]:
     c = (shape[-1],)
     attrs = {"epsilon": EPSILON}
     CASES.append(Case("batch_norm", [Arg(shape), Arg(c, low=0.5), Arg(c)], forward, attrs, grad=(), tolerance=256))
@@ -56,6 +61,17 @@ for shape in [(4, 3), (7, 5, 17), (2, 3, 4, 16), (33, 1), (600, 33), (5, 64)]:
             tolerance=64,
             grad_tolerance=256,
             name="bare " + "x".join(map(str, shape)),
+        )
+    )
+    CASES.append(
+        Case(
+            "batch_norm",
+            [Arg(shape), Arg(c, low=0.5), None, Arg(shape)],
+            finished,
+            {**attrs, "epilogue": ["add 0 1", "relu 2"], "epilogue_constants": []},
+            grad=(),
+            tolerance=256,
+            name="finished " + "x".join(map(str, shape)),
         )
     )
     CASES.append(

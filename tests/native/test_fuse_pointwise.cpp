@@ -1,4 +1,4 @@
-// fuse_pointwise: the fused function gives the bits of the unfused one, on random graphs with broadcasting, scalars,
+// fuse_pointwise and fuse_epilogues: the fused function gives the bits of the unfused one, on random graphs with broadcasting, scalars,
 // values used twice and values that leave the function; layer paths survive.
 #include <doctest/doctest.h>
 
@@ -33,7 +33,10 @@ std::vector<std::vector<char>> evaluate(const Module& m, const std::vector<std::
   for (const Node& n : f.nodes) {
     std::vector<View> in, out;
     Types in_types, out_types;
-    for (ValueId v : n.inputs) in.push_back(views[size_t(v)]), in_types.push_back(f.types[size_t(v)]);
+    for (ValueId v : n.inputs) {
+      in.push_back(v == no_value ? View{} : views[size_t(v)]);
+      in_types.push_back(v == no_value ? TensorType{DType::float32, {}, true} : f.types[size_t(v)]);
+    }
     for (ValueId v : n.outputs) out.push_back(views[size_t(v)]), out_types.push_back(f.types[size_t(v)]);
     Memory need = n.op->memory ? n.op->memory(n.attrs.get(), in_types, out_types) : Memory{};
     std::vector<char> workspace(need.workspace + 64);
@@ -65,7 +68,7 @@ Graph random_graph(unsigned seed) {
   Function& f = g.module.functions.back();
   f.name = "main";
   const int64_t N = int64_t(1 + pick(40)), C = int64_t(pick(4) ? 1 + pick(40) : 300 + pick(900));
-  const std::vector<Dims> shapes = {{N, C}, {N, C}, {C}, {N, 1}, {}, {1, C}};
+  const std::vector<Dims> shapes = {{N, C}, {N, C}, {C}, {N, 1}, {}, {1, C}, {C, C > 40 ? 1 : C}};
   std::vector<ValueId> floats, bools;
   for (size_t i = 0; i < shapes.size(); i++) {
     TensorType t{DType::float32, shapes[i]};
@@ -77,6 +80,8 @@ Graph random_graph(unsigned seed) {
     g.data.push_back(std::move(x));
     floats.push_back(v);
   }
+  const ValueId weights = floats.back();
+  floats.pop_back();
   Builder b(g.module, f);
   for (double c : {0.0, 0.5, -2.0}) floats.push_back(b.scalar(c));
   const char* unary[] = {"tanh", "relu", "exp", "negative", "sigmoid", "square", "sign", "floor"};
@@ -87,7 +92,15 @@ Graph random_graph(unsigned seed) {
     auto recent = [&](const std::vector<ValueId>& all) {
       return pick(3) ? all[all.size() - 1 - pick(std::min<size_t>(all.size(), 4))] : all[pick(all.size())];
     };
-    switch (pick(8)) {
+    switch (pick(10)) {
+      case 8:
+      case 9: {  // a producer, whose result the next ops are likely to take
+        ValueId x = recent(floats);
+        if (b.type(x).shape != Dims{N, C}) break;
+        floats.push_back(pick(2) && C <= 40 ? b.emit("matmul", {x, weights})
+                                            : b.emit("batch_norm", {x, no_value, floats[2]}, {{"epsilon", {1e-3}}}));
+        break;
+      }
       case 0:
       case 1: floats.push_back(b.emit(unary[pick(8)], {recent(floats)})); break;
       case 2:
@@ -114,7 +127,7 @@ Graph random_graph(unsigned seed) {
 }  // namespace
 
 TEST_CASE("fused chains give the bits of the ops one by one") {
-  size_t fused_nodes = 0, saved = 0;
+  size_t fused_nodes = 0, epilogues = 0, saved = 0;
   for (unsigned seed = 0; seed < 300; seed++) {
     Graph g = random_graph(seed);
     CompileOptions options;
@@ -127,9 +140,13 @@ TEST_CASE("fused chains give the bits of the ops one by one") {
     CHECK(evaluate(plain, g.data, 1) == evaluate(fused, g.data, 1));
     CHECK(evaluate(plain, g.data, 1) == evaluate(fused, g.data, 2));
     saved += plain.functions.front().nodes.size() - fused.functions.front().nodes.size();
-    for (const Node& n : fused.functions.front().nodes) fused_nodes += n.op->name == "pointwise";
+    for (const Node& n : fused.functions.front().nodes) {
+      fused_nodes += n.op->name == "pointwise";
+      epilogues += n.op->attrs.write(n.attrs.get()).count("epilogue");
+    }
   }
   CHECK(fused_nodes > 200);
+  CHECK(epilogues > 60);
   CHECK(saved > 1000);
 }
 

@@ -92,5 +92,55 @@ TEST_CASE("drop_centred_sums: only the sum over all rows of batch_norm_grad's dx
 )");
 }
 
+TEST_CASE("fuse_epilogues: bias and activation behind a product; what is needed elsewhere ends the chain") {
+  Trace t;
+  ValueId x = t.input("x", floats({5, 4})), w = t.input("w", floats({4, 3})), b = t.input("b", floats({3}));
+  ValueId late =
+      t.b.emit("negative", {t.b.emit("matmul", {x, t.input("u", floats({4, 3}))})});  // a product alone, an operand of the next
+  t.b.paths = {"dense"};
+  ValueId y = t.b.emit("relu", {t.b.add(t.b.emit("matmul", {x, w}), b)});
+  ValueId z = t.b.mul(t.b.emit("tanh", {y}), y);
+  t.out({t.b.mul(t.b.add(z, late), t.b.scalar(2)), t.sum(y)});
+  CHECK(after(t, {floats({5, 4}), floats({4, 3}), floats({3}), floats({4, 3})}, fuse_epilogues) ==
+        R"(main(%0 x: float32(5, 4), %1 w: float32(4, 3), %2 b: float32(3,), %3 u: float32(4, 3)) {
+  %4 = matmul(%0, %1, %2) {epilogue: ["add 0 1", "relu 2"], epilogue_constants: [], transpose_a: false, transpose_b: false} : float32(5, 3)  # dense
+  %5 = matmul(%0, %3, %4) {epilogue: ["negative 0", "tanh 1", "multiply 3 1", "add 4 2", "multiply 5 c0"], epilogue_constants: [2], transpose_a: false, transpose_b: false} : float32(5, 3)  # dense
+  %6 = reduce_sum(%4) {axes: [0, 1], keepdims: false} : float32()  # dense
+  return %5, %6
+}
+)");
+}
+
+TEST_CASE("fuse_epilogues: masks, residual sums, and a normalisation's activation") {
+  Trace t;
+  ValueId x = t.input("x", floats({1, 4, 4, 2})), w = t.input("w", floats({1, 1, 2, 2})), y = t.input("y", floats({1, 4, 4, 2}));
+  AttrMap window = {{"strides", list({1, 1})}, {"padding", {std::string("same")}}};
+  AttrMap back = window;
+  back["input_size"] = list({4, 4});
+  ValueId first = t.b.emit("conv2d_input_grad", {x, w}, back), second = t.b.emit("conv2d_input_grad", {y, w}, back);
+  ValueId zero = t.b.scalar(0);
+  ValueId masked = t.b.select(t.b.emit("greater", {y, zero}), t.b.add(first, second), zero);
+  std::vector<ValueId> norm = t.b.emit_all("batch_norm", {masked}, {{"epsilon", {0.5}}});
+  t.out({t.b.emit("relu", {t.b.add(norm[0], x)}), norm[1]});
+  CHECK(after(t, {floats({1, 4, 4, 2}), floats({1, 1, 2, 2}), floats({1, 4, 4, 2})}, fuse_epilogues) ==
+        R"(main(%0 x: float32(1, 4, 4, 2), %1 w: float32(1, 1, 2, 2), %2 y: float32(1, 4, 4, 2)) {
+  %3 = conv2d_input_grad(%0, %1) {dilations: [1, 1], groups: 1, input_size: [4, 4], padding: "same", pads: [0, 0, 0, 0], strides: [1, 1]} : float32(1, 4, 4, 2)
+  %4 = conv2d_input_grad(%2, %1, %3, %2) {dilations: [1, 1], epilogue: ["add 1 0", "greater 2 c0", "select 4 3 c0"], epilogue_constants: [0], groups: 1, input_size: [4, 4], padding: "same", pads: [0, 0, 0, 0], strides: [1, 1]} : float32(1, 4, 4, 2)
+  %5, %6, %7, %8 = batch_norm(%4, _, _, %0) {epilogue: ["add 0 1", "relu 2"], epilogue_constants: [], epsilon: 0.5} : float32(1, 4, 4, 2), float32(2,), float32(2,), float32(2,)
+  return %5, %6
+}
+)");
+}
+
+TEST_CASE("fuse_epilogues leaves alone what it cannot take") {
+  Trace t;
+  ValueId x = t.input("x", floats({5, 4})), w = t.input("w", floats({4, 3})), column = t.input("c", floats({5, 1}));
+  ValueId twice = t.b.emit("matmul", {x, w}), broadcast = t.b.emit("matmul", {x, x}, {{"transpose_b", {true}}});
+  ValueId out = t.b.emit("matmul", {w, w}, {{"transpose_a", {true}}});
+  t.out({t.b.emit("relu", {twice}), t.sum(twice), t.b.add(broadcast, column), out, t.b.neg(out),
+         t.b.emit("isnan", {t.b.emit("matmul", {w, w}, {{"transpose_b", {true}}})})});
+  CHECK(!contains(after(t, {floats({5, 4}), floats({4, 3}), floats({5, 1})}, fuse_epilogues), "epilogue"));
+}
+
 }  // namespace
 }  // namespace dagrt

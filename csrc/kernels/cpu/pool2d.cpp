@@ -26,36 +26,37 @@ Span covering(int64_t h, int64_t stride, int64_t pad, int64_t pool, int64_t outp
   return {from, to > outputs ? outputs : to};
 }
 
-}  // namespace
-
-void max_pool2d(const PoolArgs& a, const Stream& s) {
-  s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (1.0 / V) + 50, [&](int64_t unit, char*) {
+/// `places`: also where the maximum was.
+template <bool places> void max_pool(const PoolArgs& a, const Stream& s) {
+  s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.5 / V) + 50, [&](int64_t unit, char*) {
     int64_t b = unit / a.P, p = unit % a.P;
     Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
     for (int64_t q = 0; q < a.Q; q++) {
       Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
-      int64_t out = (unit * a.Q + q);
-      for (int64_t c = 0; c < a.C; c += V) {
-        int n = int(a.C - c < V ? a.C - c : V);
+      int64_t out = unit * a.Q + q;
+      const float* image = a.x + b * a.H * a.W * a.ldx;
+      each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
         vf best = splat(-__builtin_inff());
         vi at = splat_i(-1);
+        bool first = true;
         for (int64_t i = h.from; i < h.to; i++)
           for (int64_t j = w.from; j < w.to; j++) {
-            vf x = load_n(a.x + ((b * a.H + i) * a.W + j) * a.ldx + c, n);
-            vi better = (x > best) | ((x != x) & (best == best)) | (at < splat_i(0));
+            vf x = load_n(image + (i * a.W + j) * a.ldx + c, n);
+            vi better = ~(x <= best) & (best == best);  // larger, or the first NaN
+            if (first) better = splat_i(-1), first = false;
             best = select(better, x, best);
-            at = select_i(better, splat_i(int32_t(i * a.W + j)), at);
+            if (places) at = select_i(better, splat_i(int32_t(i * a.W + j)), at);
           }
         store_n(a.y + out * a.ldy + c, best, n);
-        if (a.argmax) {
-          int32_t places[V];
-          store_i(places, at);
-          for (int k = 0; k < n; k++) a.argmax[out * a.C + c + k] = places[k];
-        }
-      }
+        if (places) store_n(reinterpret_cast<float*>(a.argmax) + out * a.C + c, as_f(at), n);
+      });
     }
   });
 }
+
+}  // namespace
+
+void max_pool2d(const PoolArgs& a, const Stream& s) { a.argmax ? max_pool<true>(a, s) : max_pool<false>(a, s); }
 
 void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
   s.parallel(
@@ -67,8 +68,7 @@ void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
         for (int64_t j = 0; j < a.W; j++) {
           Span q = covering(j, a.stride_w, a.pad_left, a.pool_w, a.Q);
           vi here = splat_i(int32_t(i * a.W + j));
-          for (int64_t c = 0; c < a.C; c += V) {
-            int n = int(a.C - c < V ? a.C - c : V);
+          each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
             vf t{};
             for (int64_t k = p.from; k < p.to; k++)
               for (int64_t l = q.from; l < q.to; l++) {
@@ -78,7 +78,7 @@ void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
                 t = select(taken == here, t + g, t);
               }
             store_n(a.dx + (unit * a.W + j) * a.C + c, t, n);
-          }
+          });
         }
       });
 }
@@ -90,13 +90,12 @@ void avg_pool2d(const PoolArgs& a, const Stream& s) {
     for (int64_t q = 0; q < a.Q; q++) {
       Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
       vf count = splat(float((h.to - h.from) * (w.to - w.from)));
-      for (int64_t c = 0; c < a.C; c += V) {
-        int n = int(a.C - c < V ? a.C - c : V);
+      each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
         vf t{};
         for (int64_t i = h.from; i < h.to; i++)
           for (int64_t j = w.from; j < w.to; j++) t += load_n(a.x + ((b * a.H + i) * a.W + j) * a.ldx + c, n);
         store_n(a.y + (unit * a.Q + q) * a.ldy + c, t / count, n);
-      }
+      });
     }
   });
 }
@@ -107,8 +106,7 @@ void avg_pool2d_grad(const PoolArgs& a, const Stream& s) {
     Span p = covering(i, a.stride_h, a.pad_top, a.pool_h, a.P);
     for (int64_t j = 0; j < a.W; j++) {
       Span q = covering(j, a.stride_w, a.pad_left, a.pool_w, a.Q);
-      for (int64_t c = 0; c < a.C; c += V) {
-        int n = int(a.C - c < V ? a.C - c : V);
+      each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
         vf t{};
         for (int64_t k = p.from; k < p.to; k++) {
           Span h = window(k, a.stride_h, a.pad_top, a.pool_h, a.H);
@@ -118,7 +116,7 @@ void avg_pool2d_grad(const PoolArgs& a, const Stream& s) {
           }
         }
         store_n(a.dx + (unit * a.W + j) * a.C + c, t, n);
-      }
+      });
     }
   });
 }
