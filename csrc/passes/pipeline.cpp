@@ -34,6 +34,8 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
     checked(m, true);
   }
   if (options.fuse) {
+    fold_batch_norm(m);
+    checked(m, true);
     join_updates(m);
     checked(m, true);
     drop_centred_sums(m);

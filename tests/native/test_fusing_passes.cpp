@@ -92,6 +92,64 @@ TEST_CASE("drop_centred_sums: only the sum over all rows of batch_norm_grad's dx
 )");
 }
 
+TEST_CASE("fold_batch_norm: factors of variables alone go into weights and a bias; a bias alone stays") {
+  Trace t;
+  ValueId x = t.input("x", floats({1, 4, 4, 2}));
+  auto read = [&](const char* name, Dims shape) { return t.read(t.variable(name, floats(std::move(shape)))); };
+  ValueId w = read("w", {1, 1, 2, 3}), b = read("b", {3}), spread = read("spread", {3}), shift = read("shift", {3});
+  ValueId y = t.b.add(t.b.emit("conv2d", {x, w}, {{"padding", {std::string("same")}}, {"strides", list({1, 1})}}), b);
+  y = t.b.mul(y, t.b.reshape(spread, {1, 1, 1, 3}));
+  y = t.b.emit("relu", {t.b.add(y, t.b.reshape(shift, {1, 1, 1, 3}))});
+  ValueId u = read("u", {5, 3}), z = t.b.emit("matmul", {y, u}, {{"transpose_b", {true}}});
+  z = t.b.div(t.b.sub(t.b.scalar(1), z), t.b.scalar(4));
+  t.out({z, t.b.add(t.b.emit("matmul", {y, read("plain", {3, 2})}), read("bias", {2}))});
+  CHECK(after(t, {floats({1, 4, 4, 2})}, fold_batch_norm) == R"(main(%0 x: float32(1, 4, 4, 2)) {
+  %1 = read {variable: "w"} : float32(1, 1, 2, 3)
+  %2 = read {variable: "b"} : float32(3,)
+  %3 = read {variable: "spread"} : float32(3,)
+  %4 = read {variable: "shift"} : float32(3,)
+  %5 = reshape(%3) {shape: [1, 1, 1, 3]} : float32(1, 1, 1, 3)
+  %6 = reshape(%4) {shape: [1, 1, 1, 3]} : float32(1, 1, 1, 3)
+  %7 = reshape(%5) {shape: [3]} : float32(3,)
+  %8 = multiply(%2, %7) : float32(3,)
+  %9 = reshape(%6) {shape: [3]} : float32(3,)
+  %10 = add(%8, %9) : float32(3,)
+  %11 = reshape(%7) {shape: [1, 1, 1, 3]} : float32(1, 1, 1, 3)
+  %12 = multiply(%1, %11) : float32(1, 1, 2, 3)
+  %13 = conv2d(%0, %12) {dilations: [1, 1], groups: 1, padding: "same", pads: [0, 0, 0, 0], strides: [1, 1]} : float32(1, 4, 4, 3)
+  %14 = add(%13, %10) : float32(1, 4, 4, 3)
+  %15 = relu(%14) : float32(1, 4, 4, 3)
+  %16 = read {variable: "u"} : float32(5, 3)
+  %17 = full {dtype: "float32", shape: [], value: 4} : float32()
+  %18 = full {dtype: "float32", shape: [], value: 1} : float32()
+  %19 = full {dtype: "float32", shape: [], value: -1} : float32()
+  %20 = divide(%19, %17) : float32()
+  %21 = divide(%18, %17) : float32()
+  %22 = multiply(%16, %20) : float32(5, 3)
+  %23 = matmul(%15, %22) {transpose_a: false, transpose_b: true} : float32(1, 4, 4, 5)
+  %24 = add(%23, %21) : float32(1, 4, 4, 5)
+  %25 = read {variable: "bias"} : float32(2,)
+  %26 = read {variable: "plain"} : float32(3, 2)
+  %27 = matmul(%15, %26) {transpose_a: false, transpose_b: false} : float32(1, 4, 4, 2)
+  %28 = add(%27, %25) : float32(1, 4, 4, 2)
+  return %24, %28
+}
+)");
+}
+
+TEST_CASE("fold_batch_norm leaves alone what a run writes or an input leads to") {
+  Trace t;
+  ValueId x = t.input("x", floats({4, 2})), scale = t.input("s", floats({3}));
+  int64_t w = t.variable("w", floats({2, 3})), a = t.variable("a", floats({3})), b = t.variable("b", floats({3}));
+  ValueId fixed = t.read(w), written = t.read(a);
+  t.f.stores.push_back({int32_t(a), t.b.add(written, t.b.scalar(1)), no_value});
+  auto product = [&](double k) { return t.b.emit("matmul", {t.b.mul(x, t.b.scalar(k)), fixed}); };
+  ValueId used = product(2);
+  t.out({t.b.mul(product(3), scale), t.b.mul(product(4), written), t.b.mul(used, t.read(b)), used});
+  const Types types = {floats({4, 2}), floats({3})};
+  CHECK(after(t, types, fold_batch_norm) == after(t, types, [](Module&) {}));
+}
+
 TEST_CASE("fuse_epilogues: bias and activation behind a product; what is needed elsewhere ends the chain") {
   Trace t;
   ValueId x = t.input("x", floats({5, 4})), w = t.input("w", floats({4, 3})), b = t.input("b", floats({3}));
