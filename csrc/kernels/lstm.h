@@ -1,5 +1,9 @@
 // A whole LSTM layer, forward and backward, float32.
 //   z = x_t W + h R + b, gates i f g o side by side; i, f, o = sigmoid, g = tanh; c = f c + i g; h = o tanh(c)
+//
+// The forward pass reads its weights packed: for every V units (V: the instruction set's vector) a panel with the four
+// gates of those units side by side, [4][V] of the bias, then [C][4][V] of W for each panel, then [U][4][V] of R; zero
+// behind U. They are scaled by -log2(e), for g by 2 log2(e), so that the gates are made of 2^z.
 #pragma once
 #include "kernels/kernel.h"
 
@@ -7,9 +11,10 @@ namespace dagrt {
 
 struct LstmArgs {
   const float* x = nullptr;          // [B,T,C], rows ldx apart
-  const float* kernel = nullptr;     // [C,4U]
+  const float* kernel = nullptr;     // [C,4U]; read by lstm_pack and lstm_grad
   const float* recurrent = nullptr;  // [U,4U]
   const float* bias = nullptr;       // [4U]; null: 0
+  float* packed = nullptr;           // [C + U + 1, 4 up16(U)]: written by lstm_pack, read by lstm
   const float* h0 = nullptr;         // [B,U]; null: 0
   const float* c0 = nullptr;
   const uint8_t* mask = nullptr;  // [B,T]; 0: the step is left out; null: none is
@@ -34,14 +39,38 @@ struct LstmArgs {
   char* workspace = nullptr;
 };
 
+DAGRT_KERNEL(lstm_pack, LstmArgs)
 DAGRT_KERNEL(lstm, LstmArgs)
 DAGRT_KERNEL(lstm_grad, LstmArgs)
+
+/// Columns of the packed weights: four gates of whole vectors of any instruction set.
+inline int64_t lstm_packed_columns(int64_t U) { return (U + 15) / 16 * 64; }
+inline int64_t lstm_packed_size(int64_t C, int64_t U) { return (C + U + 1) * lstm_packed_columns(U); }
 
 struct LstmMemory {
   size_t workspace = 0, scratch = 0;
 };
 LstmMemory lstm_memory(int64_t B, int64_t T, int64_t C, int64_t U);
 LstmMemory lstm_grad_memory(int64_t B, int64_t T, int64_t C, int64_t U);
+
+/// How the forward pass is cut up: a function of the sizes alone.
+struct LstmPlan {
+  int64_t rows = 1;    // of the batch, at most, that one thread takes through time
+  int64_t blocks = 1;  // of such rows
+  int64_t steps = 1;   // whose inputs are projected at once: their z stay in L2
+};
+LstmPlan lstm_plan(int64_t B, int64_t T, int64_t U);
+/// A batch of more than three is cut in halves, so that two threads finish together, and these in blocks of `rows`.
+struct LstmBlock {
+  int64_t begin, rows;
+};
+inline LstmBlock lstm_block(const LstmPlan& p, int64_t B, int64_t i) {
+  if (p.blocks == 1) return {0, B};
+  const int64_t half = (B + 1) / 2, begin = i % 2 * half + i / 2 * p.rows, end = i % 2 ? B : half;
+  return {begin, begin < end ? (end - begin < p.rows ? end - begin : p.rows) : 0};
+}
+/// Bytes of such rows' states and z.
+size_t lstm_rows_bytes(const LstmPlan& p, int64_t U);
 
 /// How the backward pass is cut up: a function of the sizes alone.
 struct LstmGradPlan {
@@ -52,9 +81,5 @@ struct LstmGradPlan {
 LstmGradPlan lstm_grad_plan(int64_t B, int64_t T);
 /// Distance of dz's rows: whole panels, and no power of two, which would crowd a few sets of the caches.
 inline int64_t lstm_grad_ldz(int64_t U) { return (4 * U + 31) / 32 * 32 + 16; }
-
-/// Rows of the batch that one thread takes through time, and steps whose inputs it projects at once.
-int64_t lstm_rows(int64_t B);
-inline constexpr int64_t lstm_steps = 8;
 
 }  // namespace dagrt

@@ -6,23 +6,40 @@
 namespace dagrt {
 namespace {
 
+constexpr int64_t z_bytes = 144 << 10;  // beside the recurrent weights in L2
+
 size_t up32(int64_t n) { return size_t((n + 31) / 32 * 32); }
+
+int64_t rows_of(int64_t B) { return B <= 1 ? 1 : B <= 4 ? 2 : B <= 16 ? 4 : 8; }
 
 }  // namespace
 
-int64_t lstm_rows(int64_t B) { return B <= 1 ? 1 : B <= 4 ? 2 : B <= 16 ? 4 : 8; }
-
-LstmGradPlan lstm_grad_plan(int64_t B, int64_t T) {
-  LstmGradPlan p;
-  p.rows = lstm_rows(B);
-  p.steps = std::max<int64_t>(1, std::min(T, 128 / p.rows));
-  p.groups = std::min<int64_t>(16, (B + p.rows - 1) / p.rows);
+LstmPlan lstm_plan(int64_t B, int64_t T, int64_t U) {
+  LstmPlan p;
+  if (B <= 3) {
+    p.rows = std::max<int64_t>(B, 1);
+  } else {  // whole tiles of every instruction set; more where the weights come from beyond L2
+    const int64_t half = (B + 1) / 2;
+    p.rows = std::min<int64_t>(half, 16 * U * U > 512 << 10 ? 12 : 6);
+    p.blocks = (half + p.rows - 1) / p.rows * 2;
+  }
+  p.steps = std::clamp<int64_t>(z_bytes / (4 * lstm_packed_columns(U) * p.rows + 1) / 6 * 6, 6, 48);
+  p.steps = std::max<int64_t>(1, std::min(T, p.steps));
   return p;
 }
 
-LstmMemory lstm_memory(int64_t B, int64_t, int64_t C, int64_t U) {
-  size_t rows = size_t(lstm_rows(B)), u = size_t(U), c = size_t(C);
-  return {(c + u) * up32(4 * U) * 4 + 128, (rows * lstm_steps * (c + 4 * u) + rows * u * 3) * 4 + 512};
+size_t lstm_rows_bytes(const LstmPlan& p, int64_t U) {
+  return size_t(p.rows) * size_t(lstm_packed_columns(U)) * size_t(p.steps + 1) * 4 + 64;
+}
+
+LstmMemory lstm_memory(int64_t B, int64_t T, int64_t C, int64_t U) { return {0, lstm_rows_bytes(lstm_plan(B, T, U), U)}; }
+
+LstmGradPlan lstm_grad_plan(int64_t B, int64_t T) {
+  LstmGradPlan p;
+  p.rows = rows_of(B);
+  p.steps = std::max<int64_t>(1, std::min(T, 128 / p.rows));
+  p.groups = std::min<int64_t>(16, (B + p.rows - 1) / p.rows);
+  return p;
 }
 
 LstmMemory lstm_grad_memory(int64_t B, int64_t T, int64_t C, int64_t U) {

@@ -104,6 +104,8 @@ void run_lstm(const RunContext& c) {
   a.gates = c.out[3].as<float>();
   a.cells = c.out[4].as<float>();
   a.hidden = c.out[5].as<float>();
+  a.packed = static_cast<float*>(c.workspace);
+  lstm_pack(a, c.stream);
   lstm(a, c.stream);
 }
 
@@ -169,7 +171,7 @@ void register_lstm(Registry& r) {
   f.memory = [](const void*, const Types& in, const Types&) {
     Numbers n = numbers(in);
     LstmMemory m = lstm_memory(n.B, n.T, n.C, n.U);
-    return Memory{m.workspace, m.scratch};
+    return Memory{m.workspace + size_t(lstm_packed_size(n.C, n.U)) * 4, m.scratch};
   };
   r.add(std::move(f));
 

@@ -214,6 +214,7 @@ TEST_CASE("lstm and its gradient agree with loops") {
                                 {6, 1, 2, 1},
                                 {19, 35, 7, 9},
                                 {1, 130, 5, 8},
+                                {13, 2, 3, 33},
                                 {0, 3, 2, 2},
                                 {2, 0, 2, 2},
                                 {2, 3, 0, 4},
@@ -221,6 +222,7 @@ TEST_CASE("lstm and its gradient agree with loops") {
         check(forward, backward, {B, T, C, U, back, zero, masked, states}, flags % 3);
     }
     check(forward, backward, {140, 5, 3, 4, false, false, true, true}, 0);  // more blocks of rows than partial sums
+    check(forward, backward, {5, 3, 7, 261, false, false, true, true}, 0);  // products in three parts
   }
   chosen_isa = before;
 }

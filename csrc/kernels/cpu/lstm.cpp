@@ -1,249 +1,248 @@
 // LSTM over a sequence.
 //
 // Rows of the batch are independent, so a thread takes a few of them through all steps: no barrier between steps, weights
-// from its L2. The projection of the inputs is computed for 8 steps at once into scratch; each step adds h R to it in place
-// and the cell follows. A masked step keeps the states; its output is the one before, or zero.
+// from its L2. A tile is a few rows by the four gates of V units: when its products are summed, the cells of those units
+// are computed where the sums lie, in registers. The projection of the inputs is made for some steps at once, into z,
+// which stays in L2; a step's sums start from there. The order of the panels alternates from step to step, so that what
+// L1 still holds is read first.
 //
-// Backward, the same way from the last step. dz (the gradient before the gates' functions) stays in scratch for some 128
-// rows of (step, sample), then its products with x, h and W are taken while it lies in L2: sums over time need no pass
-// through memory. Each group of samples sums its own gradients of the weights; they are added in the order of the groups.
+// The cell: with D = 1 + 2^z of a gate, i = 1 / Di, and tanh of g is m / (m + 2), m = 2^z - 1. Two divisions serve all five
+// functions:
+//   c' = f c + i g = Di Dg / (Di Df Dg) c + Df m / (Di Df Dg),  h = mc / (Do Dc)
+// z is kept below 40, so that no product of three overflows. A masked step keeps the states; its output is the one before,
+// or zero.
 #include "kernels/lstm.h"
 
-#include "kernels/cpu/gemm.h"
 #include "kernels/cpu/vec_math.h"
 
 namespace dagrt::DAGRT_ISA {
 namespace {
 
+constexpr int tile_rows = V == 16 ? 6 : V == 8 ? 3 : 2;  // by four vectors of sums: with weights and rows all registers
+constexpr int64_t depth = 128;                           // products taken before the next tile: that part of a panel stays in L1
+constexpr float log2e = 1.44269504088896341f;
+
 float* aligned(char* p) { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64); }
 
-/// Weights [K][N] as panels.
-void pack(const Stream& s, int64_t K, int64_t N, const float* w, int64_t row, int64_t col, float* panels) {
-  int64_t count = (N + gemm_nr - 1) / gemm_nr;
-  s.parallel(count, double(K) * 6 + 20, [&](int64_t p, char*) {
-    int64_t n0 = p * gemm_nr;
-    gemm_pack(K, w + n0 * col, row, col, int(N - n0 < gemm_nr ? N - n0 : gemm_nr), panels + p * K * gemm_nr);
-  });
-}
-
-/// c[M,N] (+)= a[M,K] panels
-void product(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row, const float* panels, float* c, int64_t ldc,
-             bool add) {
-  if (M <= gemm_few_rows) return gemm_few(M, N, K, a, a_row, 1, panels, gemm_nr, K * gemm_nr, c, ldc, add);
-  for (int64_t n = 0; n < N; n += gemm_nr, panels += K * gemm_nr)
-    gemm_panel(M, K, a, a_row, 1, panels, gemm_nr, c + n, ldc, int(N - n < gemm_nr ? N - n : gemm_nr), add);
-}
-
-/// c[M,N] (+)= the transpose of a[K,M] times b[K,N]; reads b's rows up to a whole panel.
-void product_over_rows(int64_t M, int64_t N, int64_t K, const float* a, const float* b, int64_t b_row, float* c, bool add) {
-  for (int64_t n = 0; n < N; n += gemm_nr)
-    gemm_panel(M, K, a, 1, M, b + n, b_row, c + n, N, int(N - n < gemm_nr ? N - n : gemm_nr), add);
-}
+DAGRT_INLINE void put(float* to, vf v, int n) { n == V ? store(to, v) : store_n(to, v, n); }
 
 void copy(float* to, const float* from, int64_t n) {
   for (int64_t i = 0; i < n; i += V) {
     int k = int(n - i < V ? n - i : V);
-    store_n(to + i, from ? load_n(from + i, k) : vf{}, k);
+    put(to + i, from ? load_n(from + i, k) : vf{}, k);
   }
 }
 
-/// One step back for some rows: dz and what dh, dc become but for dz's part of dh. False if all rows were masked.
-bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float* dz, int64_t ldz, float* dh, float* dc,
-               float* waiting) {
-  const int64_t U = a.U, G = 4 * U, B = a.B, T = a.T, t = a.go_backwards ? T - 1 - step : step;
-  bool any = false;
-  for (int64_t m = 0; m < rows; m++, dz += ldz, dh += U, dc += U, waiting += U) {
-    const int64_t b = b0 + m, place = step * B + b;
-    const float* dy = a.dy ? a.dy + (b * T + step) * a.lddy : nullptr;
-    if (a.mask && !a.mask[b * T + t]) {
-      copy(dz, nullptr, G);
-      if (dy && !a.zero_output_for_mask)
-        for (int64_t u = 0; u < U; u += V) {
-          int n = int(U - u < V ? U - u : V);
-          store_n(waiting + u, load_n(waiting + u, n) + load_n(dy + u, n), n);
-        }
-      continue;
+/// The packed weights' parts.
+struct Packed {
+  int64_t panels;
+  float *bias, *kernel, *recurrent;
+  Packed(float* p, int64_t C, int64_t U)
+      : panels((U + V - 1) / V), bias(p), kernel(p + panels * 4 * V), recurrent(kernel + panels * C * 4 * V) {}
+};
+
+/// sums[m] += h[m] w: K rows of a panel.
+template <int MR> DAGRT_INLINE void add_products(vf (&sums)[MR][4], int64_t K, const float* h, int64_t ldh, const float* w) {
+  auto add = [&](vf(&to)[MR][4], int64_t k) __attribute__((always_inline)) {
+    vf a[MR];
+#pragma GCC unroll 6
+    for (int m = 0; m < MR; m++) a[m] = splat(h[m * ldh + k]);
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; g++) {
+      vf b = load(w + (k * 4 + g) * V);
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; m++) to[m][g] += a[m] * b;
     }
-    any = true;
-    const float *g = a.gates + place * G, *cells = a.cells + place * U;
-    const float* c_before = step ? cells - B * U : a.c0 ? a.c0 + b * U : nullptr;
-    for (int64_t u = 0; u < U; u += V) {
-      int n = int(U - u < V ? U - u : V);
-      vf i = load_n(g + u, n), f = load_n(g + U + u, n), gg = load_n(g + 2 * U + u, n), o = load_n(g + 3 * U + u, n);
-      vf before = c_before ? load_n(c_before + u, n) : vf{};
-      vf tc = vtanh(load_n(cells + u, n));
-      vf d = load_n(dh + u, n) + load_n(waiting + u, n);
-      if (dy) d += load_n(dy + u, n);
-      vf dcell = load_n(dc + u, n) + d * o * (splat(1) - tc * tc);
-      store_n(dz + u, dcell * gg * i * (splat(1) - i), n);
-      store_n(dz + U + u, dcell * before * f * (splat(1) - f), n);
-      store_n(dz + 2 * U + u, dcell * i * (splat(1) - gg * gg), n);
-      store_n(dz + 3 * U + u, d * tc * o * (splat(1) - o), n);
-      store_n(dc + u, dcell * f, n);
-      store_n(dh + u, vf{}, n);
-      store_n(waiting + u, vf{}, n);
+  };
+  int64_t k = 0;
+  if constexpr (MR == 1) {  // four sums alone would wait for one another
+    vf more[1][4] = {};
+#pragma GCC unroll 2
+    for (; k + 2 <= K; k += 2) add(sums, k), add(more, k + 1);
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; g++) sums[0][g] += more[0][g];
+  } else {
+    for (; k + 4 <= K; k += 4)
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; i++) add(sums, k + i);
+  }
+  for (; k < K; k++) add(sums, k);
+}
+
+/// z[m] = from[m] + x[m] w for a tile of rows; `from` may be z.
+template <int MR>
+void project(int64_t K, const float* x, int64_t ldx, const float* w, const float* from, int64_t ldfrom, float* z, int64_t ldz) {
+  vf sums[MR][4];
+#pragma GCC unroll 6
+  for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; g++) sums[m][g] = load(from + m * ldfrom + g * V);
+  add_products<MR>(sums, K, x, ldx, w);
+#pragma GCC unroll 6
+  for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; g++) store(z + m * ldz + g * V, sums[m][g]);
+}
+
+/// One step of some rows.
+struct Step {
+  const LstmArgs& a;
+  int64_t b0, step, t;  // first row of the batch; step in processing order and in time
+  int64_t ld;           // of the states
+  const float *h, *r;   // before; the recurrent panels
+  float *next, *c, *out;
+  float* z;  // of the first panel
+  int64_t z_panel;
+};
+
+/// The last `K` products of a tile, and its cells.
+template <int MR> void advance(const Step& s, int64_t p, int64_t m0, int64_t k0, int64_t K) {
+  const LstmArgs& a = s.a;
+  const int64_t U = a.U, B = a.B, u = p * V, at = m0 * s.ld + u, b = s.b0 + m0;
+  vf sums[MR][4];
+  const float* z = s.z + p * s.z_panel + m0 * 4 * V;
+#pragma GCC unroll 6
+  for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+    for (int g = 0; g < 4; g++) sums[m][g] = load(z + (m * 4 + g) * V);
+  add_products<MR>(sums, K, s.h + m0 * s.ld + k0, s.ld, s.r + (p * U + k0) * 4 * V);
+  const int n = int(U - u < V ? U - u : V);
+  // In two rounds: the second is one long chain for each row, and those of all rows run side by side.
+  vf cell[MR], dout[MR];
+#pragma GCC unroll 6
+  for (int m = 0; m < MR; m++) {
+    float* c = s.c + at + m * s.ld;
+    vf before = load(c);
+    vf di = one_plus_power(sums[m][0]), df = one_plus_power(sums[m][1]), mg = power_minus_one(sums[m][2]);
+    dout[m] = one_plus_power(sums[m][3]);
+    vf dg = mg + splat(2), dig = di * dg;
+    vf inverse = splat(1) / (dig * df);
+    vf f = dig * inverse, dfi = df * inverse;
+    cell[m] = f * before + mg * dfi;
+    if (a.gates) {
+      float* to = a.gates + ((s.step * B + b + m) * 4) * U + u;
+      put(to, dg * dfi, n);
+      put(to + U, f, n);
+      put(to + 2 * U, mg * (di * dfi), n);
+    }
+    if (a.mask && !a.mask[(b + m) * a.T + s.t]) cell[m] = before;
+    store(c, cell[m]);
+    if (a.cells) put(a.cells + (s.step * B + b + m) * U + u, cell[m], n);
+  }
+#pragma GCC unroll 6
+  for (int m = 0; m < MR; m++) {
+    vf mc = power_minus_one(cell[m] * splat(2 * log2e)), dc = mc + splat(2);
+    vf inverse = splat(1) / (dout[m] * dc);
+    vf now = mc * inverse, y = now;
+    if (a.gates) put(a.gates + ((s.step * B + b + m) * 4 + 3) * U + u, dc * inverse, n);
+    if (a.mask) {
+      float* out = s.out + at + m * s.ld;
+      if (!a.mask[(b + m) * a.T + s.t]) {
+        now = load(s.h + at + m * s.ld);
+        y = a.zero_output_for_mask ? vf{} : load(out);
+      }
+      store(out, y);
+    }
+    store(s.next + at + m * s.ld, now);
+    if (a.y) put(a.y + ((b + m) * a.T + s.step) * a.ldy + u, y, n);
+    if (a.hidden) put(a.hidden + (s.step * B + b + m) * U + u, now, n);
+  }
+}
+
+// Tables of tile heights.
+using Project = void (*)(int64_t, const float*, int64_t, const float*, const float*, int64_t, float*, int64_t);
+using Advance = void (*)(const Step&, int64_t, int64_t, int64_t, int64_t);
+#if defined(__AVX512F__)
+#define DAGRT_TILES(f) nullptr, f<1>, f<2>, f<3>, f<4>, f<5>, f<6>
+#elif defined(__AVX2__)
+#define DAGRT_TILES(f) nullptr, f<1>, f<2>, f<3>
+#else
+#define DAGRT_TILES(f) nullptr, f<1>, f<2>
+#endif
+constexpr Project project_tile[tile_rows + 1] = {DAGRT_TILES(project)};
+constexpr Advance advance_tile[tile_rows + 1] = {DAGRT_TILES(advance)};
+#undef DAGRT_TILES
+
+/// Calls f(first, count) for tiles of `rows`: full ones, then what is left. Two lower ones cost more.
+template <class F> DAGRT_INLINE void in_tiles(int64_t rows, const F& f) {
+  for (int64_t i = 0; i < rows; i += tile_rows) f(i, rows - i < tile_rows ? rows - i : int64_t(tile_rows));
+}
+
+/// Rows b0, ... of the batch through all steps: this part's share of the panels.
+void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, float* memory) {
+  const int64_t U = a.U, C = a.C, T = a.T;
+  const Packed w(a.packed, C, U);
+  const int64_t first = 0, last = w.panels, ld = w.panels * V, each = rows * ld;
+  float *h = memory, *next = h + each, *c = next + each, *out = c + each;
+  float* z = out + each;  // [panels][steps][rows][4][V]
+  const int64_t z_panel = plan.steps * rows * 4 * V;
+  for (int64_t m = 0; m < rows; m++)
+    for (int64_t p = first; p < last; p++) {
+      const int64_t u = p * V, at = m * ld + u, from = (b0 + m) * U + u;
+      const int n = int(U - u < V ? U - u : V);
+      store(h + at, a.h0 ? load_n(a.h0 + from, n) : vf{});
+      store(c + at, a.c0 ? load_n(a.c0 + from, n) : vf{});
+      store(out + at, vf{});
+    }
+  for (int64_t k0 = 0; k0 < T; k0 += plan.steps) {
+    const int64_t steps = T - k0 < plan.steps ? T - k0 : plan.steps, ldx = a.go_backwards ? -a.ldx : a.ldx;
+    const int64_t t0 = a.go_backwards ? T - 1 - k0 : k0;
+    for (int64_t p = first; p < last; p++)
+      for (int64_t m = 0; m < rows; m++)
+        in_tiles(steps, [&](int64_t k, int64_t count) {
+          project_tile[count](C, a.x + ((b0 + m) * T + t0) * a.ldx + k * ldx, ldx, w.kernel + p * C * 4 * V, w.bias + p * 4 * V,
+                              0, z + p * z_panel + (k * rows + m) * 4 * V, rows * 4 * V);
+        });
+    for (int64_t k = 0; k < steps; k++) {
+      const int64_t step = k0 + k;
+      const Step s{a,      b0, step, a.go_backwards ? T - 1 - step : step, ld, h, w.recurrent, next, c, out, z + k * rows * 4 * V,
+                   z_panel};
+      for (int64_t i = first; i < last; i++) {
+        const int64_t p = step % 2 ? last - 1 - (i - first) : i;
+        float* zp = s.z + p * z_panel;
+        int64_t q = 0;
+        for (; q + depth < U; q += depth)
+          in_tiles(rows, [&](int64_t m, int64_t count) {
+            project_tile[count](depth, h + m * ld + q, ld, s.r + (p * U + q) * 4 * V, zp + m * 4 * V, 4 * V, zp + m * 4 * V,
+                                4 * V);
+          });
+        in_tiles(rows, [&](int64_t m, int64_t count) { advance_tile[count](s, p, m, q, U - q); });
+      }
+      float* swap = h;
+      h = next, next = swap;
     }
   }
-  return any;
+  for (int64_t m = 0; m < rows; m++) {
+    if (a.h) copy(a.h + (b0 + m) * U, h + m * ld, U);
+    if (a.c) copy(a.c + (b0 + m) * U, c + m * ld, U);
+  }
 }
 
 }  // namespace
 
-void lstm(const LstmArgs& a, const Stream& s) {
-  const int64_t U = a.U, G = 4 * U;
-  if (!a.B || !U) return;
-  float* w = aligned(a.workspace);
-  float* r = w + a.C * ((G + 31) / 32 * 32);
-  pack(s, a.C, G, a.kernel, G, 1, w);
-  pack(s, U, G, a.recurrent, G, 1, r);
-  const int64_t block = lstm_rows(a.B), blocks = (a.B + block - 1) / block;
-  double ns = double(a.T) * double(block) * double(G) * double(a.C + U) * (0.3 / V) + 1000;
-  s.parallel(blocks, ns, [&](int64_t unit, char* scratch) {
-    const int64_t b0 = a.B * unit / blocks, rows = a.B * (unit + 1) / blocks - b0;
-    float* x = aligned(scratch);                               // [steps][rows][C]
-    float* z = x + (block * lstm_steps * a.C + 15) / 16 * 16;  // [steps][rows][4U]
-    float* h = z + (block * lstm_steps * G + 15) / 16 * 16;    // [rows][U]
-    float* c = h + (block * U + 15) / 16 * 16;
-    float* out = c + (block * U + 15) / 16 * 16;  // the output before
-    for (int64_t m = 0; m < rows; m++) {
-      copy(h + m * U, a.h0 ? a.h0 + (b0 + m) * U : nullptr, U);
-      copy(c + m * U, a.c0 ? a.c0 + (b0 + m) * U : nullptr, U);
-      copy(out + m * U, nullptr, U);
-    }
-    for (int64_t k0 = 0; k0 < a.T; k0 += lstm_steps) {
-      int64_t steps = a.T - k0 < lstm_steps ? a.T - k0 : lstm_steps;
-      for (int64_t k = 0; k < steps; k++)
-        for (int64_t m = 0; m < rows; m++) {
-          int64_t t = a.go_backwards ? a.T - 1 - k0 - k : k0 + k;
-          copy(x + (k * rows + m) * a.C, a.x + ((b0 + m) * a.T + t) * a.ldx, a.C);
-        }
-      product(steps * rows, G, a.C, x, a.C, w, z, G, false);
-      for (int64_t k = 0; k < steps; k++) {
-        int64_t step = k0 + k, t = a.go_backwards ? a.T - 1 - step : step;
-        float* zk = z + k * rows * G;
-        product(rows, G, U, h, U, r, zk, G, true);
-        for (int64_t m = 0; m < rows; m++) {
-          int64_t b = b0 + m;
-          bool kept = a.mask && !a.mask[b * a.T + t];
-          float* zm = zk + m * G;
-          for (int64_t u = 0; u < U; u += V) {
-            int n = int(U - u < V ? U - u : V);
-            vf zi = load_n(zm + u, n), zf = load_n(zm + U + u, n), zg = load_n(zm + 2 * U + u, n), zo = load_n(zm + 3 * U + u, n);
-            if (a.bias) {
-              zi += load_n(a.bias + u, n), zf += load_n(a.bias + U + u, n);
-              zg += load_n(a.bias + 2 * U + u, n), zo += load_n(a.bias + 3 * U + u, n);
-            }
-            vf i = vsigmoid(zi), f = vsigmoid(zf), g = vtanh(zg), o = vsigmoid(zo);
-            vf before = load_n(c + m * U + u, n), hb = load_n(h + m * U + u, n);
-            vf cell = f * before + i * g, now = o * vtanh(cell), y = now;
-            if (kept) {
-              cell = before, now = hb;
-              y = a.zero_output_for_mask ? vf{} : load_n(out + m * U + u, n);
-            }
-            store_n(c + m * U + u, cell, n);
-            store_n(h + m * U + u, now, n);
-            store_n(out + m * U + u, y, n);
-            if (a.y) store_n(a.y + (b * a.T + step) * a.ldy + u, y, n);
-            int64_t place = step * a.B + b;
-            if (a.gates) {
-              store_n(a.gates + place * G + u, i, n);
-              store_n(a.gates + place * G + U + u, f, n);
-              store_n(a.gates + place * G + 2 * U + u, g, n);
-              store_n(a.gates + place * G + 3 * U + u, o, n);
-            }
-            if (a.cells) store_n(a.cells + place * U + u, cell, n);
-            if (a.hidden) store_n(a.hidden + place * U + u, now, n);
-          }
-        }
-      }
-    }
-    for (int64_t m = 0; m < rows; m++) {
-      if (a.h) copy(a.h + (b0 + m) * U, h + m * U, U);
-      if (a.c) copy(a.c + (b0 + m) * U, c + m * U, U);
-    }
+void lstm_pack(const LstmArgs& a, const Stream& s) {
+  const int64_t C = a.C, U = a.U;
+  const Packed w(a.packed, C, U);
+  s.parallel(w.panels, double(C + U + 1) * 6 + 20, [&](int64_t p, char*) {
+    const int n = int(U - p * V < V ? U - p * V : V);
+    auto pack = [&](int64_t K, const float* from, float* to) __attribute__((always_inline)) {
+      for (int64_t k = 0; k < K; k++)
+        for (int g = 0; g < 4; g++, to += V)
+          store(to, from ? load_n(from + (k * 4 + g) * U + p * V, n) * splat(g == 2 ? 2 * log2e : -log2e) : vf{});
+    };
+    pack(1, a.bias, w.bias + p * 4 * V);
+    pack(C, a.kernel, w.kernel + p * C * 4 * V);
+    pack(U, a.recurrent, w.recurrent + p * U * 4 * V);
   });
 }
 
-void lstm_grad(const LstmArgs& a, const Stream& s) {
-  const int64_t U = a.U, G = 4 * U, B = a.B, T = a.T, C = a.C;
-  const LstmGradPlan plan = lstm_grad_plan(B, T);
-  const int64_t block = plan.rows, ldz = lstm_grad_ldz(U);
-  float* recurrent = aligned(a.workspace);               // R transposed: [4U] x U
-  float* kernel = recurrent + G * ((U + 31) / 32 * 32);  // W transposed: [4U] x C
-  float* sums = kernel + G * ((C + 31) / 32 * 32);       // of each group: [C + U + 1][4U]
-  if (B && T && U) {
-    pack(s, G, U, a.recurrent, 1, G, recurrent);
-    if (a.dx) pack(s, G, C, a.kernel, 1, G, kernel);
-  }
-  double ns = double(T) * double(B) / double(plan.groups ? plan.groups : 1) * double(G) * double(2 * (C + U)) * (0.3 / V) + 1000;
-  s.parallel(plan.groups, ns, [&](int64_t group, char* scratch) {
-    const bool alone = plan.groups == 1;
-    float* sum = sums + group * (C + U + 1) * G;
-    float* dkernel = !a.dkernel ? nullptr : alone ? a.dkernel : sum;
-    float* drecurrent = !a.drecurrent ? nullptr : alone ? a.drecurrent : sum + C * G;
-    float* dbias = !a.dbias ? nullptr : alone ? a.dbias : sum + (C + U) * G;
-    const int64_t each = (block * U + 15) / 16 * 16, depth = block * plan.steps;
-    float *dh = aligned(scratch), *dc = dh + each, *waiting = dc + each;  // waiting: for the last step that was not masked
-    float* dz = waiting + each;                                           // [steps][rows], ldz apart
-    float* xs = dz + depth * ldz;                                         // [steps][rows][C]: x, then dx
-    float* hs = xs + (depth * C + 15) / 16 * 16;                          // [steps][rows][U]: h of the step before
-    bool add = false;
-    const int64_t blocks = (B + block - 1) / block;
-    for (int64_t i = blocks * group / plan.groups; i < blocks * (group + 1) / plan.groups; i++) {
-      const int64_t b0 = B * i / blocks, rows = B * (i + 1) / blocks - b0;
-      for (int64_t m = 0; m < rows; m++) {
-        copy(dh + m * U, a.dh ? a.dh + (b0 + m) * U : nullptr, U);
-        copy(dc + m * U, a.dc ? a.dc + (b0 + m) * U : nullptr, U);
-        copy(waiting + m * U, nullptr, U);
-      }
-      for (int64_t end = T; end > 0; end -= plan.steps) {
-        const int64_t begin = end > plan.steps ? end - plan.steps : 0, many = (end - begin) * rows;
-        for (int64_t step = end - 1; step >= begin; step--) {
-          float* z = dz + (step - begin) * rows * ldz;
-          // Rows that were masked have dz = 0 and keep their dh: adding is right for both.
-          if (step_back(a, step, b0, rows, z, ldz, dh, dc, waiting)) product(rows, U, G, z, ldz, recurrent, dh, U, true);
-        }
-        for (int64_t r = 0; r < many; r++) {
-          int64_t step = begin + r / rows, b = b0 + r % rows, t = a.go_backwards ? T - 1 - step : step;
-          if (dkernel) copy(xs + r * C, a.x + (b * T + t) * a.ldx, C);
-          if (drecurrent) copy(hs + r * U, step ? a.hidden + ((step - 1) * B + b) * U : a.h0 ? a.h0 + b * U : nullptr, U);
-        }
-        if (dkernel) product_over_rows(C, G, many, xs, dz, ldz, dkernel, add);
-        if (drecurrent) product_over_rows(U, G, many, hs, dz, ldz, drecurrent, add);
-        if (dbias)
-          for (int64_t n = 0; n < G; n += V) {
-            int k = int(G - n < V ? G - n : V);
-            vf t{};
-            for (int64_t r = 0; r < many; r++) t += load_n(dz + r * ldz + n, k);
-            store_n(dbias + n, add ? load_n(dbias + n, k) + t : t, k);
-          }
-        add = true;
-        if (a.dx) {
-          product(many, C, G, dz, ldz, kernel, xs, C, false);
-          for (int64_t r = 0; r < many; r++) {
-            int64_t step = begin + r / rows, b = b0 + r % rows, t = a.go_backwards ? T - 1 - step : step;
-            copy(a.dx + (b * T + t) * C, xs + r * C, C);
-          }
-        }
-      }
-      for (int64_t m = 0; m < rows; m++) {
-        if (a.dh0) copy(a.dh0 + (b0 + m) * U, dh + m * U, U);
-        if (a.dc0) copy(a.dc0 + (b0 + m) * U, dc + m * U, U);
-      }
-    }
-  });
-  if (plan.groups == 1 && T) return;
-  const int64_t parts = T ? plan.groups : 0;  // none: zero
-  s.parallel(C + U + 1, double(G) * double(parts) * (1.0 / V) + 10, [&](int64_t row, char*) {
-    float* to = row < C ? a.dkernel : row < C + U ? a.drecurrent : a.dbias;
-    if (!to) return;
-    to += (row < C ? row : row < C + U ? row - C : 0) * G;
-    for (int64_t n = 0; n < G; n += V) {
-      int k = int(G - n < V ? G - n : V);
-      vf t{};
-      for (int64_t i = 0; i < parts; i++) t += load_n(sums + (i * (C + U + 1) + row) * G + n, k);
-      store_n(to + n, t, k);
-    }
+void lstm(const LstmArgs& a, const Stream& s) {
+  if (!a.B || !a.U) return;
+  const LstmPlan plan = lstm_plan(a.B, a.T, a.U);
+  double ns = double(a.T) * double(plan.rows) * double(4 * a.U) * double(a.C + a.U + 16) * (0.2 / V) + 1000;
+  s.parallel(plan.blocks, ns, [&](int64_t i, char* scratch) {
+    const LstmBlock b = lstm_block(plan, a.B, i);
+    if (b.rows) walk(a, plan, b.begin, b.rows, aligned(scratch));
   });
 }
 

@@ -109,6 +109,18 @@ DAGRT_INLINE vf vmin(vf a, vf b) {
   return select((a < b) | (a != a), a, b);
 #endif
 }
+/// Between the limits; NaN stays NaN, at an instruction for each side.
+DAGRT_INLINE vf clamp(vf a, float low, float high) {
+#if defined(__AVX512F__)  // where either is NaN these give their second operand
+  a = (vf)_mm512_maskz_max_ps((__mmask16)-1, (__m512)splat(low), (__m512)a);
+  return (vf)_mm512_maskz_min_ps((__mmask16)-1, (__m512)splat(high), (__m512)a);
+#elif defined(__AVX2__)
+  return (vf)_mm256_min_ps((__m256)splat(high), _mm256_max_ps((__m256)splat(low), (__m256)a));
+#else
+  a = select(a < splat(low), splat(low), a);
+  return select(a > splat(high), splat(high), a);
+#endif
+}
 DAGRT_INLINE vf vabs(vf a) { return (vf)((vi)a & splat_i(0x7fffffff)); }
 DAGRT_INLINE vf to_float(vi a) { return __builtin_convertvector(a, vf); }
 DAGRT_INLINE vi to_int(vf a) { return __builtin_convertvector(a, vi); }  // truncates

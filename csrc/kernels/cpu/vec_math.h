@@ -95,6 +95,39 @@ DAGRT_INLINE vf vexp(vf x) {
   return p * two_to(half) * two_to(z.n - half);
 }
 
+/// x = n + f with |f| <= 1/2, for x within -126..127, and scale = 2^n. The bias of an exponent is added with the magic
+/// number, so that the sum's low bits are those of 2^n.
+struct Halved {
+  vf f, scale;
+};
+DAGRT_INLINE Halved split_power(vf x) {
+  const vf magic = splat(12583039.0f);  // 1.5 * 2^23 + 127
+  vf t = x + magic;
+  return {x - (t - magic), as_f(as_i(t) << 23)};
+}
+/// 1 + 2^x, x kept within -126..40: from there on its reciprocal is 0 next to anything, and three of them may be multiplied.
+DAGRT_INLINE vf one_plus_power(vf x) {
+  Halved z = split_power(clamp(x, -126, 40));
+  vf p = splat(1.326472615e-03f);
+  p = p * z.f + splat(9.671512991e-03f);
+  p = p * z.f + splat(5.550733581e-02f);
+  p = p * z.f + splat(2.402224243e-01f);
+  p = p * z.f + splat(6.931470037e-01f);
+  p = p * z.f + splat(1);
+  return p * z.scale + splat(1);
+}
+/// 2^x - 1 without cancellation, x kept within -126..40.
+DAGRT_INLINE vf power_minus_one(vf x) {
+  Halved z = split_power(clamp(x, -126, 40));
+  vf p = splat(1.535336196e-04f);
+  p = p * z.f + splat(1.339887502e-03f);
+  p = p * z.f + splat(9.618436918e-03f);
+  p = p * z.f + splat(5.550332367e-02f);
+  p = p * z.f + splat(2.402264774e-01f);
+  p = p * z.f + splat(6.931471825e-01f);
+  return (p * z.f) * z.scale + (z.scale - splat(1));
+}
+
 /// e^x - 1 without cancellation: 2^n (e^r - 1) + (2^n - 1).
 DAGRT_INLINE vf vexpm1(vf x) {
   vf c = select(x > splat(89.0f), splat(89.0f), x);
