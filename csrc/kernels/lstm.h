@@ -67,19 +67,19 @@ struct LstmBlock {
 inline LstmBlock lstm_block(const LstmPlan& p, int64_t B, int64_t i) {
   if (p.blocks == 1) return {0, B};
   const int64_t half = (B + 1) / 2, begin = i % 2 * half + i / 2 * p.rows, end = i % 2 ? B : half;
-  return {begin, begin < end ? (end - begin < p.rows ? end - begin : p.rows) : 0};
+  return {begin, end - begin < p.rows ? end - begin : p.rows};
 }
 /// Bytes of such rows' states and z.
 size_t lstm_rows_bytes(const LstmPlan& p, int64_t U);
 
 /// How the backward pass is cut up: a function of the sizes alone.
 struct LstmGradPlan {
-  int64_t rows = 1;    // of the batch, taken through time together
+  LstmPlan batch;      // its blocks of rows go through time together
   int64_t steps = 1;   // whose dz are kept until their products are taken
-  int64_t groups = 0;  // of such rows: each sums its own gradients of the weights
+  int64_t groups = 0;  // of blocks: each sums its own gradients of the weights
 };
-LstmGradPlan lstm_grad_plan(int64_t B, int64_t T);
-/// Distance of dz's rows: whole panels, and no power of two, which would crowd a few sets of the caches.
-inline int64_t lstm_grad_ldz(int64_t U) { return (4 * U + 31) / 32 * 32 + 16; }
+LstmGradPlan lstm_grad_plan(int64_t B, int64_t T, int64_t U);
+/// Distance of rows that are read down a column: an odd number of cache lines, since a power of two crowds a few sets.
+inline int64_t lstm_odd_row(int64_t n) { return (n + 31) / 32 * 32 + 16; }
 
 }  // namespace dagrt

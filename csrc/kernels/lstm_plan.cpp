@@ -10,8 +10,6 @@ constexpr int64_t z_bytes = 144 << 10;  // beside the recurrent weights in L2
 
 size_t up32(int64_t n) { return size_t((n + 31) / 32 * 32); }
 
-int64_t rows_of(int64_t B) { return B <= 1 ? 1 : B <= 4 ? 2 : B <= 16 ? 4 : 8; }
-
 }  // namespace
 
 LstmPlan lstm_plan(int64_t B, int64_t T, int64_t U) {
@@ -21,7 +19,7 @@ LstmPlan lstm_plan(int64_t B, int64_t T, int64_t U) {
   } else {  // whole tiles of every instruction set; more where the weights come from beyond L2
     const int64_t half = (B + 1) / 2;
     p.rows = std::min<int64_t>(half, 16 * U * U > 512 << 10 ? 12 : 6);
-    p.blocks = (half + p.rows - 1) / p.rows * 2;
+    p.blocks = (half + p.rows - 1) / p.rows + (B - half + p.rows - 1) / p.rows;
   }
   p.steps = std::clamp<int64_t>(z_bytes / (4 * lstm_packed_columns(U) * p.rows + 1) / 6 * 6, 6, 48);
   p.steps = std::max<int64_t>(1, std::min(T, p.steps));
@@ -34,20 +32,20 @@ size_t lstm_rows_bytes(const LstmPlan& p, int64_t U) {
 
 LstmMemory lstm_memory(int64_t B, int64_t T, int64_t C, int64_t U) { return {0, lstm_rows_bytes(lstm_plan(B, T, U), U)}; }
 
-LstmGradPlan lstm_grad_plan(int64_t B, int64_t T) {
+LstmGradPlan lstm_grad_plan(int64_t B, int64_t T, int64_t U) {
   LstmGradPlan p;
-  p.rows = rows_of(B);
-  p.steps = std::max<int64_t>(1, std::min(T, 128 / p.rows));
-  p.groups = std::min<int64_t>(16, (B + p.rows - 1) / p.rows);
+  p.batch = lstm_plan(B, T, U);
+  p.steps = std::max<int64_t>(1, std::min(T, 128 / p.batch.rows));
+  p.groups = B ? std::min<int64_t>(16, p.batch.blocks) : 0;
   return p;
 }
 
 LstmMemory lstm_grad_memory(int64_t B, int64_t T, int64_t C, int64_t U) {
-  LstmGradPlan p = lstm_grad_plan(B, T);
-  size_t depth = size_t(p.rows * p.steps), u = size_t(U), c = size_t(C);
+  LstmGradPlan p = lstm_grad_plan(B, T, U);
+  size_t rows = size_t(p.batch.rows), many = rows * size_t(p.steps), u = size_t(U), c = size_t(C);
   size_t sums = p.groups > 1 ? size_t(p.groups) * (c + u + 1) * 4 * u : 0;
   return {(4 * u * (up32(U) + up32(C)) + sums) * 4 + 128,
-          (size_t(p.rows) * u * 3 + depth * (size_t(lstm_grad_ldz(U)) + c + u)) * 4 + 512};
+          (rows * up32(U) * 3 + many * size_t(lstm_odd_row(4 * U) + lstm_odd_row(C) + lstm_odd_row(U))) * 4 + 512};
 }
 
 }  // namespace dagrt

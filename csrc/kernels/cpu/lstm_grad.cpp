@@ -1,6 +1,9 @@
 // The LSTM's gradient, from the last step back. dz (the gradient before the gates' functions) stays in scratch for some 128
 // rows of (step, sample), then its products with x, h and W are taken while it lies in L2: sums over time need no pass
 // through memory. Each group of samples sums its own gradients of the weights; they are added in the order of the groups.
+//
+// All products use one tile, a few rows by four vectors: fewer loads for a multiply-add than squarer ones, and the depth of
+// 128 keeps its part of the other side in L1. While a step's dh is summed, the gates of the step before are fetched.
 #include "kernels/lstm.h"
 
 #include "kernels/cpu/gemm.h"
@@ -9,44 +12,108 @@
 namespace dagrt::DAGRT_ISA {
 namespace {
 
+constexpr int tile_rows = V == 16 ? 6 : V == 8 ? 3 : 2, tile_vectors = 4;
+constexpr int64_t depth = 128;
+
 float* aligned(char* p) { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64); }
 
-/// Weights [K][N] as panels.
-void pack(const Stream& s, int64_t K, int64_t N, const float* w, int64_t row, int64_t col, float* panels) {
-  int64_t count = (N + gemm_nr - 1) / gemm_nr;
-  s.parallel(count, double(K) * 6 + 20, [&](int64_t p, char*) {
-    int64_t n0 = p * gemm_nr;
-    gemm_pack(K, w + n0 * col, row, col, int(N - n0 < gemm_nr ? N - n0 : gemm_nr), panels + p * K * gemm_nr);
-  });
-}
-
-/// c[M,N] (+)= a[M,K] panels
-void product(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row, const float* panels, float* c, int64_t ldc,
-             bool add) {
-  if (M <= gemm_few_rows) return gemm_few(M, N, K, a, a_row, 1, panels, gemm_nr, K * gemm_nr, c, ldc, add);
-  for (int64_t n = 0; n < N; n += gemm_nr, panels += K * gemm_nr)
-    gemm_panel(M, K, a, a_row, 1, panels, gemm_nr, c + n, ldc, int(N - n < gemm_nr ? N - n : gemm_nr), add);
-}
-
-/// c[M,N] (+)= the transpose of a[K,M] times b[K,N]; reads b's rows up to a whole panel.
-void product_over_rows(int64_t M, int64_t N, int64_t K, const float* a, const float* b, int64_t b_row, float* c, bool add) {
-  for (int64_t n = 0; n < N; n += gemm_nr)
-    gemm_panel(M, K, a, 1, M, b + n, b_row, c + n, N, int(N - n < gemm_nr ? N - n : gemm_nr), add);
-}
+DAGRT_INLINE void put(float* to, vf v, int n) { n == V ? store(to, v) : store_n(to, v, n); }
 
 void copy(float* to, const float* from, int64_t n) {
   for (int64_t i = 0; i < n; i += V) {
     int k = int(n - i < V ? n - i : V);
-    store_n(to + i, from ? load_n(from + i, k) : vf{}, k);
+    put(to + i, from ? load_n(from + i, k) : vf{}, k);
   }
+}
+
+/// c[MR, n] (+)= sum_k a b, n up to NV V columns: either a[m, k] in rows `lda` apart and b in panels of two vectors, `ldb`
+/// apart, or (over_rows) a[k, m] and b[k, n] in rows lda and ldb apart.
+template <int MR, int NV, bool over_rows>
+void tile(int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int n, bool add) {
+  if (add)  // sums that may lie far away
+#pragma GCC unroll 6
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV * V; j += 16) __builtin_prefetch(c + m * ldc + j, 1);
+  constexpr int sets = MR == 1 ? 2 : 1;  // a few sums alone would wait for one another
+  vf sums[sets][MR][NV] = {};
+  auto step = [&](vf(&to)[MR][NV]) __attribute__((always_inline)) {
+    vf x[MR];
+#pragma GCC unroll 6
+    for (int m = 0; m < MR; m++) x[m] = splat(a[over_rows ? m : m * lda]);
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) {
+      vf y = load(over_rows ? b + j * V : b + (j / 2) * ldb + (j % 2) * V);
+#pragma GCC unroll 6
+      for (int m = 0; m < MR; m++) to[m][j] += x[m] * y;
+    }
+    a += over_rows ? lda : 1;
+    b += over_rows ? ldb : 2 * V;
+    if (over_rows) asm("" : "+r"(a), "+r"(b));  // two pointers that move: the compiler would keep one for every row of four
+  };
+  int64_t k = 0;
+  for (; k + 4 <= K; k += 4)
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) step(sums[i % sets]);
+  for (; k < K; k++) step(sums[0]);
+  const int last = n - (NV - 1) * V;
+#pragma GCC unroll 6
+  for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) {
+      vf t = sums[0][m][j];
+      if constexpr (sets > 1) t += sums[1][m][j];
+      float* to = c + m * ldc + j * V;
+      const int lanes = j < NV - 1 ? V : last;
+      if (add) t += lanes == V ? load(to) : load_n(to, lanes);
+      put(to, t, lanes);
+    }
+}
+
+using Tile = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t, int, bool);
+#if defined(__AVX512F__)
+#define DAGRT_TILES(n, r) {nullptr, tile<1, n, r>, tile<2, n, r>, tile<3, n, r>, tile<4, n, r>, tile<5, n, r>, tile<6, n, r>}
+#elif defined(__AVX2__)
+#define DAGRT_TILES(n, r) {nullptr, tile<1, n, r>, tile<2, n, r>, tile<3, n, r>}
+#else
+#define DAGRT_TILES(n, r) {nullptr, tile<1, n, r>, tile<2, n, r>}
+#endif
+template <bool r>
+constexpr Tile tiles[tile_vectors][tile_rows + 1] = {DAGRT_TILES(1, r), DAGRT_TILES(2, r), DAGRT_TILES(3, r), DAGRT_TILES(4, r)};
+#undef DAGRT_TILES
+
+/// All of c[M, N] (+)= a b, as for a tile. `between` is called now and then.
+template <bool over_rows, class F>
+DAGRT_INLINE void product(int64_t M, int64_t N, int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
+                          int64_t ldc, bool add, const F& between) {
+  for (int64_t n0 = 0; n0 < N; n0 += tile_vectors * V) {
+    const int n = int(N - n0 < tile_vectors * V ? N - n0 : tile_vectors * V);
+    for (int64_t k = 0; k == 0 || k < K; k += depth) {  // of nothing: zero
+      const float* part = over_rows ? b + k * ldb + n0 : b + k * 2 * V + n0 / (2 * V) * ldb;
+      for (int64_t m = 0; m < M; m += tile_rows)
+        tiles<over_rows>[(n - 1) / V][M - m < tile_rows ? M - m : tile_rows](K - k < depth ? K - k : depth,
+                                                                             over_rows ? a + k * lda + m : a + m * lda + k, lda,
+                                                                             part, ldb, c + m * ldc + n0, ldc, n, add || k > 0);
+      between();
+    }
+  }
+}
+
+/// The transpose of weights [N][K] as panels of two vectors: [N / 2V][K][2V].
+void pack(const Stream& s, int64_t N, int64_t K, const float* w, float* panels) {
+  int64_t count = (N + gemm_nr - 1) / gemm_nr;
+  s.parallel(count, double(K) * 6 + 20, [&](int64_t p, char*) {
+    int64_t n0 = p * gemm_nr;
+    gemm_pack(K, w + n0 * K, 1, K, int(N - n0 < gemm_nr ? N - n0 : gemm_nr), panels + p * K * gemm_nr);
+  });
 }
 
 /// One step back for some rows: dz and what dh, dc become but for dz's part of dh. False if all rows were masked.
 bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float* dz, int64_t ldz, float* dh, float* dc,
-               float* waiting) {
+               float* waiting, int64_t ld) {
   const int64_t U = a.U, G = 4 * U, B = a.B, T = a.T, t = a.go_backwards ? T - 1 - step : step;
   bool any = false;
-  for (int64_t m = 0; m < rows; m++, dz += ldz, dh += U, dc += U, waiting += U) {
+  for (int64_t m = 0; m < rows; m++, dz += ldz, dh += ld, dc += ld, waiting += ld) {
     const int64_t b = b0 + m, place = step * B + b;
     const float* dy = a.dy ? a.dy + (b * T + step) * a.lddy : nullptr;
     if (a.mask && !a.mask[b * T + t]) {
@@ -54,7 +121,7 @@ bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float*
       if (dy && !a.zero_output_for_mask)
         for (int64_t u = 0; u < U; u += V) {
           int n = int(U - u < V ? U - u : V);
-          store_n(waiting + u, load_n(waiting + u, n) + load_n(dy + u, n), n);
+          store(waiting + u, load(waiting + u) + load_n(dy + u, n));
         }
       continue;
     }
@@ -65,17 +132,17 @@ bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float*
       int n = int(U - u < V ? U - u : V);
       vf i = load_n(g + u, n), f = load_n(g + U + u, n), gg = load_n(g + 2 * U + u, n), o = load_n(g + 3 * U + u, n);
       vf before = c_before ? load_n(c_before + u, n) : vf{};
-      vf tc = vtanh(load_n(cells + u, n));
-      vf d = load_n(dh + u, n) + load_n(waiting + u, n);
+      vf e = power_minus_one(load_n(cells + u, n) * splat(2 * 1.44269504088896341f)), tc = e / (e + splat(2));
+      vf d = load(dh + u) + load(waiting + u);
       if (dy) d += load_n(dy + u, n);
-      vf dcell = load_n(dc + u, n) + d * o * (splat(1) - tc * tc);
-      store_n(dz + u, dcell * gg * i * (splat(1) - i), n);
-      store_n(dz + U + u, dcell * before * f * (splat(1) - f), n);
-      store_n(dz + 2 * U + u, dcell * i * (splat(1) - gg * gg), n);
-      store_n(dz + 3 * U + u, d * tc * o * (splat(1) - o), n);
-      store_n(dc + u, dcell * f, n);
-      store_n(dh + u, vf{}, n);
-      store_n(waiting + u, vf{}, n);
+      vf dcell = load(dc + u) + d * o * (splat(1) - tc * tc);
+      put(dz + u, dcell * gg * i * (splat(1) - i), n);
+      put(dz + U + u, dcell * before * f * (splat(1) - f), n);
+      put(dz + 2 * U + u, dcell * i * (splat(1) - gg * gg), n);
+      put(dz + 3 * U + u, d * tc * o * (splat(1) - o), n);
+      store(dc + u, dcell * f);
+      store(dh + u, vf{});
+      store(waiting + u, vf{});
     }
   }
   return any;
@@ -85,69 +152,79 @@ bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float*
 
 void lstm_grad(const LstmArgs& a, const Stream& s) {
   const int64_t U = a.U, G = 4 * U, B = a.B, T = a.T, C = a.C;
-  const LstmGradPlan plan = lstm_grad_plan(B, T);
-  const int64_t block = plan.rows, ldz = lstm_grad_ldz(U);
-  float* recurrent = aligned(a.workspace);               // R transposed: [4U] x U
-  float* kernel = recurrent + G * ((U + 31) / 32 * 32);  // W transposed: [4U] x C
-  float* sums = kernel + G * ((C + 31) / 32 * 32);       // of each group: [C + U + 1][4U]
+  const LstmGradPlan plan = lstm_grad_plan(B, T, U);
+  const int64_t ld = (U + 15) / 16 * 16, ldz = lstm_odd_row(4 * U), ldx = lstm_odd_row(C), ldh = lstm_odd_row(U);
+  float* recurrent = aligned(a.workspace);
+  float* kernel = recurrent + G * ((U + 31) / 32 * 32);
+  float* sums = kernel + G * ((C + 31) / 32 * 32);  // of each group: [C + U + 1][4U]
   if (B && T && U) {
-    pack(s, G, U, a.recurrent, 1, G, recurrent);
-    if (a.dx) pack(s, G, C, a.kernel, 1, G, kernel);
+    pack(s, U, G, a.recurrent, recurrent);
+    if (a.dx) pack(s, C, G, a.kernel, kernel);
   }
-  double ns = double(T) * double(B) / double(plan.groups ? plan.groups : 1) * double(G) * double(2 * (C + U)) * (0.3 / V) + 1000;
+  const auto nothing = [] {};
+  double ns = double(T) * double(B) / double(plan.groups ? plan.groups : 1) * double(G) * double(2 * (C + U)) * (0.2 / V) + 1000;
   s.parallel(plan.groups, ns, [&](int64_t group, char* scratch) {
     const bool alone = plan.groups == 1;
     float* sum = sums + group * (C + U + 1) * G;
     float* dkernel = !a.dkernel ? nullptr : alone ? a.dkernel : sum;
     float* drecurrent = !a.drecurrent ? nullptr : alone ? a.drecurrent : sum + C * G;
     float* dbias = !a.dbias ? nullptr : alone ? a.dbias : sum + (C + U) * G;
-    const int64_t each = (block * U + 15) / 16 * 16, depth = block * plan.steps;
+    const int64_t each = plan.batch.rows * ld, most = plan.batch.rows * plan.steps;
     float *dh = aligned(scratch), *dc = dh + each, *waiting = dc + each;  // waiting: for the last step that was not masked
     float* dz = waiting + each;                                           // [steps][rows], ldz apart
-    float* xs = dz + depth * ldz;                                         // [steps][rows][C]: x, then dx
-    float* hs = xs + (depth * C + 15) / 16 * 16;                          // [steps][rows][U]: h of the step before
+    float* xs = dz + most * ldz;                                          // [steps][rows][C]: x, then dx
+    float* hs = xs + most * ldx;                                          // [steps][rows][U]: h of the step before
     bool add = false;
-    const int64_t blocks = (B + block - 1) / block;
-    for (int64_t i = blocks * group / plan.groups; i < blocks * (group + 1) / plan.groups; i++) {
-      const int64_t b0 = B * i / blocks, rows = B * (i + 1) / blocks - b0;
-      for (int64_t m = 0; m < rows; m++) {
-        copy(dh + m * U, a.dh ? a.dh + (b0 + m) * U : nullptr, U);
-        copy(dc + m * U, a.dc ? a.dc + (b0 + m) * U : nullptr, U);
-        copy(waiting + m * U, nullptr, U);
-      }
+    for (int64_t i = group; i < plan.batch.blocks; i += plan.groups) {
+      const auto [b0, rows] = lstm_block(plan.batch, B, i);
+      for (int64_t m = 0; m < rows; m++)
+        for (int64_t u = 0; u < U; u += V) {
+          const int n = int(U - u < V ? U - u : V);
+          store(dh + m * ld + u, a.dh ? load_n(a.dh + (b0 + m) * U + u, n) : vf{});
+          store(dc + m * ld + u, a.dc ? load_n(a.dc + (b0 + m) * U + u, n) : vf{});
+          store(waiting + m * ld + u, vf{});
+        }
       for (int64_t end = T; end > 0; end -= plan.steps) {
         const int64_t begin = end > plan.steps ? end - plan.steps : 0, many = (end - begin) * rows;
         for (int64_t step = end - 1; step >= begin; step--) {
           float* z = dz + (step - begin) * rows * ldz;
           // Rows that were masked have dz = 0 and keep their dh: adding is right for both.
-          if (step_back(a, step, b0, rows, z, ldz, dh, dc, waiting)) product(rows, U, G, z, ldz, recurrent, dh, U, true);
+          if (!step_back(a, step, b0, rows, z, ldz, dh, dc, waiting, ld)) continue;
+          const float *gates = a.gates + ((step - 1) * B + b0) * G, *last = gates + rows * G;
+          const int64_t share = 16 * (rows * G / 16 / (U / (4 * V) * (G / depth) + 1) + 1);
+          product<false>(rows, (U + V - 1) / V * V, G, z, ldz, recurrent, G * 2 * V, dh, ld, true,
+                         [&]() __attribute__((always_inline)) {
+                           if (!step) return;
+                           for (const float* to = gates + share; gates < to && gates < last; gates += 16)
+                             __builtin_prefetch(gates);
+                         });
         }
         for (int64_t r = 0; r < many; r++) {
           int64_t step = begin + r / rows, b = b0 + r % rows, t = a.go_backwards ? T - 1 - step : step;
-          if (dkernel) copy(xs + r * C, a.x + (b * T + t) * a.ldx, C);
-          if (drecurrent) copy(hs + r * U, step ? a.hidden + ((step - 1) * B + b) * U : a.h0 ? a.h0 + b * U : nullptr, U);
+          if (dkernel) copy(xs + r * ldx, a.x + (b * T + t) * a.ldx, C);
+          if (drecurrent) copy(hs + r * ldh, step ? a.hidden + ((step - 1) * B + b) * U : a.h0 ? a.h0 + b * U : nullptr, U);
         }
-        if (dkernel) product_over_rows(C, G, many, xs, dz, ldz, dkernel, add);
-        if (drecurrent) product_over_rows(U, G, many, hs, dz, ldz, drecurrent, add);
+        if (dkernel) product<true>(C, G, many, xs, ldx, dz, ldz, dkernel, G, add, nothing);
+        if (drecurrent) product<true>(U, G, many, hs, ldh, dz, ldz, drecurrent, G, add, nothing);
         if (dbias)
           for (int64_t n = 0; n < G; n += V) {
             int k = int(G - n < V ? G - n : V);
             vf t{};
             for (int64_t r = 0; r < many; r++) t += load_n(dz + r * ldz + n, k);
-            store_n(dbias + n, add ? load_n(dbias + n, k) + t : t, k);
+            put(dbias + n, add ? load_n(dbias + n, k) + t : t, k);
           }
         add = true;
         if (a.dx) {
-          product(many, C, G, dz, ldz, kernel, xs, C, false);
+          product<false>(many, (C + V - 1) / V * V, G, dz, ldz, kernel, G * 2 * V, xs, ldx, false, nothing);
           for (int64_t r = 0; r < many; r++) {
             int64_t step = begin + r / rows, b = b0 + r % rows, t = a.go_backwards ? T - 1 - step : step;
-            copy(a.dx + (b * T + t) * C, xs + r * C, C);
+            copy(a.dx + (b * T + t) * C, xs + r * ldx, C);
           }
         }
       }
       for (int64_t m = 0; m < rows; m++) {
-        if (a.dh0) copy(a.dh0 + (b0 + m) * U, dh + m * U, U);
-        if (a.dc0) copy(a.dc0 + (b0 + m) * U, dc + m * U, U);
+        if (a.dh0) copy(a.dh0 + (b0 + m) * U, dh + m * ld, U);
+        if (a.dc0) copy(a.dc0 + (b0 + m) * U, dc + m * ld, U);
       }
     }
   });
@@ -161,7 +238,7 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
       int k = int(G - n < V ? G - n : V);
       vf t{};
       for (int64_t i = 0; i < parts; i++) t += load_n(sums + (i * (C + U + 1) + row) * G + n, k);
-      store_n(to + n, t, k);
+      put(to + n, t, k);
     }
   });
 }
