@@ -65,6 +65,7 @@ struct WinogradPlan {
   int64_t group;                      // tiles of a register tile, the most
   int64_t v_groups, v_point, v_size;  // of a block's transformed input: groups, floats from point to point, floats
   int64_t m_point, m_size;            // of a strip's products: floats from point to point, floats
+  bool far;                           // x does not fit the inner caches: it is fetched ahead
   bool shared;                        // all of the input is transformed first, for all threads; else block by block
 };
 WinogradPlan winograd_plan(const WinogradArgs&, int lanes);

@@ -14,8 +14,8 @@ int64_t points(int64_t window, int64_t tile) { return (tile + window - 1) * (til
 // Strides from point to point are kept off multiples of 4096 bytes, which would all fall into the same sets of a cache.
 constexpr int64_t apart = 16;
 
-// Of one core at about 3.4 GHz: a multiply-add's share of a vector operation, and a vector's way through a transform.
-constexpr double multiply_ns = 0.17, transform_ns = 0.8;
+// Of one core at about 3.4 GHz, for a vector: a multiply-add in a product, and the way through a transform at one point.
+constexpr double multiply_ns = 0.17, transform_ns = 1.5;
 
 }  // namespace
 
@@ -38,16 +38,19 @@ WinogradPlan winograd_plan(const WinogradArgs& a, int lanes) {
   p.blocks = over(p.tiles, most);
   p.block = p.blocks ? over(p.tiles, p.blocks) : 0;
   p.shared = p.blocks <= 4;
-  p.panels = over(a.F, width);
-  p.strip = winograd_filters * 2 / width;
-  if (p.strip > p.panels) p.strip = p.panels;
-  if (p.shared)
-    while (p.strip > 1 && p.blocks * over(p.panels, p.strip) < 8) p.strip--;
-  p.strips = p.strip ? over(p.panels, p.strip) : 0;
+  p.far = a.B * a.H * a.W * a.C > int64_t(1) << 18;
   p.channel_blocks = over(a.C, lanes);
   p.v_groups = over(p.block, p.group);
   p.v_point = p.v_groups * p.channel_blocks * p.group * lanes + apart;
   p.v_size = n * p.v_point;
+  p.panels = over(a.F, width);
+  // V is read once for each strip: a wide strip where it comes from the last cache, a narrow one, with little M, where both
+  // can stay in L2.
+  p.strip = (p.v_size <= 100'000 ? 1 : 2) * winograd_filters / width;
+  if (p.strip > p.panels) p.strip = p.panels;
+  if (p.shared)
+    while (p.strip > 1 && p.blocks * over(p.panels, p.strip) < 8) p.strip--;
+  p.strips = p.strip ? over(p.panels, p.strip) : 0;
   p.m_point = p.block * p.strip * width + apart;
   p.m_size = n * p.m_point;
   return p;

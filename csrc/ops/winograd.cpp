@@ -5,6 +5,7 @@
 // tile 4 (windows 3x3 and 5x5) is the fast one, tile 2 (3x3) rounds less than the direct sum does.
 #include "kernels/winograd.h"
 
+#include "ops/epilogue.h"
 #include "ops/registry.h"
 #include "ops/window.h"
 
@@ -29,11 +30,12 @@ struct WinogradAttrs : WindowAttrs {
     v("pads", pads, std::vector<int64_t>{0, 0, 0, 0});
   }
 };
-struct ForwardAttrs : WinogradAttrs {
+struct ForwardAttrs : WinogradAttrs, EpilogueAttrs {
   int64_t filters = 0;
   template <class V> void visit(V& v) {
     WinogradAttrs::visit(v);
     v("filters", filters);
+    visit_epilogue(v);
   }
 };
 
@@ -80,9 +82,11 @@ Types infer_forward(const InferContext& c) {
   if (a.filters < 0 || (u.shape[0].known() && u.shape[0].value() != floats))
     c.fail(ErrorKind::shape, "expected winograd_weights of ", channels, " channels and ", a.filters, " filters, ", floats,
            " numbers, got ", text(u.shape));
-  return {{DType::float32,
-           {x.shape[0], window_outputs(c, x.shape[1], a.kernel_size[0], 0, a),
-            window_outputs(c, x.shape[2], a.kernel_size[1], 1, a), Dim(a.filters)}}};
+  TensorType y{DType::float32,
+               {x.shape[0], window_outputs(c, x.shape[1], a.kernel_size[0], 0, a),
+                window_outputs(c, x.shape[2], a.kernel_size[1], 1, a), Dim(a.filters)}};
+  check_epilogue(c, a, 2, y);
+  return {y};
 }
 
 Types infer_filter_grad(const InferContext& c) {
@@ -144,7 +148,9 @@ WinogradArgs arguments(const RunContext& c, const WinogradAttrs& a, const View& 
 }
 
 void run_forward(const RunContext& c) {
-  WinogradArgs k = arguments(c, c.attrs<ForwardAttrs>(), c.in[0], c.out[0]);
+  const auto& a = c.attrs<ForwardAttrs>();
+  WinogradArgs k = arguments(c, a, c.in[0], c.out[0]);
+  k.epilogue = read_epilogue(c, a, 2);
   k.u = c.in[1].as<const float>();
   conv2d_winograd(k, c.stream);
 }
@@ -180,13 +186,14 @@ void register_winograd(Registry& r) {
   Op f;
   f.name = "conv2d_winograd";
   f.equation = "conv2d of stride 1 from winograd_weights: y = A' [sum_c u . (B' x B)] A for each tile of outputs";
-  f.attrs = attr_type<ForwardAttrs>();
-  f.min_inputs = f.max_inputs = 2;
+  f.attrs = prepared_attr_type<ForwardAttrs>();
+  f.min_inputs = 2, f.max_inputs = 2 + epilogue_operands;
   f.infer = infer_forward;
   f.run = run_forward;
   f.not_differentiable = advice;
   f.cost = [](const void* a, const Types& in, const Types& out) {
-    return cost(sizes(*static_cast<const ForwardAttrs*>(a), in[0], out[0]), double(in[1].bytes()) / 4);
+    const auto& attrs = *static_cast<const ForwardAttrs*>(a);
+    return with_epilogue(cost(sizes(attrs, in[0], out[0]), double(in[1].bytes()) / 4), attrs, 2, in, out[0]);
   };
   f.memory = [](const void* a, const Types& in, const Types& out) {
     WinogradMemory m = conv2d_winograd_memory(sizes(*static_cast<const ForwardAttrs*>(a), in[0], out[0]));

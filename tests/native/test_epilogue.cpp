@@ -91,7 +91,9 @@ TEST_CASE("an epilogue gives the bits of the ops behind the product") {
   Registry r;
   register_matmul(r);
   register_conv2d(r);
+  register_winograd(r);
   register_fused(r);
+  const Op &winograd = *r.find("conv2d_winograd"), &weights = *r.find("winograd_weights");
   const Op &matmul = *r.find("matmul"), &conv2d = *r.find("conv2d"), &input_grad = *r.find("conv2d_input_grad"),
            &pointwise = *r.find("pointwise");
   Isa before = chosen_isa;
@@ -125,6 +127,13 @@ TEST_CASE("an epilogue gives the bits of the ops behind the product") {
       check(conv2d, pointwise, attrs, {&x, &w}, s.y, 3);
       attrs["input_size"] = integers({s.x[1], s.x[2]});
       check(input_grad, pointwise, attrs, {&dy, &w}, s.x, 3);
+    }
+    for (int64_t F : {5, 70}) {
+      CAPTURE(F);
+      Tensor x = filled({2, 9, 7, 3}, 2, 1), w = filled({3, 3, 3, F}, 0, 2), u(DType::float32, {36 * 4 * ((F + 31) / 32 * 32)});
+      run_op(weights, {}, {&w}, {&u});
+      AttrMap attrs{{"kernel_size", integers({3, 3})}, {"filters", {F}}, {"padding", {std::string("same")}}};
+      check(winograd, pointwise, attrs, {&x, &u}, {2, 9, 7, F}, 3);
     }
   }
   chosen_isa = before;

@@ -9,15 +9,18 @@
 // Weights: U[F/NR][point][C + 1][NR], panels of the register tile's width; the last row is only distance.
 #include "kernels/winograd.h"
 
+#include "kernels/cpu/epilogue.h"
 #include "kernels/cpu/winograd_tiles.h"
 
 namespace dagrt::DAGRT_ISA {
 namespace {
 
 constexpr int MR = winograd_rows(V), NR = 2 * V;
+constexpr int64_t slice = 256;  // channels: their weights stay in L1 for all groups of a block
 
-/// `rows` tiles x NR filters at one point, over all channels.
-template <int rows> void product(int64_t C, const float* v, const float* u, float* m, int64_t ldm, const float* next) {
+/// `rows` tiles x NR filters at one point, over `depth` channels. `next`: the weights that will be read after these.
+template <int rows>
+void product(int64_t depth, const float* v, const float* u, float* m, int64_t ldm, const float* next, bool accumulate) {
   vf acc[rows][2];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = vf{};
@@ -31,22 +34,23 @@ template <int rows> void product(int64_t C, const float* v, const float* u, floa
     }
   };
   int64_t c = 0;
-  for (; c + V <= C; c += V, v += MR * V, u += V * NR, next += V * NR) {
+  for (; c + V <= depth; c += V, v += MR * V, u += V * NR, next += V * NR) {
 #pragma GCC unroll 16
     for (int l = 0; l < V; l++) {
       __builtin_prefetch(next + l * NR);
       step(v + l, u + l * NR);
     }
   }
-  for (; c < C; c++, v++, u += NR) step(v, u);
+  for (; c < depth; c++, v++, u += NR) step(v, u);
 #pragma GCC unroll 16
   for (int i = 0; i < rows; i++) {
-    store(m + i * ldm, acc[i][0]);
-    store(m + i * ldm + V, acc[i][1]);
+    float* row = m + i * ldm;
+    store(row, accumulate ? acc[i][0] + load(row) : acc[i][0]);
+    store(row + V, accumulate ? acc[i][1] + load(row + V) : acc[i][1]);
   }
 }
 
-using Product = void (*)(int64_t, const float*, const float*, float*, int64_t, const float*);
+using Product = void (*)(int64_t, const float*, const float*, float*, int64_t, const float*, bool);
 constexpr Product products[15] = {
     nullptr,    product<1>, product<2>, product<3>,  product<4>,
 #if defined(__AVX2__) || defined(__AVX512F__)
@@ -74,18 +78,23 @@ template <int M, int R> struct Winograd {
     return r;
   }
 
-  /// Step 1: one group of tiles, channels [c0, c1).
-  void transform(const Run& run, int64_t g, int64_t c0, int64_t c1, const float* zeros, float* v) const {
-    const int64_t from = run.group(g), rows = run.group(g + 1) - from;
-    const float* px[MR][points];
-    for (int64_t i = 0; i < rows; i++) {
+  using Pixels = const float* [MR][points];
+
+  void find(int64_t from, int64_t to, const float* zeros, Pixels& px) const {
+    for (int64_t i = 0; i < to - from; i++) {
       const TilePlace t = place(from + i, p.tiles_h, p.tiles_w);
       pixels<n>(a.x + t.image * a.H * a.W * a.ldx, a.H, a.W, a.ldx, t.row * M - a.pad_top, t.column * M - a.pad_left, zeros,
                 px[i]);
     }
-    v += g * p.channel_blocks * MR * V;
+  }
+
+  /// Step 1: one group of tiles, channels [c0, c1). `ahead`: the pixels wanted next, null where they are near anyway.
+  void transform(const Pixels& px, int64_t rows, int64_t c0, int64_t c1, const Pixels* ahead, float* v) const {
     for (int64_t c = c0; c < c1; c += 2 * V)
-      for (int64_t i = 0; i < rows; i++)
+      for (int64_t i = 0; i < rows; i++) {
+        if (ahead)  // the last columns of a tile are the first of the next one
+          for (int r = 0; r < n; r++)
+            for (int s = 0; s < M; s++) __builtin_prefetch((*ahead)[i][r * n + s] + c);
         for (int64_t k = c; k < c + 2 * V && k < c1; k += V) {
           float* to = v + (k / V * MR + i) * V;
           if (k + V <= a.C)
@@ -93,6 +102,20 @@ template <int M, int R> struct Winograd {
           else
             transform_input<T, false>(px[i], k, int(a.C - k), to, p.v_point);
         }
+      }
+  }
+
+  /// Step 1 of a block.
+  void transform(const Run& run, const float* zeros, float* v) const {
+    Pixels px[2];
+    const int64_t step = p.channel_blocks * MR * V;
+    find(run.from, run.group(1), zeros, px[0]);
+    for (int64_t g = 0; g < run.groups; g++) {
+      const int64_t from = run.group(g), to = run.group(g + 1);
+      const int64_t end = g + 1 < run.groups ? run.group(g + 2) : least(2 * to - from, p.tiles);
+      find(to, end, zeros, px[(g + 1) % 2]);
+      transform(px[g % 2], to - from, 0, a.C, p.far && end - to >= to - from ? &px[(g + 1) % 2] : nullptr, v + g * step);
+    }
   }
 
   /// Step 2: a run of tiles, panels [first, last).
@@ -101,19 +124,23 @@ template <int M, int R> struct Winograd {
     for (int64_t at = 0; at < points; at++)
       for (int64_t panel = first; panel < last; panel++) {
         const float* u = a.u + (panel * points + at) * u_point;
-        const float* next = panel + 1 < last ? u + points * u_point : a.u + (first * points + (at + 1) % points) * u_point;
-        for (int64_t g = 0; g < run.groups; g++) {
-          const int64_t from = run.group(g);
-          products[run.group(g + 1) - from](a.C, v + at * p.v_point + g * p.channel_blocks * MR * V, u,
-                                            m + at * p.m_point + (from - run.from) * ldm + (panel - first) * NR, ldm, next);
+        const float* after = panel + 1 < last ? u + points * u_point : a.u + (first * points + (at + 1) % points) * u_point;
+        for (int64_t c = 0; c == 0 || c < a.C; c += slice) {
+          const int64_t depth = least(slice, a.C - c);
+          const float* next = c + slice < a.C ? u + (c + slice) * NR : after;
+          for (int64_t g = 0; g < run.groups; g++) {
+            const int64_t from = run.group(g);
+            products[run.group(g + 1) - from](depth, v + at * p.v_point + (g * p.channel_blocks * V + c) * MR, u + c * NR,
+                                              m + at * p.m_point + (from - run.from) * ldm + (panel - first) * NR, ldm, next,
+                                              c > 0);
+          }
         }
       }
   }
 
-  /// Step 3, one tile and one vector of filters.
+  /// Step 3: one tile, whose first pixel is number `pixel` of y, and one vector of filters.
   template <bool full>
-  DAGRT_INLINE void finish(const float* m, float* y, const float* residual, int64_t f, int filters, int64_t rows,
-                           int64_t columns) const {
+  DAGRT_INLINE void deliver(const float* m, int64_t pixel, int64_t f, int filters, int64_t rows, int64_t columns) const {
     vf t[M][n];
 #pragma GCC unroll 1
     for (int c = 0; c < n; c++) {
@@ -124,25 +151,16 @@ template <int M, int R> struct Winograd {
 #pragma GCC unroll 8
       for (int i = 0; i < M; i++) t[i][c] = r[i];
     }
-    const Epilogue& e = a.epilogue;
-    const vf bias = e.simple && e.bias ? (full ? load(e.bias + f) : load_n(e.bias + f, filters)) : vf{};
-    const bool relu = e.simple && e.relu;
+    const bool plain = !a.epilogue.simple || a.epilogue.empty();
 #pragma GCC unroll 1
-    for (int64_t i = 0; i < rows; i++) {
-      vf d[n], r[M];
-#pragma GCC unroll 8
-      for (int c = 0; c < n; c++) d[c] = t[i][c];
-      T::template interpolate<M, false>(d, r);
+    for (int64_t i = 0; i < rows; i++, pixel += a.Q) {
+      vf r[M];
+      T::template interpolate<M, false>(t[i], r);
 #pragma GCC unroll 8
       for (int j = 0; j < M; j++) {
         if (j >= columns) break;
-        vf value = r[j] + bias;
-        if (residual) {
-          const float* at = residual + (i * a.Q + j) * e.ld_residual;
-          value += full ? load(at) : load_n(at, filters);
-        }
-        if (relu) value = vmax(value, vf{});
-        float* to = y + (i * a.Q + j) * a.ldy;
+        const vf value = plain ? r[j] : finish(a.epilogue, r[j], pixel + j, f, full ? V : filters);
+        float* to = a.y + (pixel + j) * a.ldy + f;
         if (full)
           store(to, value);
         else
@@ -151,28 +169,27 @@ template <int M, int R> struct Winograd {
     }
   }
 
-  void finish(const Run& run, int64_t first, int64_t last, const float* m) const {
+  void deliver(const Run& run, int64_t first, int64_t last, const float* m) const {
+    const int64_t from = first * NR, end = least(last * NR, a.F);
     for (int64_t tile = run.from; tile < run.to; tile++, m += p.strip * NR) {
       const TilePlace t = place(tile, p.tiles_h, p.tiles_w);
       const int64_t pixel = (t.image * a.P + t.row * M) * a.Q + t.column * M;
       const int64_t rows = least(M, a.P - t.row * M), columns = least(M, a.Q - t.column * M);
-      for (int64_t f = first * NR; f < last * NR && f < a.F; f += V) {
-        const float* from = m + (f - first * NR);
-        float* y = a.y + pixel * a.ldy + f;
-        const float* residual =
-            a.epilogue.simple && a.epilogue.residual ? a.epilogue.residual + pixel * a.epilogue.ld_residual + f : nullptr;
+      for (int64_t f = from; f < end; f += V)
         if (f + V <= a.F)
-          finish<true>(from, y, residual, f, V, rows, columns);
+          deliver<true>(m + f - from, pixel, f, V, rows, columns);
         else
-          finish<false>(from, y, residual, f, int(a.F - f), rows, columns);
-      }
+          deliver<false>(m + f - from, pixel, f, int(a.F - f), rows, columns);
+      if (!a.epilogue.simple)
+        for (int64_t i = 0, at = pixel; i < rows; i++, at += a.Q)
+          apply_epilogue(a.epilogue, a.y + at * a.ldy + from, a.ldy, at, from, columns, end - from);
     }
   }
 
   void strip(const Run& run, int64_t s, const float* v, float* m) const {
     const int64_t first = s * p.strip, last = least(first + p.strip, p.panels);
     multiply(run, first, last, v, m);
-    finish(run, first, last, m);
+    deliver(run, first, last, m);
   }
 
   void operator()(const Stream& s) const {
@@ -184,7 +201,7 @@ template <int M, int R> struct Winograd {
         float *m = none + zeros, *v = m + p.m_size;
         zero(none, zeros);
         const Run run = block(b);
-        for (int64_t g = 0; g < run.groups; g++) transform(run, g, 0, a.C, none, v);
+        transform(run, none, v);
         for (int64_t k = 0; k < p.strips; k++) strip(run, k, v, m);
       });
       return;
@@ -196,7 +213,11 @@ template <int M, int R> struct Winograd {
       zero(none, zeros);
       const int64_t c = unit % shares * share, g = unit / shares % p.v_groups, b = unit / shares / p.v_groups;
       const Run run = block(b);
-      if (g < run.groups) transform(run, g, c, least(c + share, a.C), none, v + b * p.v_size);
+      if (g >= run.groups) return;
+      Pixels px;
+      find(run.group(g), run.group(g + 1), none, px);
+      transform(px, run.group(g + 1) - run.group(g), c, least(c + share, a.C), nullptr,
+                v + b * p.v_size + g * p.channel_blocks * MR * V);
     });
     s.parallel(p.strips * p.blocks, double(p.block) * double(p.strip) * product_ns, [&](int64_t unit, char* scratch) {
       const int64_t b = unit % p.blocks, k = unit / p.blocks;  // a strip's weights serve all blocks while they are in cache
