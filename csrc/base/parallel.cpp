@@ -1,12 +1,13 @@
 #include "base/parallel.h"
 
 #include <pthread.h>
-#include <sched.h>
 
 #include <atomic>
-#include <cmath>
-#include <cstdio>
 #include <cstdlib>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/pool.h"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -18,80 +19,121 @@
 namespace dagrt {
 namespace {
 
-// OpenMP's threads do not survive fork: a child runs on its own thread alone.
-std::atomic<bool> forked{false};
-[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { forked = true; });
-
-// Below this the hand-over to other threads costs more than it gives (0.5 us while they spin, far more asleep).
+// Below this the hand-over to other threads costs more than it gives (0.3 us while they spin, far more asleep).
 constexpr double serial_ns = 10'000;
 // Cheap units are claimed several at a time.
 constexpr double claim_ns = 2'000;
 
-int quota_threads() {
-  long quota = -1, period = 100000;
-  if (FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    if (std::fscanf(f, "%ld %ld", &quota, &period) != 2) quota = -1;
-    std::fclose(f);
-  }
-  return quota > 0 && period > 0 ? int((quota + period - 1) / period) : 1 << 20;
-}
-
-int initial_threads() {
-  int n = 1;
 #if defined(_OPENMP)
-  n = omp_get_max_threads();
-#endif
-  if (const char* e = std::getenv("DAGRT_NUM_THREADS")) {
-    int wanted = std::atoi(e);
-    if (wanted > 0) n = wanted;
+// OpenMP's threads do not survive fork: a child runs on its own thread alone.
+std::atomic<bool> forked{false};
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+
+bool initially_openmp() {
+  const char* e = std::getenv("DAGRT_THREADS");
+  return e && !std::strcmp(e, "openmp");
+}
+std::atomic<bool> openmp{initially_openmp()};
+
+void run_openmp(const pool::Job& job) {
+  std::atomic<int64_t> next{0};
+#pragma omp parallel num_threads(job.threads)
+  {
+    FlushDenormals flush;
+    char* mine = job.scratch ? job.scratch + size_t(omp_get_thread_num()) * job.scratch_bytes : nullptr;
+    for (;;) {
+      int64_t begin = next.fetch_add(job.claim, std::memory_order_relaxed);
+      if (begin >= job.units) break;
+      int64_t end = begin + job.claim < job.units ? begin + job.claim : job.units;
+      for (int64_t u = begin; u < end; u++) job.unit(job.f, u, mine);
+    }
   }
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) < n) n = CPU_COUNT(&set);
-  int quota = quota_threads();
-  if (quota < n) n = quota;
-  return n < 1 ? 1 : n > 1024 ? 1024 : n;
 }
 
-std::atomic<int> threads_set{0};
+void gang_openmp(const pool::Job& job) {  // all threads of a region run
+#pragma omp parallel num_threads(int(job.units))
+  {
+    FlushDenormals flush;
+    int me = omp_get_thread_num();
+    job.part(job.f, me, omp_get_num_threads(), job.scratch ? job.scratch + size_t(me) * job.scratch_bytes : nullptr);
+  }
+}
+#endif
 
 }  // namespace
 
-int default_threads() {
-  static const int initial = initial_threads();
-  int n = threads_set.load(std::memory_order_relaxed);
-  return n > 0 ? n : initial;
+const char* thread_backend() {
+#if defined(_OPENMP)
+  if (openmp.load(std::memory_order_relaxed)) return "openmp";
+#endif
+  return "pool";
 }
 
-void set_default_threads(int threads) { threads_set = threads < 0 ? 0 : threads > 1024 ? 1024 : threads; }
+void choose_thread_backend(const char* name) {
+  bool wants_openmp = !std::strcmp(name, "openmp");
+  if (!wants_openmp && std::strcmp(name, "pool"))
+    fail(ErrorKind::device, "DAGRT_THREADS: expected 'pool' or 'openmp', got '", name, "'");
+#if defined(_OPENMP)
+  openmp = wants_openmp;
+#else
+  if (wants_openmp) fail(ErrorKind::device, "DAGRT_THREADS: this build has no OpenMP; leave it out, or say 'pool'");
+#endif
+}
+
+void rouse(int threads) {
+#if defined(_OPENMP)
+  if (openmp.load(std::memory_order_relaxed)) return;
+#endif
+  if (threads > 1) pool::rouse(threads);
+}
 
 void Stream::run(int64_t units, double unit_ns, void (*call)(const void*, int64_t, char*), const void* f) const {
   if (units <= 0) return;
-  int workers = threads;
-  if (int64_t(workers) > units) workers = int(units);
-  if (workers <= 1 || unit_ns * double(units) < serial_ns || forked.load(std::memory_order_relaxed)) {
+  pool::Job job;
+  job.ns = unit_ns * double(units);
+  if (threads <= 1 || units <= 1 || job.ns < serial_ns) {
     for (int64_t u = 0; u < units; u++) call(f, u, scratch);
     return;
   }
+  job.threads = int64_t(threads) > units ? int(units) : threads;
+  if (job.threads > pool::most_threads) job.threads = pool::most_threads;
+  job.claim = int64_t(claim_ns / (unit_ns > 1 ? unit_ns : 1));
+  int64_t most = units / (4 * job.threads), least = units >> 28;
+  if (job.claim > most) job.claim = most;
+  if (job.claim < 1 + least) job.claim = 1 + least;
+  job.unit = call;
+  job.f = f;
+  job.units = units;
+  job.scratch = scratch;
+  job.scratch_bytes = scratch_bytes;
 #if defined(_OPENMP)
-  int64_t claim = int64_t(claim_ns / (unit_ns > 1 ? unit_ns : 1));
-  int64_t most = units / (4 * workers);
-  if (claim > most) claim = most;
-  if (claim < 1) claim = 1;
-  std::atomic<int64_t> next{0};
-#pragma omp parallel num_threads(workers)
-  {
-    FlushDenormals flush;
-    char* mine = scratch ? scratch + size_t(omp_get_thread_num()) * scratch_bytes : nullptr;
-    for (;;) {
-      int64_t begin = next.fetch_add(claim, std::memory_order_relaxed);
-      if (begin >= units) break;
-      int64_t end = begin + claim < units ? begin + claim : units;
-      for (int64_t u = begin; u < end; u++) call(f, u, mine);
-    }
+  if (openmp.load(std::memory_order_relaxed)) {
+    if (!forked.load(std::memory_order_relaxed)) return run_openmp(job);
+    for (int64_t u = 0; u < units; u++) call(f, u, scratch);
+    return;
   }
-#else
-  for (int64_t u = 0; u < units; u++) call(f, u, scratch);
 #endif
+  job.threads = threads > pool::most_threads ? pool::most_threads : threads;  // any of them may come, not only the first
+  FlushDenormals flush;
+  pool::run(job);
+}
+
+void Stream::together(int most, double ns, void (*call)(const void*, int, int, char*), const void* f) const {
+  pool::Job job;
+  job.threads = threads > pool::most_threads ? pool::most_threads : threads;
+  job.units = most < job.threads ? most : job.threads;
+  job.ns = ns;
+  FlushDenormals flush;
+  if (job.units <= 1 || ns < serial_ns) return call(f, 0, 1, scratch);
+  job.part = call;
+  job.f = f;
+  job.scratch = scratch;
+  job.scratch_bytes = scratch_bytes;
+#if defined(_OPENMP)
+  if (openmp.load(std::memory_order_relaxed))
+    return forked.load(std::memory_order_relaxed) ? call(f, 0, 1, scratch) : gang_openmp(job);
+#endif
+  pool::gang(job);
 }
 
 #if defined(__SSE__)

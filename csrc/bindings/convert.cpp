@@ -113,6 +113,8 @@ py::object new_array(const View& type) {
   return py::reinterpret_steal<py::object>(a);
 }
 
+PyObject* descriptor_of(DType t) { return descriptors[size_t(t)]; }
+
 py::handle dtype_name(DType t) { return names[size_t(t)]; }
 
 py::tuple shape_tuple(const View& v) {

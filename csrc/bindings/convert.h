@@ -22,6 +22,7 @@ void init_convert();
 View view_of_array(py::object& array);
 
 py::object new_array(const View& type);  // uninitialised
+PyObject* descriptor_of(DType t);        // NumPy's own object for it
 py::handle dtype_name(DType t);          // an interned str
 py::tuple shape_tuple(const View& v);
 

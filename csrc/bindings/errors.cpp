@@ -1,9 +1,11 @@
 // dagrt's errors as Python classes: each is a dagrt.Error and the builtin that a Python user would catch.
 #include <cstring>
 #include <initializer_list>
+#include <new>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/run.h"
 #include "io/file.h"
 
 namespace py = pybind11;
@@ -23,7 +25,28 @@ PyObject* add(py::module_& m, const char* name, const char* doc, std::initialize
   return c;
 }
 
+void set_error(const Error& e) {
+  // A damaged file's message may quote bytes that are not UTF-8.
+  const char* what = e.what();
+  py::object text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(what, Py_ssize_t(std::strlen(what)), "replace"));
+  if (text) PyErr_SetObject(classes[int(e.kind)], text.ptr());
+}
+
 }  // namespace
+
+void set_python_error() noexcept {
+  try {
+    throw;
+  } catch (const Error& e) {
+    set_error(e);
+  } catch (py::error_already_set& e) {
+    e.restore();
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& e) {
+    PyErr_SetString(PyExc_RuntimeError, e.what());
+  }
+}
 
 void bind_errors(py::module_& m) {
   auto set = [](ErrorKind kind, PyObject* c) { classes[int(kind)] = c; };
@@ -48,10 +71,7 @@ void bind_errors(py::module_& m) {
           PyObject_CallFunction(PyExc_OSError, "iss", e.code, std::strerror(e.code), e.path.c_str()));
       if (error) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.ptr())), error.ptr());
     } catch (const Error& e) {
-      // A damaged file's message may quote bytes that are not UTF-8.
-      const char* what = e.what();
-      py::object text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(what, Py_ssize_t(std::strlen(what)), "replace"));
-      if (text) PyErr_SetObject(classes[int(e.kind)], text.ptr());
+      set_error(e);
     }
   });
 }

@@ -8,14 +8,10 @@
 #include "api/dagrt.h"
 #include "bindings/bindings.h"
 #include "bindings/convert.h"
+#include "bindings/run.h"
 
 namespace dagrt::bindings {
 namespace {
-
-struct WithoutGil {
-  PyThreadState* state = PyEval_SaveThread();
-  ~WithoutGil() { PyEval_RestoreThread(state); }
-};
 
 unsigned long main_thread = 0;
 thread_local PyObject* interruption = nullptr;  // what a signal handler raised during a run
@@ -35,17 +31,6 @@ bool signals_pending() {
   }
   PyGILState_Release(gil);
   return stop;
-}
-
-/// After a cancelled run: what a handler raised other than KeyboardInterrupt goes on; that itself becomes Cancelled.
-void rethrow_interruption() {
-  PyObject* e = interruption;
-  interruption = nullptr;
-  if (!e) return;
-  bool usual = PyErr_GivenExceptionMatches(e, PyExc_KeyboardInterrupt);
-  if (!usual) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(e)), e);
-  Py_DECREF(e);
-  if (!usual) throw py::error_already_set();
 }
 
 /// Views of a few arrays without allocation, of many with one.
@@ -135,14 +120,7 @@ py::list call(const Callable& f, py::handle inputs, py::handle out) {
       PyList_SET_ITEM(arrays.ptr(), Py_ssize_t(i), array.release().ptr());
     }
   }
-  CancelPoll poll = PyThread_get_thread_ident() == main_thread ? signals_pending : nullptr;
-  try {
-    WithoutGil released;
-    f.run(*program, in.data(), results.data(), poll);
-  } catch (const Error& e) {
-    if (e.kind == ErrorKind::cancelled) rethrow_interruption();
-    throw;
-  }
+  run_released([&](CancelPoll poll) { f.run(*program, in.data(), results.data(), poll); });
   return arrays;
 }
 
@@ -204,6 +182,19 @@ void bind_variable(py::module_& m) {
 }
 
 }  // namespace
+
+CancelPoll poll_for_this_thread() { return PyThread_get_thread_ident() == main_thread ? signals_pending : nullptr; }
+
+/// KeyboardInterrupt itself becomes Cancelled.
+void rethrow_interruption() {
+  PyObject* e = interruption;
+  interruption = nullptr;
+  if (!e) return;
+  bool usual = PyErr_GivenExceptionMatches(e, PyExc_KeyboardInterrupt);
+  if (!usual) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(e)), e);
+  Py_DECREF(e);
+  if (!usual) throw py::error_already_set();
+}
 
 void bind_function(py::module_& m) {
   main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();

@@ -28,6 +28,7 @@ void bind_machine(py::module_& m) {
   }
   chosen_isa = best;
   if (const char* wanted = std::getenv("DAGRT_CPU_ISA"); wanted && *wanted) choose_isa(wanted);
+  if (const char* wanted = std::getenv("DAGRT_THREADS"); wanted && *wanted) choose_thread_backend(wanted);
 
   m.def("cpu_info", [present, best] {
     py::dict d;
@@ -37,10 +38,12 @@ void bind_machine(py::module_& m) {
     d["isas"] = isas;
     d["best"] = name_of(best);
     d["threads"] = default_threads();
+    d["thread_backend"] = thread_backend();
     return d;
   });
   m.def("set_num_threads", [](int n) { set_default_threads(n); }, py::arg("n"));
   m.def("num_threads", &default_threads);
+  m.def("set_thread_backend", [](const std::string& name) { choose_thread_backend(name.c_str()); }, py::arg("name"));
   m.def("set_isa", [](const std::string& name) { choose_isa(name.c_str()); }, py::arg("name"));
   m.def(
       "philox",
@@ -107,6 +110,8 @@ PYBIND11_MODULE(_core, m) {
   bind_dim(m);
   bind_ops(m);
   bind_function(m);
+  bind_caller(m);
+  bind_epoch(m);
   bind_files(m);
   bind_machine(m);
 }

@@ -173,6 +173,10 @@ void register_lstm(Registry& r) {
     LstmMemory m = lstm_memory(n.B, n.T, n.C, n.U);
     return Memory{m.workspace + size_t(lstm_packed_size(n.C, n.U)) * 4, m.scratch};
   };
+  f.units = [](const void*, const Types& in, const Types&) {
+    int64_t B = numbers(in).B, rows = lstm_rows(B);
+    return (B + rows - 1) / rows;
+  };
   r.add(std::move(f));
 
   Op g;
@@ -192,6 +196,10 @@ void register_lstm(Registry& r) {
     Numbers n = numbers(in);
     LstmMemory m = lstm_grad_memory(n.B, n.T, n.C, n.U);
     return Memory{m.workspace, m.scratch};
+  };
+  g.units = [](const void*, const Types& in, const Types&) {
+    Numbers n = numbers(in);
+    return lstm_grad_plan(n.B, n.T).groups;
   };
   r.add(std::move(g));
 }

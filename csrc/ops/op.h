@@ -119,6 +119,8 @@ struct Op {
   void (*grad)(GradContext&) = nullptr;  // null with not_differentiable false: gradient is zero (integers, comparisons)
   Cost (*cost)(const void* attrs, const Types& in, const Types& out) = nullptr;      // null: bytes of all operands
   Memory (*memory)(const void* attrs, const Types& in, const Types& out) = nullptr;  // null: none
+  // Independent units that `run` splits its work into, for ops that may have too few for all threads; null: enough.
+  int64_t (*units)(const void* attrs, const Types& in, const Types& out) = nullptr;
 
   int residuals = 0;  // how many trailing outputs exist only for the gradient; unused ones get null memory
   std::vector<std::pair<int, int>> in_place;  // (input, output): run allows both to be the same memory

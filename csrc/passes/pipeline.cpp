@@ -29,13 +29,15 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
   checked(m, true);
   eliminate_dead_code(m);
   checked(m, true);
+  if (options.fuse) {
+    fold_batch_norm(m);
+    checked(m, true);
+  }
   if (options.algorithms) {
     choose_algorithms(m, options.exact);
     checked(m, true);
   }
   if (options.fuse) {
-    fold_batch_norm(m);
-    checked(m, true);
     join_updates(m);
     checked(m, true);
     drop_centred_sums(m);

@@ -1,5 +1,6 @@
 #include "runtime/executor.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -67,7 +68,7 @@ void run_step_now(const Plan& plan, const Step& step, RunState& state, RunShared
                state.scans[size_t(step.scan)], shared);
       break;
     case Step::Kind::op: {
-      Stream stream{shared.threads, shared.scratch, step.scratch_bytes};
+      Stream stream{shared.threads, shared.scratch, shared.scratch_bytes};
       step.op->run({step.attrs, views, out, step.inputs, step.outputs, stream, bases[step.workspace.base] + step.workspace.offset,
                     shared.status, step.node});
       break;
@@ -80,6 +81,42 @@ void run_step(const Plan& plan, const Step& step, RunState& state, RunShared& sh
   int64_t begin = Profiler::now();
   run_step_now(plan, step, state, shared);
   shared.profile->add({&plan, &step, begin, Profiler::now()});
+}
+
+/// Whether steps that may run at the same time are sooner done so, each on one thread, than one after another.
+bool pays(const Step* steps, int threads) {
+  double after = 0, sum = 0, most = 0;
+  for (int32_t i = 0; i < steps->together; i++) {
+    double w = steps[i].work_ns;
+    after += w / double(std::min(steps[i].units, threads));
+    sum += w;
+    most = std::max(most, w);
+  }
+  return after > 1.1 * std::max(most, sum / threads);
+}
+
+/// Each of them on a thread of its own. Their reports are joined in their order, so that a fault's does not depend on time.
+void run_together(const Plan& plan, const Step* steps, RunState& state, RunShared& shared) {
+  Status reports[most_together];
+  double ns = 0;
+  for (int32_t i = 0; i < steps->together; i++) ns = std::max(ns, double(steps[i].work_ns));
+  Stream stream{shared.threads, shared.scratch, shared.scratch_bytes};
+  stream.parallel(steps->together, ns, [&](int64_t i, char* scratch) {
+    RunShared own;
+    own.scratch = scratch;
+    own.scratch_bytes = shared.scratch_bytes;
+    own.profile = shared.profile;
+    if (scratch == shared.scratch) {  // the caller's thread, which alone may ask
+      own.poll = shared.poll;
+      own.next_poll = shared.next_poll;
+    }
+    run_step(plan, steps[i], state, own);
+    reports[i] = own.status;
+  });
+  for (int32_t i = 0; i < steps->together; i++) {
+    const Status& s = reports[i];
+    if (s.code != Status::ok) shared.status.report(s.code, s.node, s.index, s.value, s.limit);
+  }
 }
 
 bool holds(const RunState& state, Place p) {
@@ -97,10 +134,17 @@ RunState::RunState(const Plan& plan) : bases(size_t(plan.bases.count), nullptr),
 }
 
 void run_steps(const Plan& plan, RunState& state, RunShared& shared) {
-  for (const Step& step : plan.steps) {
+  for (size_t i = 0; i < plan.steps.size(); i++) {
+    const Step& step = plan.steps[i];
     if (step.poll) {
       poll(shared);
       if (shared.status.code != Status::ok) return;
+    }
+    if (step.together > 1 && shared.threads > 1 && pays(&step, shared.threads)) {
+      run_together(plan, &step, state, shared);
+      i += size_t(step.together) - 1;
+      if (shared.status.code != Status::ok) return;
+      continue;
     }
     run_step(plan, step, state, shared);
     if ((step.checks || step.kind == Step::Kind::scan) && shared.status.code != Status::ok) return;

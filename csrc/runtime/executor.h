@@ -23,7 +23,8 @@ struct RunState {
 /// What a run shares between a plan and the bodies of its scans.
 struct RunShared {
   int threads = 1;
-  char* scratch = nullptr;  // threads * Plan::scratch_bytes
+  char* scratch = nullptr;   // threads * scratch_bytes
+  size_t scratch_bytes = 0;  // the outermost plan's
   Status status;
   bool (*poll)() = nullptr;
   std::chrono::steady_clock::time_point next_poll{};

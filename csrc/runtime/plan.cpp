@@ -13,7 +13,9 @@ namespace dagrt {
 namespace {
 
 constexpr int32_t at_end = INT_MAX;
-constexpr double poll_ns = 1e6;  // of work on a slow machine between two looks at the clock
+constexpr double poll_ns = 1e6;   // of work on a slow machine between two looks at the clock
+constexpr double group_ns = 1e6;  // of work on a slow machine from which a step may be worth a thread of its own
+constexpr int64_t few_units = 4;
 
 enum class Source : uint8_t { step, input, variable, constant, prepared };
 
@@ -54,8 +56,10 @@ class Planner {
     lay_bases();
     collect_buffers();
     choose_commits();
-    order_steps();
+    choose_main();
     prepare_memory();
+    group_steps();
+    order_steps();
     measure_lifetimes();
     join_in_place();
     place_outputs();
@@ -222,16 +226,82 @@ class Planner {
   }
 
   // --- order ---
-  void order_steps() {
+  bool is_step(size_t node) const { return !hoisted(node) && !is_leaf(f_.nodes[node]) && !is_alias(f_.nodes[node]); }
+
+  void choose_main() {
     std::vector<char> late(f_.nodes.size(), 0);
     for (const Update& u : updates_) late[u.node] = 1;
+    for (size_t i = 0; i < f_.nodes.size(); i++)
+      if (!late[i] && is_step(i)) main_.push_back(i);
+  }
+
+  /// Brings together heavy steps that do not depend on each other and split into few units, such as two LSTMs at batch 1:
+  /// each may then run on a thread of its own. What one of them needs goes before the first.
+  void group_steps() {
+    together_.assign(f_.nodes.size(), 1);
+    std::vector<size_t> candidates;
+    for (size_t i : main_)
+      if (work_[i] >= group_ns && units_[i] <= few_units) candidates.push_back(i);
+    if (candidates.size() < 2) return;
+
+    std::vector<int64_t> producer(f_.types.size(), -1);  // of a value: the step
+    for (size_t i = 0; i < f_.nodes.size(); i++) {
+      const Node& n = f_.nodes[i];
+      if (hoisted(i) || is_leaf(n)) continue;
+      for (ValueId v : n.outputs) producer[size_t(v)] = is_alias(n) ? producer[size_t(n.inputs[0])] : int64_t(i);
+    }
+    std::vector<char> done(f_.nodes.size(), 0);
+    std::vector<size_t> order;
+    auto missing = [&](size_t of) {  // the steps before it that are still to do, in order
+      std::vector<char> seen(f_.nodes.size(), 0);
+      std::vector<size_t> found, stack{of};
+      while (!stack.empty()) {
+        size_t i = stack.back();
+        stack.pop_back();
+        for (ValueId v : f_.nodes[i].inputs) {
+          int64_t p = v == no_value ? -1 : producer[size_t(v)];
+          if (p < 0 || seen[size_t(p)] || done[size_t(p)]) continue;
+          seen[size_t(p)] = 1;
+          found.push_back(size_t(p));
+          stack.push_back(size_t(p));
+        }
+      }
+      std::sort(found.begin(), found.end());
+      return found;
+    };
+    for (size_t i : main_) {
+      if (done[i]) continue;
+      std::vector<size_t> group{i};
+      if (std::binary_search(candidates.begin(), candidates.end(), i))
+        for (size_t j : candidates) {
+          if (j <= i || done[j] || group.size() == size_t(most_together)) continue;
+          std::vector<size_t> before = missing(j);
+          auto waits = [&](size_t k) { return std::find(group.begin(), group.end(), k) != group.end(); };
+          if (std::any_of(before.begin(), before.end(), waits)) continue;
+          for (size_t k : before) {
+            done[k] = 1;
+            order.push_back(k);
+          }
+          group.push_back(j);
+        }
+      together_[i] = int32_t(group.size());
+      for (size_t k : group) {
+        done[k] = 1;
+        order.push_back(k);
+        if (group.size() > 1) grouped_.insert(k);
+      }
+    }
+    main_ = std::move(order);
+  }
+
+  /// Steps of a group have one position: their values and workspaces live at the same time.
+  void order_steps() {
     position_.assign(f_.nodes.size(), -1);
     int32_t next = 0;
-    for (size_t i = 0; i < f_.nodes.size(); i++)
-      if (!late[i] && !hoisted(i) && !is_leaf(f_.nodes[i]) && !is_alias(f_.nodes[i])) {
-        position_[i] = next++;
-        main_.push_back(i);
-      }
+    for (size_t k = 0; k < main_.size();) {
+      for (int32_t n = together_[main_[k]]; n > 0; n--) position_[main_[k++]] = next;
+      next++;
+    }
     std::vector<char> direct(buffers_.size(), 0);
     for (size_t k = 0; k < f_.outputs.size(); k++) {
       int32_t b = buffer_[size_t(f_.outputs[k])];
@@ -277,9 +347,10 @@ class Planner {
     memory_.resize(f_.nodes.size());
     scan_of_.assign(f_.nodes.size(), -1);
     work_.assign(f_.nodes.size(), 0);
+    units_.assign(f_.nodes.size(), INT64_MAX);
     for (size_t i = 0; i < f_.nodes.size(); i++) {
       const Node& n = f_.nodes[i];
-      if (position_[i] < 0) continue;
+      if (!is_step(i)) continue;
       if (n.op->role == Structural::scan) {
         prepare_scan(i);
         continue;
@@ -293,6 +364,7 @@ class Planner {
         for (const TensorType& t : *list)
           if (!n.op->cost && !t.absent) cost.bytes += double(t.bytes());
       work_[i] = cost.flops + cost.bytes;  // 1 GFLOP/s, 1 GB/s
+      if (n.op->units) units_[i] = n.op->units(n.attrs.get(), in, out);
     }
   }
 
@@ -325,6 +397,7 @@ class Planner {
     memory_[index].workspace = region;
     memory_[index].scratch = s.body->scratch_bytes;
     work_[index] = double(s.length) * s.body->work_ns;
+    if (s.body->work_ns < group_ns) units_[index] = 1;  // its steps are not worth several threads
     scan_of_[index] = int32_t(plan_.scans.size());
     plan_.scans.push_back(std::move(s));
   }
@@ -356,6 +429,7 @@ class Planner {
   void join_in_place() {
     for (size_t i : main_) {
       const Node& n = f_.nodes[i];
+      if (grouped_.count(i)) continue;  // another step of the group may read the same input meanwhile
       for (auto [in, out] : n.op->in_place) {
         if (size_t(in) >= n.inputs.size() || size_t(out) >= n.outputs.size()) continue;
         ValueId x = n.inputs[size_t(in)], y = n.outputs[size_t(out)];
@@ -475,6 +549,9 @@ class Planner {
       if (s.poll) since_poll = 0;
       since_poll += work_[i];
       plan_.work_ns += work_[i];
+      s.together = together_[i];
+      s.work_ns = float(work_[i]);
+      s.units = int32_t(std::min(units_[i], int64_t(INT_MAX)));
       plan_.checks |= s.checks;
       plan_.steps.push_back(s);
     }
@@ -512,6 +589,9 @@ class Planner {
   std::vector<int32_t> position_, workspace_, scan_of_;  // by node
   std::vector<Memory> memory_;
   std::vector<double> work_;
+  std::vector<int64_t> units_;
+  std::vector<int32_t> together_;  // at the first step of a group: how many they are; else 1
+  std::set<size_t> grouped_;       // nodes whose step is in a group
   std::vector<Copy> copies_;
   std::map<ValueId, int32_t> staged_;  // value that stands in a variable -> buffer with a copy of it
 };
@@ -537,7 +617,7 @@ void dump(const Plan& plan, std::string& out, const std::string& indent) {
     return t;
   };
   for (const Step& s : plan.steps) {
-    out += indent + line(s) + "\n";
+    out += indent + line(s) + (s.together > 1 ? "  with the next " + std::to_string(s.together - 1) : "") + "\n";
     if (s.scan >= 0) dump(*plan.scans[size_t(s.scan)].body, out, indent + "  ");
   }
   if (!plan.commits.empty()) out += indent + "commit" + (plan.guard.base ? " if " + place_text(plan.guard) : "") + "\n";

@@ -7,6 +7,8 @@
 // - A value's place is its producer's: in the arena, or straight in the caller's output, or in a variable (commit).
 //   `reshape` is the same memory under another shape; `read`, `constant` and inputs are borrowed.
 // - An op that may work in place does where its input dies there and lies in memory that the plan owns.
+// - Heavy steps that do not depend on each other and split into few units (two LSTMs at batch 1) stand together: they
+//   share one position, so that nothing that one of them uses is another's memory, and may run at the same time.
 // - Bodies of scans are plans of their own, whose arena is a region of the outer plan's.
 #pragma once
 #include <memory>
@@ -43,6 +45,8 @@ struct ScanPlan {
   size_t region_bytes = 0;    // the body's arena first, then these
 };
 
+inline constexpr int32_t most_together = 16;
+
 struct Step {
   enum class Kind : uint8_t { op, scan, copy };
   Kind kind = Kind::op;
@@ -57,6 +61,9 @@ struct Step {
   Place workspace;
   size_t scratch_bytes = 0;  // for each worker, aligned
   size_t copy_bytes = 0;
+  int32_t together = 1;  // so many steps from here on may run at the same time
+  int32_t units = 0;     // pieces that its work can be split into
+  float work_ns = 0;     // as Plan::work_ns
 };
 
 struct Commit {

@@ -77,7 +77,7 @@ Options parse(int argc, char** argv) {
     else if (a == "--repeat")
       o.repeat = number("--repeat", value(), 1000000000);
     else if (a == "--threads")
-      o.threads = number("--threads", value(), 1024);
+      o.threads = number("--threads", value(), 512);
     else
       throw UsageError{"unknown option '" + a + "'"};
   }

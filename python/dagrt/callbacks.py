@@ -151,6 +151,11 @@ class CallbackList:
     def wants_batches(self, mode: str) -> bool:
         return bool(self._hooked[f"on_{mode}_batch_begin"] or self._hooked[f"on_{mode}_batch_end"])
 
+    def wants_every_batch(self, mode: str) -> bool:
+        """Whether anybody listens to batches beside a progress bar, which redraws itself now and then."""
+        listeners = self._hooked[f"on_{mode}_batch_begin"] + self._hooked[f"on_{mode}_batch_end"]
+        return any(not isinstance(c, ProgbarLogger) for c in listeners)
+
     def on_batch(self, mode: str, when: str, batch: int, logs: Any = None) -> None:
         """`logs` may be a function that makes them: it is called only if somebody listens."""
         hook = f"on_{mode}_batch_{when}"

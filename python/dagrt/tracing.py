@@ -488,10 +488,11 @@ def infer_outputs(fn: Callable, args: tuple, kwargs: dict) -> Any:
 class Program:
     """A traced function that runs: arrays in, arrays out."""
 
-    __slots__ = ("_core", "_structure", "variables")
+    __slots__ = ("_core", "_structure", "caller", "variables")
 
     def __init__(self, core: Any, structure: Any, variables: list[Any]) -> None:
         self._core, self._structure, self.variables = core, structure, variables
+        self.caller: Any = None  # for functions of arrays alone
 
     def run(self, arrays: list[np.ndarray], out: list[np.ndarray] | None = None) -> list[np.ndarray]:
         return self._core(arrays, out)
@@ -510,6 +511,21 @@ class Program:
     def text(self, shapes: Any = None) -> str:
         """The module, or the program for these shapes, readable."""
         return self._core.text(shapes) if shapes is not None else self._core.text()
+
+    @property
+    def structure(self) -> Any:
+        """What the traced function returned, with a place among the outputs for each tensor."""
+        return self._structure
+
+    def form(self) -> tuple[str | None, list[int], list[str]]:
+        """The structure as `_core.make_caller` takes it: kind, outputs, names; None where it is nested or has other values."""
+        s = self._structure
+        if isinstance(s, _Out):
+            return "one", [s.index], []
+        values = list(s.values()) if isinstance(s, dict) else s
+        if type(s) not in (list, tuple, dict) or not all(isinstance(o, _Out) for o in values):
+            return None, [], []
+        return type(s).__name__, [o.index for o in values], list(s) if isinstance(s, dict) else []
 
     def pack(self, flat: list[Any]) -> Any:
         """Results in the structure that the traced function returned."""
@@ -667,6 +683,11 @@ def _arrays_of(args: tuple, kwargs: dict) -> tuple[Any, list[np.ndarray], Any]:
     return structure, arrays, (tree.structure_key((list(args), kwargs)), tuple(key))
 
 
+def no_fast_call(*args: Any) -> Any:
+    """Where a `_core.Caller` may stand: answers that it does not take these arguments."""
+    return NotImplemented
+
+
 class TracedFunction:
     """What `dagrt.function` makes of a Python function; see there."""
 
@@ -676,6 +697,7 @@ class TracedFunction:
         self._exact = exact
         self._programs: OrderedDict[Any, Program] = OrderedDict()
         self._lock = threading.RLock()
+        self._fast: Callable = no_fast_call  # of the program that ran last
         self.__name__ = getattr(fn, "__name__", "function")
         self.__doc__ = fn.__doc__
         self.__wrapped__ = fn
@@ -691,6 +713,11 @@ class TracedFunction:
         return bound
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        context = _context
+        if not kwargs and not context.traces and not context.training:
+            result = self._fast(*[a._array if type(a) is EagerTensor else a for a in args])
+            if result is not NotImplemented:
+                return EagerTensor(result) if type(result) is np.ndarray else _eager(result)
         if in_trace():
             return self._fn(*args, **kwargs)  # inlined
         structure, arrays, key = _arrays_of(args, kwargs)
@@ -700,7 +727,24 @@ class TracedFunction:
         program = self._programs.get(key)
         if program is None:
             program = self._make(key, structure)
+        if not kwargs and not context.training and args and all(type(a) in (np.ndarray, EagerTensor) for a in args):
+            self._remember(program, arrays)
         return _eager(program.pack(program.run(arrays)))
+
+    def _remember(self, program: Program, arrays: list[np.ndarray]) -> None:
+        """The next call on arrays of these types goes straight to C++."""
+        if program.caller is None:
+            shapes = [a.shape for a in arrays]
+            if self._signature is not None:
+                shapes = [tuple(s.shape) for s in tree.flatten(self._signature)]
+            inputs = [(a.dtype.name, s) for a, s in zip(arrays, shapes)]
+            form, results, names = program.form()
+            caller = None
+            if form is not None:
+                groups = [("leaf", [0], [])] * len(arrays)
+                caller = _core.make_caller(program._core, groups, inputs, form, results, names)
+            program.caller = caller or no_fast_call
+        self._fast = program.caller
 
     def _by_signature(self, arrays: list[np.ndarray], kwargs: dict) -> tuple[Any, list[np.ndarray], Any]:
         specs = tree.flatten(self._signature)

@@ -58,7 +58,11 @@ inline Op mix_op(const char* name, bool checks, int outputs, bool workspace) {
   if (!checks)
     for (int i = 0; i < outputs; i++)
       for (int k = 0; k <= i; k++) o.in_place.emplace_back(k, i);
-  if (workspace) o.memory = [](const void*, const Types&, const Types&) { return Memory{128, 64}; };
+  if (workspace) {  // heavy and in one piece: the planner lets several of them run at the same time
+    o.memory = [](const void*, const Types&, const Types&) { return Memory{128, 64}; };
+    o.cost = [](const void*, const Types&, const Types&) { return Cost{2e6, 0}; };
+    o.units = [](const void*, const Types&, const Types&) -> int64_t { return 1; };
+  }
   return o;
 }
 

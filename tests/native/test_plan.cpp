@@ -93,8 +93,9 @@ struct Setup {
 
 TEST_CASE("plans of random graphs do what the graphs mean") {
   std::mt19937 rng(11);
-  size_t in_place_commits = 0, in_place_steps = 0, faults = 0, prepared = 0;
+  size_t in_place_commits = 0, in_place_steps = 0, faults = 0, prepared = 0, together = 0;
   for (int round = 0; round < 3000; round++) {
+    set_default_threads(round % 2 ? 1 : 3);
     Graph g;
     random_graph(g, rng);
     Setup s(g.module, rng);
@@ -106,6 +107,7 @@ TEST_CASE("plans of random graphs do what the graphs mean") {
 
     prepared += p.plan().prepared.size();
     for (const Commit& c : p.plan().commits) in_place_commits += c.step.kind == Step::Kind::op;
+    for (const Step& step : p.plan().steps) together += step.together > 1;
     for (const Step& step : p.plan().steps)
       for (int i = 0; i < step.inputs && step.kind == Step::Kind::op; i++) {
         Place a = p.plan().places[size_t(step.first_view + i)], b = p.plan().places[size_t(step.first_view + step.inputs)];
@@ -135,7 +137,9 @@ TEST_CASE("plans of random graphs do what the graphs mean") {
     for (size_t i = 0; i < s.variables.size(); i++)
       if (want.variables[i] != s.before[i]) CHECK(s.variables[i]->version() == 1);
   }
-  CHECK(in_place_commits > 500);  // the interesting cases do occur
+  set_default_threads(0);
+  CHECK(together > 500);  // the interesting cases do occur
+  CHECK(in_place_commits > 500);
   CHECK(in_place_steps > 1000);
   CHECK(faults > 500);
   CHECK(prepared > 500);

@@ -151,6 +151,18 @@ class Functional(Model):
         x, y, sample_weight = batch
         return binding.bind(self._inputs_struct, x, self._who(), binding.array_leaf), y, sample_weight
 
+    def _input_group(self, x: Any) -> Any:
+        struct = self._inputs_struct
+        if isinstance(struct, KerasTensor):
+            return "leaf list tuple dict", [0], binding.input_names(struct)
+        flat = list(struct.values()) if isinstance(struct, dict) else struct
+        if not all(isinstance(t, KerasTensor) for t in flat) or any(a is None for a in tree.flatten(x)):
+            return None
+        if isinstance(struct, dict):
+            keys = sorted(struct)  # the order of the arrays
+            return "list tuple dict", [list(struct).index(k) for k in keys], keys
+        return "list tuple dict", list(range(len(flat))), binding.input_names(struct)
+
     # --- files ---------------------------------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:

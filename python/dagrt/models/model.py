@@ -100,6 +100,10 @@ class Model(Trainer, Layer):
         x, y, sample_weight = batch
         return tree.map_structure(lambda a: None if a is None else np.asarray(a), x), y, sample_weight
 
+    def _input_group(self, x: Any) -> Any:
+        """How a fast call finds the inputs in what the user gives (see StepFunction); None: it cannot."""
+        return ("leaf", [0], []) if isinstance(x, np.ndarray) else None
+
     def build(self, input_shape: Any = None) -> None:
         """Builds a subclassed model by running it once on symbolic inputs of that shape."""
         if input_shape is None or self.built:

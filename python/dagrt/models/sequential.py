@@ -175,6 +175,9 @@ class Sequential(Model):
             self._build_functional((None, *x.shape[1:]), x.dtype.name)
         return self._built_functional()._bind_batch(batch)
 
+    def _input_group(self, x: Any) -> Any:
+        return self._built_functional()._input_group(x)
+
     def _declared_input_shapes(self) -> list[tuple] | None:
         return self._functional._declared_input_shapes() if self._functional is not None else None
 

@@ -173,17 +173,18 @@ class ArrayAdapter:
         self.shuffle = shuffle
         self._rng = rng
 
-    def batches(self) -> Iterator[tuple[Any, Any, Any]]:
+    def plan(self) -> tuple[np.ndarray, int, np.ndarray | None]:
+        """An epoch's batches: where each starts, their rows, and the order of rows (None: as they are)."""
         n, b = self.rows, self.batch_size
-        order = None
         if self.shuffle == "batch":
-            starts = self._generator().permutation(self.num_batches) * b
-        else:
-            starts = np.arange(0, n, b)
-            if self.shuffle:
-                order = self._generator().permutation(n)
+            return self._generator().permutation(self.num_batches) * b, b, None
+        order = self._generator().permutation(n) if self.shuffle else None
+        return np.arange(0, n, b), b, order
+
+    def batches(self, plan: Any = None) -> Iterator[tuple[Any, Any, Any]]:
+        starts, b, order = plan or self.plan()
         for start in starts:
-            stop = min(int(start) + b, n)
+            stop = min(int(start) + b, self.rows)
             rows = slice(int(start), stop) if order is None else order[int(start) : stop]
             yield tree.map_structure(lambda a: None if a is None else a[rows], self.data)  # noqa: B023
 
@@ -340,11 +341,11 @@ class EpochIterator:
     def num_batches(self) -> int | None:
         return self.steps_per_epoch or self.adapter.num_batches
 
-    def epoch(self) -> Iterator[tuple[Any, Any, Any]]:
+    def epoch(self, plan: Any = None) -> Iterator[tuple[Any, Any, Any]]:
         self.adapter.on_epoch_begin()
         if not self.steps_per_epoch:
             count = 0
-            for batch in self.adapter.batches():
+            for batch in self.adapter.batches(plan) if plan else self.adapter.batches():  # type: ignore[call-arg]
                 count += 1
                 yield batch
             if count == 0 and getattr(self.adapter, "once", False):

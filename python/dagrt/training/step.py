@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dagrt import tree
+from dagrt import _core, tree
+from dagrt.tracing import no_fast_call
 
 
 class Prepared:
@@ -24,6 +25,23 @@ class Prepared:
 
     def __init__(self, traced: Any, arrays: list[np.ndarray], pack: Callable) -> None:
         self._traced, self._arrays, self.pack = traced, arrays, pack
+
+    def epoch(self, arrays: list[np.ndarray], plan: Any, into: list[np.ndarray]) -> Any:
+        """The steps over all rows, run in C++; `plan` as ArrayAdapter.plan gives it."""
+        starts, batch, order = plan
+        return _core.Epoch(self._traced._core, arrays, starts, batch, order, into)
+
+    def same_types(self, arrays: list[np.ndarray]) -> bool:
+        """Whether these have the bound batch's types, apart from the number of rows."""
+        return len(arrays) == len(self._arrays) and all(
+            a.dtype == b.dtype and a.ndim == b.ndim and a.shape[1:] == b.shape[1:] for a, b in zip(arrays, self._arrays)
+        )
+
+    def output_index(self, name: str) -> int:
+        """Which output the results' entry of that name is; -1 where there is none."""
+        structure = self._traced.structure
+        found = structure.get(name) if isinstance(structure, dict) else None
+        return getattr(found, "index", -1)
 
     def output_types(self) -> list[tuple[str, tuple[int, ...]]]:
         return self._traced.output_types([a.shape for a in self._arrays])
@@ -40,9 +58,34 @@ class StepFunction:
         self._mode = mode
         self._traces: dict[Any, tuple[list[tuple], Any]] = {}
         self._lock = threading.RLock()
+        self._called: Any = None  # the program that `fast` calls
+        self.fast: Callable = no_fast_call
+        self.names: list[str] = []  # of what `fast` gives for the train and test modes
 
     def __call__(self, batch: tuple[Any, Any, Any]) -> Any:
         return self.prepare(batch).run()
+
+    def _make_fast(self, batch: tuple[Any, Any, Any], shapes: list[tuple], program: Any) -> None:
+        """Makes `fast`: it takes x, y and sample_weight (without those that are absent) as the user gives them, and answers
+        NotImplemented where they are not just arrays of the types that were traced."""
+        self._called = program
+        self.fast = no_fast_call
+        groups = [self._model._input_group(batch[0])]
+        groups += [_group(part) for part in batch[1:] if part is not None]
+        if None in groups:
+            return
+        arrays = tree.flatten(batch)
+        inputs = [(a.dtype.name, s) for a, s in zip((a for a in arrays if a is not None), shapes)]
+        form, results, names = program.form()
+        if self._mode != "predict":
+            if form != "dict":
+                return
+            form = "numbers"
+        if form is None:
+            return
+        caller = _core.make_caller(program._core, groups, inputs, form, results, names)
+        if caller is not None:
+            self.names, self.fast = names, caller
 
     def prepare(self, batch: tuple[Any, Any, Any]) -> Prepared:
         batch = self._model._bind_batch(batch)
@@ -54,6 +97,8 @@ class StepFunction:
         if known is not None and not self._model.run_eagerly:
             shapes, traced = known
             if all(_fits(a.shape, s) for a, s in zip(arrays, shapes)):
+                if self._called is not traced:
+                    self._make_fast(batch, shapes, traced)
                 return Prepared(traced, arrays, traced.pack)
         with self._lock:
             return self._trace(key, batch, arrays)
@@ -110,6 +155,20 @@ class StepFunction:
                 good = ops.logical_and(good, ops.logical_not(ops.isnan(other)))
             tracing.store_guard(good)
         return logs
+
+
+def _group(part: Any) -> Any:
+    """How a Caller finds the arrays of an argument: the forms it may have, positions, keys. None: it cannot."""
+    if isinstance(part, np.ndarray):
+        return "leaf", [0], []
+    if not all(isinstance(a, np.ndarray) for a in (part.values() if isinstance(part, dict) else part)):
+        return None
+    if isinstance(part, dict):
+        keys = sorted(part)
+        return "dict", list(range(len(keys))), keys
+    if type(part) in (list, tuple):
+        return type(part).__name__, list(range(len(part))), []
+    return None
 
 
 def _fits(shape: tuple[int, ...], spec: tuple) -> bool:

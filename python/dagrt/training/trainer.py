@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from dagrt.callbacks import CallbackList
 from dagrt.training import data_adapter
 from dagrt.training.compile_utils import CompileLoss, CompileMetrics
 from dagrt.training.step import StepFunction
+
+_REDRAW = 0.05  # seconds between two looks of the progress bar
 
 
 class Trainer:
@@ -386,13 +389,19 @@ class Trainer:
         self, step: StepFunction, iterator: data_adapter.EpochIterator, callbacks: CallbackList, mode: str
     ) -> dict[str, float] | None:
         """Runs the steps of one epoch; the logs after the last of them, None where there was no batch."""
+        plan = epoch = None
+        if self._runs_in_core(iterator):
+            plan = iterator.adapter.plan()
+            prepared, epoch = self._epoch_in_core(step, iterator.adapter, plan)
+        if epoch is not None:
+            return self._run_epoch_in_core(prepared, epoch, callbacks, mode)
         outputs: Any = None
         saw_nan = False
         every = self.steps_per_execution
         listened = callbacks.wants_batches(mode)
         pending = False
         index = -1
-        for index, batch in enumerate(iterator.epoch()):
+        for index, batch in enumerate(iterator.epoch(plan)):
             if listened and index % every == 0:
                 callbacks.on_batch(mode, "begin", index)
             outputs = step(batch)
@@ -409,6 +418,60 @@ class Trainer:
         if pending and listened:
             callbacks.on_batch(mode, "end", index, lambda: _numbers(outputs, saw_nan))
         return None if outputs is None else _numbers(outputs, saw_nan)
+
+    def _runs_in_core(self, iterator: data_adapter.EpochIterator) -> bool:
+        """Whether the batches are slices of arrays in memory, each epoch one pass: then C++ makes them."""
+        adapter = iterator.adapter
+        return (
+            isinstance(adapter, data_adapter.ArrayAdapter)
+            and adapter.rows > 0
+            and not iterator.steps_per_epoch
+            and not self.run_eagerly
+        )
+
+    def _epoch_in_core(
+        self, step: StepFunction, adapter: Any, plan: Any, into: Callable | None = None
+    ) -> tuple[Any, Any]:
+        """The traced step and its steps over all rows; None for these where batches need more than their rows: another
+        dtype, say, which is then better made batch by batch than for all rows at once."""
+        first = next(adapter.batches(plan))
+        prepared = step.prepare(first)
+        arrays = data_adapter.arrays_in(adapter.data)
+        if any(s and s[0] is not None for s in self._declared_input_shapes() or ()):
+            return prepared, None
+        if not prepared.same_types(data_adapter.arrays_in(first)):  # binding converts, moves axes or reorders
+            return prepared, None
+        bound = [a for a in tree.flatten(self._bind_batch(adapter.data)) if a is not None]
+        if not prepared.same_types(bound) or not all(a.flags.c_contiguous for a in arrays):
+            return prepared, None
+        outputs = into(prepared) if into is not None else []
+        return prepared, None if outputs is None else prepared.epoch(bound, plan, outputs)
+
+    def _run_epoch_in_core(self, prepared: Any, epoch: Any, callbacks: CallbackList, mode: str) -> dict[str, float]:
+        listened = callbacks.wants_batches(mode)
+        each = callbacks.wants_every_batch(mode)
+        watched = prepared.output_index("loss") if mode == "train" else -1
+        outputs: Any = None
+        saw_nan = False
+        index = 0
+        while index < epoch.steps:
+            if listened:
+                callbacks.on_batch(mode, "begin", index)
+            most = self.steps_per_execution if each else epoch.steps
+            if listened and not each and index == 0:
+                most = self.steps_per_execution  # the bar leaves the first step out of its time per step
+            seconds = _REDRAW if listened and not each else math.inf
+            done, nan_at, flat = epoch.run(most, seconds, watched)
+            outputs = prepared.pack(flat)
+            if nan_at >= 0 and not saw_nan:
+                saw_nan = True
+                self._warn_nan(index + nan_at)
+            index += done
+            if listened:
+                callbacks.on_batch(mode, "end", index - 1, lambda: _numbers(outputs, saw_nan))  # noqa: B023
+                if self.stop_training and mode == "train":
+                    break
+        return _numbers(outputs, saw_nan)
 
     def _warn_nan(self, batch: int) -> None:
         if not self._warned_nan:
@@ -505,8 +568,13 @@ class Trainer:
             result = step((adapter.data[0], None, None))
             callbacks.on_predict_end()
             return result
-        collected = _Collector(rows)
         listened = callbacks.wants_batches("predict")
+        if not callbacks.wants_every_batch("predict") and self._runs_in_core(iterator):
+            result = self._predict_in_core(step, adapter, callbacks, listened)
+            if result is not None:
+                callbacks.on_predict_end()
+                return result
+        collected = _Collector(rows)
         for index, (bx, _, _) in enumerate(iterator.epoch()):
             if listened:
                 callbacks.on_batch("predict", "begin", index)
@@ -517,6 +585,28 @@ class Trainer:
         if not collected.rows_done:
             raise ValueError("predict: x has no batches, so the shape of the outputs is not known")
         return collected.result()
+
+    def _predict_in_core(self, step: StepFunction, adapter: Any, callbacks: CallbackList, listened: bool) -> Any:
+        plan = adapter.plan()
+        full: list[np.ndarray] = []
+
+        def into(prepared: Any) -> Any:
+            n = min(adapter.batch_size, adapter.rows)
+            types = prepared.output_types()
+            if not types or any(not shape or shape[0] != n for _, shape in types):
+                return None
+            full.extend(np.empty((adapter.rows, *shape[1:]), dtype) for dtype, shape in types)
+            return full
+
+        prepared, epoch = self._epoch_in_core(step, adapter, plan, into)
+        if epoch is None:
+            return None
+        index = 0
+        while index < epoch.steps:
+            index += epoch.run(epoch.steps, _REDRAW if listened else math.inf)[0]
+            if listened:
+                callbacks.on_batch("predict", "end", index - 1, {})
+        return prepared.pack(full)
 
     # --- single batches ------------------------------------------------------------------------------------------
 
@@ -533,6 +623,10 @@ class Trainer:
         if class_weight is not None and sample_weight is not None:
             raise ValueError("Arguments `sample_weight` and `class_weight` cannot be given at the same time.")
         self.reset_metrics()
+        if class_weight is None and (logs := self._fast_logs("train", x, y, sample_weight)) is not None:
+            if logs.get("loss", 0.0) != logs.get("loss", 0.0):
+                self._warn_nan(0)
+            return dict(sorted(logs.items())) if return_dict else self._flatten_logs(logs)
         outputs = self._step("train")(data_adapter.prepare_batch((x, y, sample_weight), class_weight))
         if nan := _is_nan(outputs):
             self._warn_nan(0)
@@ -543,12 +637,30 @@ class Trainer:
         """One evaluation step on one batch; the values returned are those of this batch. Returns as `evaluate`."""
         self._check_compiled("test_on_batch")
         self.reset_metrics()
+        if (logs := self._fast_logs("test", x, y, sample_weight)) is not None:
+            return dict(sorted(logs.items())) if return_dict else self._flatten_logs(logs)
         logs = _numbers(self._step("test")(data_adapter.prepare_batch((x, y, sample_weight))), False)
         return dict(sorted(logs.items())) if return_dict else self._flatten_logs(logs)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The outputs for one batch, as NumPy arrays."""
+        step = self._steps.get("predict")
+        if step is not None and not self.run_eagerly:
+            outputs = step.fast(x)
+            if outputs is not NotImplemented:
+                return outputs
         return self._step("predict")((data_adapter.as_arrays(x, "x"), None, None))
+
+    def _fast_logs(self, mode: str, x: Any, y: Any, sample_weight: Any) -> dict[str, float] | None:
+        """The step's logs by its fast call; None where that does not take these arguments."""
+        step = self._steps.get(mode)
+        if step is None or self.run_eagerly:
+            return None
+        if sample_weight is not None:
+            values = step.fast(x, y, sample_weight) if y is not None else NotImplemented
+        else:
+            values = step.fast(x, y) if y is not None else step.fast(x)
+        return None if values is NotImplemented else dict(zip(step.names, values))
 
     def _flatten_logs(self, logs: dict[str, float]) -> Any:
         names = ["loss"] if "loss" in logs else []
