@@ -174,8 +174,8 @@ void register_lstm(Registry& r) {
     return Memory{m.workspace + size_t(lstm_packed_size(n.C, n.U)) * 4, m.scratch};
   };
   f.units = [](const void*, const Types& in, const Types&) {
-    int64_t B = numbers(in).B, rows = lstm_rows(B);
-    return (B + rows - 1) / rows;
+    Numbers n = numbers(in);
+    return lstm_plan(n.B, n.T, n.U).blocks;
   };
   r.add(std::move(f));
 
@@ -199,7 +199,7 @@ void register_lstm(Registry& r) {
   };
   g.units = [](const void*, const Types& in, const Types&) {
     Numbers n = numbers(in);
-    return lstm_grad_plan(n.B, n.T).groups;
+    return lstm_grad_plan(n.B, n.T, n.U).groups;
   };
   r.add(std::move(g));
 }

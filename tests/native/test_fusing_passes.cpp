@@ -17,7 +17,7 @@ using testing::Trace;
 /// The specialised module after one pass, cleared of dead code.
 std::string after(const Trace& t, const Types& inputs, void (*pass)(Module&)) {
   CompileOptions plain;
-  plain.fuse = false;
+  plain.fuse = plain.algorithms = false;
   Module m = compile(t.m, "main", inputs, plain);
   pass(m);
   verify(m, true);
