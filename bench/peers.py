@@ -110,7 +110,7 @@ def measure(index: int, peers: list[Peer], rounds: int, seconds: float) -> dict[
         side["difference"] = same(reference, answer["outputs"], row.mode)
         sides[peer.name] = side
         ready.append(peer)
-    for k in range(rounds):
+    for k in range(rounds if ready else 0):
         for peer in ready[k % len(ready) :] + ready[: k % len(ready)]:
             answer = peer.ask({"seconds": seconds})
             if "times" in answer:

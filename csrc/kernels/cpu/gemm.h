@@ -60,10 +60,10 @@ using GemmTile = void (*)(int64_t, const float*, int64_t, int64_t, const float*,
 template <int NV> static GemmTile gemm_tile_of(int64_t rows) {
   static constexpr GemmTile table[15] = {
       nullptr,           gemm_tile<1, NV>,  gemm_tile<2, NV>,  gemm_tile<3, NV>,  gemm_tile<4, NV>,
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if DAGRT_V >= 8
       gemm_tile<5, NV>,  gemm_tile<6, NV>,
 #endif
-#if defined(__AVX512F__)
+#if DAGRT_V == 16
       gemm_tile<7, NV>,  gemm_tile<8, NV>,  gemm_tile<9, NV>,  gemm_tile<10, NV>, gemm_tile<11, NV>,
       gemm_tile<12, NV>, gemm_tile<13, NV>, gemm_tile<14, NV>,
 #endif

@@ -152,9 +152,9 @@ template <int MR> void advance(const Step& s, int64_t p, int64_t m0, int64_t k0,
 // Tables of tile heights.
 using Project = void (*)(int64_t, const float*, int64_t, const float*, const float*, int64_t, float*, int64_t);
 using Advance = void (*)(const Step&, int64_t, int64_t, int64_t, int64_t);
-#if defined(__AVX512F__)
+#if DAGRT_V == 16
 #define DAGRT_TILES(f) nullptr, f<1>, f<2>, f<3>, f<4>, f<5>, f<6>
-#elif defined(__AVX2__)
+#elif DAGRT_V == 8
 #define DAGRT_TILES(f) nullptr, f<1>, f<2>, f<3>
 #else
 #define DAGRT_TILES(f) nullptr, f<1>, f<2>

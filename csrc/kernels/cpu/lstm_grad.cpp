@@ -71,9 +71,9 @@ void tile(int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, f
 }
 
 using Tile = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t, int, bool);
-#if defined(__AVX512F__)
+#if DAGRT_V == 16
 #define DAGRT_TILES(n, r) {nullptr, tile<1, n, r>, tile<2, n, r>, tile<3, n, r>, tile<4, n, r>, tile<5, n, r>, tile<6, n, r>}
-#elif defined(__AVX2__)
+#elif DAGRT_V == 8
 #define DAGRT_TILES(n, r) {nullptr, tile<1, n, r>, tile<2, n, r>, tile<3, n, r>}
 #else
 #define DAGRT_TILES(n, r) {nullptr, tile<1, n, r>, tile<2, n, r>}

@@ -12,17 +12,23 @@
 #include <immintrin.h>
 #endif
 
+// DAGRT_V as a number for the preprocessor. Given from outside (the build option DAGRT_NARROW_AVX512), it is a width that the
+// instructions in use do not have: the compiler splits vectors, so that a machine without AVX-512 can test its tiles.
+#if defined(DAGRT_V)
+#define DAGRT_SPLIT 1
+#elif defined(__AVX512F__)
+#define DAGRT_V 16
+#elif defined(__AVX2__)
+#define DAGRT_V 8
+#else
+#define DAGRT_V 4
+#endif
+
 #define DAGRT_INLINE inline __attribute__((always_inline))
 
 namespace dagrt::DAGRT_ISA {
 
-#if defined(__AVX512F__)
-inline constexpr int V = 16;
-#elif defined(__AVX2__)
-inline constexpr int V = 8;
-#else
-inline constexpr int V = 4;
-#endif
+inline constexpr int V = DAGRT_V;
 
 typedef float vf __attribute__((vector_size(V * 4)));
 typedef int32_t vi __attribute__((vector_size(V * 4)));
@@ -48,7 +54,7 @@ DAGRT_INLINE vf load_n(const float* p, int n) {
   if (n == V) return load(p);
 #if defined(__AVX512F__)
   return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
   vi lane{0, 1, 2, 3, 4, 5, 6, 7};
   return (vf)_mm256_maskload_ps(p, (__m256i)(lane < splat_i(n)));
 #else
@@ -61,7 +67,7 @@ DAGRT_INLINE void store_n(float* p, vf v, int n) {
   if (n == V) return store(p, v);
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
-#elif defined(__AVX2__)  // in pieces: a masked store costs some 40 cycles on AMD
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)  // in pieces: a masked store costs some 40 cycles on AMD
   __m128 part = _mm256_castps256_ps128((__m256)v);
   if (n & 4) {
     _mm_storeu_ps(p, part);
@@ -94,7 +100,7 @@ DAGRT_INLINE vi select_i(vi mask, vi a, vi b) { return mask ? a : b; }
 DAGRT_INLINE vf vmax(vf a, vf b) {
 #if defined(__AVX512F__)  // the instruction gives b where either is NaN
   return select(a != a, a, (vf)_mm512_maskz_max_ps((__mmask16)-1, (__m512)a, (__m512)b));
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
   return select(a != a, a, (vf)_mm256_max_ps((__m256)a, (__m256)b));
 #else
   return select((a > b) | (a != a), a, b);
@@ -103,7 +109,7 @@ DAGRT_INLINE vf vmax(vf a, vf b) {
 DAGRT_INLINE vf vmin(vf a, vf b) {
 #if defined(__AVX512F__)
   return select(a != a, a, (vf)_mm512_maskz_min_ps((__mmask16)-1, (__m512)a, (__m512)b));
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
   return select(a != a, a, (vf)_mm256_min_ps((__m256)a, (__m256)b));
 #else
   return select((a < b) | (a != a), a, b);
@@ -114,7 +120,7 @@ DAGRT_INLINE vf clamp(vf a, float low, float high) {
 #if defined(__AVX512F__)  // where either is NaN these give their second operand
   a = (vf)_mm512_maskz_max_ps((__mmask16)-1, (__m512)splat(low), (__m512)a);
   return (vf)_mm512_maskz_min_ps((__mmask16)-1, (__m512)splat(high), (__m512)a);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
   return (vf)_mm256_min_ps((__m256)splat(high), _mm256_max_ps((__m256)splat(low), (__m256)a));
 #else
   a = select(a < splat(low), splat(low), a);
@@ -128,7 +134,7 @@ DAGRT_INLINE vi to_int(vf a) { return __builtin_convertvector(a, vi); }  // trun
 DAGRT_INLINE vf vsqrt(vf a) {
 #if defined(__AVX512F__)
   return (vf)_mm512_maskz_sqrt_ps((__mmask16)-1, (__m512)a);  // the plain form warns in GCC 12
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
   return (vf)_mm256_sqrt_ps((__m256)a);
 #else
   vf r;
@@ -144,7 +150,7 @@ DAGRT_INLINE void multiply_wide(vu a, uint32_t m, vu& high, vu& low) {
   __m512i b = _mm512_set1_epi32(int(m)), even = _mm512_maskz_mul_epu32((__mmask8)-1, (__m512i)a, b);
   __m512i odd = _mm512_maskz_mul_epu32((__mmask8)-1, _mm512_maskz_srli_epi64((__mmask8)-1, (__m512i)a, 32), b);
   high = (vu)_mm512_mask_blend_epi32((__mmask16)0xaaaa, _mm512_maskz_srli_epi64((__mmask8)-1, even, 32), odd);
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
   __m256i b = _mm256_set1_epi32(int(m)), even = _mm256_mul_epu32((__m256i)a, b);
   __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64((__m256i)a, 32), b);
   high = (vu)_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
@@ -155,9 +161,9 @@ DAGRT_INLINE void multiply_wide(vu a, uint32_t m, vu& high, vu& low) {
 
 /// Lane i of the result is lane i ^ w of v.
 DAGRT_INLINE vf swap_lanes(vf v, int w) {
-#if defined(__AVX512F__)
+#if DAGRT_V == 16
   vi lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-#elif defined(__AVX2__)
+#elif DAGRT_V == 8
   vi lane{0, 1, 2, 3, 4, 5, 6, 7};
 #else
   vi lane{0, 1, 2, 3};

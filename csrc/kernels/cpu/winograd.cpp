@@ -53,10 +53,10 @@ void product(int64_t depth, const float* v, const float* u, float* m, int64_t ld
 using Product = void (*)(int64_t, const float*, const float*, float*, int64_t, const float*, bool);
 constexpr Product products[15] = {
     nullptr,    product<1>, product<2>, product<3>,  product<4>,
-#if defined(__AVX2__) || defined(__AVX512F__)
+#if DAGRT_V >= 8
     product<5>, product<6>,
 #endif
-#if defined(__AVX512F__)
+#if DAGRT_V == 16
     product<7>, product<8>, product<9>, product<10>, product<11>, product<12>, product<13>, product<14>,
 #endif
 };
