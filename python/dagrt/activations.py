@@ -103,6 +103,7 @@ def serialize(activation: Any) -> Any:
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    """The activation that `serialize` described."""
     return get(config)
 
 

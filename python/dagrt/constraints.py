@@ -88,12 +88,14 @@ _NAMES = {
 
 
 def serialize(constraint: Any) -> Any:
+    """The constraint as plain data, for `deserialize` and files."""
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(constraint)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    """The constraint that `serialize` described."""
     from dagrt.saving import deserialize_keras_object
 
     return deserialize_keras_object(config, custom_objects)

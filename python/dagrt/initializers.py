@@ -259,12 +259,14 @@ _NAMES.update({"normal": RandomNormal, "uniform": RandomUniform, "zero": Zeros, 
 
 
 def serialize(initializer: Any) -> Any:
+    """The initializer as plain data, for `deserialize` and files."""
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(initializer)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    """The initializer that `serialize` described."""
     from dagrt.saving import deserialize_keras_object
 
     return deserialize_keras_object(config, custom_objects)

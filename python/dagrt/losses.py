@@ -68,6 +68,8 @@ def apply_mask(sample_weight: Any, mask: Any, dtype: str, reduction: str | None)
     if sample_weight is None:
         return mask
     sample_weight = ops.cast(sample_weight, dtype)
+    while len(sample_weight.shape) < len(mask.shape):  # a weight of a sample is that of all its steps
+        sample_weight = ops.expand_dims(sample_weight, -1)
     mask, sample_weight = squeeze_or_expand_to_same_rank(mask, sample_weight)
     return sample_weight * mask
 
@@ -95,6 +97,7 @@ def reduce_values(values: Any, sample_weight: Any = None, reduction: str | None 
 
 
 def reduce_weighted_values(values: Any, reduction: str | None, sample_weight: Any, mask: Any, dtype: str) -> Any:
+    """Values of samples, times their weights and mask, reduced to the scalar of a loss."""
     values = ops.convert_to_tensor(values, dtype=dtype)
     if sample_weight is not None:
         sample_weight = ops.convert_to_tensor(sample_weight, dtype=dtype)
@@ -580,12 +583,14 @@ _CLASSES = {n: v for n, v in globals().items() if isinstance(v, type) and issubc
 
 
 def serialize(loss: Any) -> Any:
+    """The loss as plain data, for `deserialize` and files."""
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(loss)
 
 
 def deserialize(name: Any, custom_objects: dict | None = None) -> Any:
+    """The loss that `serialize` described."""
     from dagrt.saving import deserialize_keras_object
 
     return get(name) if isinstance(name, str) else deserialize_keras_object(name, custom_objects)

@@ -112,12 +112,14 @@ l1, l2, l1_l2, orthogonal_regularizer = L1, L2, L1L2, OrthogonalRegularizer
 
 
 def serialize(regularizer: Any) -> Any:
+    """The regularizer as plain data, for `deserialize` and files."""
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(regularizer)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    """The regularizer that `serialize` described."""
     from dagrt.saving import deserialize_keras_object
 
     return deserialize_keras_object(config, custom_objects)

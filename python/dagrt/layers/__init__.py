@@ -103,12 +103,14 @@ __all__ = sorted(
 
 
 def serialize(layer: Any) -> Any:
+    """The layer as plain data, for `deserialize` and files."""
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(layer)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    """The layer that `serialize` described."""
     from dagrt.saving import deserialize_keras_object
 
     return deserialize_keras_object(config, custom_objects)

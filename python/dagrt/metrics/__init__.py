@@ -111,12 +111,14 @@ __all__ = sorted(
 
 
 def serialize(metric: Any) -> Any:
+    """The metric as plain data, for `deserialize` and files."""
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(metric)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    """The metric that `serialize` described."""
     from dagrt.saving import deserialize_keras_object
 
     return deserialize_keras_object(config, custom_objects)

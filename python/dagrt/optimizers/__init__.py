@@ -17,12 +17,14 @@ __all__ = [*_CLASSES, "Optimizer", "deserialize", "get", "schedules", "serialize
 
 
 def serialize(optimizer: Any) -> Any:
+    """The optimizer as plain data, for `deserialize` and files."""
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(optimizer)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    """The optimizer that `serialize` described."""
     from dagrt.saving import deserialize_keras_object
 
     if isinstance(config, dict) and str(config.get("class_name", "")).lower() in _NAMES:

@@ -146,6 +146,16 @@ class Optimizer:
             ]
         self.built = True
 
+    def _build_whole(self, variables: Any) -> None:
+        """`build`, or nothing of it: an interruption (Ctrl-C) in the middle must not leave half the slots."""
+        before = len(self._variables)
+        try:
+            self.build(variables)
+        except BaseException:
+            del self._variables[before:]
+            self.built = False
+            raise
+
     def _slots(self, *names: str) -> list[list[Variable]]:
         """One list of slots for each name, made variable by variable, as Keras orders them."""
         lists: list[list[Variable]] = [[] for _ in names]
@@ -250,7 +260,7 @@ class Optimizer:
         if len(grads) != len(variables):
             raise ValueError(f"{self.name}: got {len(grads)} gradients for {len(variables)} variables")
         if not self.built:
-            self.build(variables)
+            self._build_whole(variables)
         pairs = [(g, v) for g, v in zip(grads, variables) if g is not None]
         if not pairs:
             raise ValueError("No gradients provided for any variable.")

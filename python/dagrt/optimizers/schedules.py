@@ -238,6 +238,7 @@ def serialize(learning_rate_schedule: Any) -> Any:
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
+    """The schedule that `serialize` described."""
     from dagrt.saving import deserialize_keras_object
 
     return deserialize_keras_object(config, custom_objects)

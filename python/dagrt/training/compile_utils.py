@@ -225,6 +225,7 @@ class CompileMetrics:
     def build(self, heads: dict[str, Any], targets: dict[str, Any]) -> None:
         names = list(heads)
         used: dict[str, int] = {}
+        found: list[tuple[str, str, Any, bool]] = []
         for spec, weighted in zip(self._user, (False, True)):
             for head, entries in self._per_head(spec, names, "weighted_metrics" if weighted else "metrics").items():
                 for entry in entries:
@@ -240,7 +241,8 @@ class CompileMetrics:
                         used[key] += 1
                         key = f"{key}_{used[key]}"
                     used[key] = 0
-                    self._entries.append((key, head, metric, weighted))
+                    found.append((key, head, metric, weighted))
+        self._entries = found  # all or, if interrupted, none
         self.built = True
 
     @staticmethod
