@@ -83,7 +83,11 @@ template <int M, int R> struct FilterGrad {
       for (int s = 0; s < n; s++) {
         vf d[n], out[R];
 #pragma GCC unroll 8
-        for (int r = 0; r < n; r++) d[r] = load(from + (r * n + s) * p.u_point);
+        for (int r = 0; r < n; r++) {
+          const float* at = from + (r * n + s) * p.u_point;
+          d[r] = load(at);
+          __builtin_prefetch(at + 4 * V);  // n² streams: more than the hardware follows
+        }
         T::template interpolate<R, true>(d, out);
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) t[r][s] = out[r];
