@@ -47,6 +47,7 @@ class Trainer:
         self._initial_epoch: int | None = None
         self._warned_nan = False
         self._steps: dict[str, StepFunction] = {}
+        self._step_metrics: list[Any] | None = None
 
     # --- compile -----------------------------------------------------------------------------------------------
 
@@ -141,6 +142,7 @@ class Trainer:
     def _clear_steps(self) -> None:
         """Forgets the traced steps (after compile, or when the model's graph changed)."""
         self._steps = {}
+        self._step_metrics = None
 
     def _check_compiled(self, method: str) -> None:
         if not self.compiled:
@@ -175,6 +177,16 @@ class Trainer:
     def reset_metrics(self) -> None:
         """Sets every metric back to its start."""
         for m in self.metrics:
+            m.reset_state()
+
+    def _reset_step_metrics(self) -> None:
+        """The same before a step on one batch, where looking for metrics would take longer than the step."""
+        found = self._step_metrics
+        if found is None:
+            found = self.metrics
+            if self.built and all(c is None or c.built for c in (self._compile_loss, self._compile_metrics)):
+                self._step_metrics = found  # a traced step knows no others
+        for m in found:
             m.reset_state()
 
     # --- the steps, traced ---------------------------------------------------------------------------------------
@@ -622,7 +634,7 @@ class Trainer:
         self._check_compiled("train_on_batch")
         if class_weight is not None and sample_weight is not None:
             raise ValueError("Arguments `sample_weight` and `class_weight` cannot be given at the same time.")
-        self.reset_metrics()
+        self._reset_step_metrics()
         if class_weight is None and (logs := self._fast_logs("train", x, y, sample_weight)) is not None:
             if logs.get("loss", 0.0) != logs.get("loss", 0.0):
                 self._warn_nan(0)
@@ -636,7 +648,7 @@ class Trainer:
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """One evaluation step on one batch; the values returned are those of this batch. Returns as `evaluate`."""
         self._check_compiled("test_on_batch")
-        self.reset_metrics()
+        self._reset_step_metrics()
         if (logs := self._fast_logs("test", x, y, sample_weight)) is not None:
             return dict(sorted(logs.items())) if return_dict else self._flatten_logs(logs)
         logs = _numbers(self._step("test")(data_adapter.prepare_batch((x, y, sample_weight))), False)
