@@ -22,8 +22,6 @@
 namespace dagrt {
 namespace {
 
-constexpr int64_t packing_rows = 2;  // a product of fewer rows reads its matrix once, as it lies
-
 std::vector<int64_t> numbers(const AttrMap& map, const char* name) {
   std::vector<int64_t> all;
   for (const AttrValue& v : std::get<AttrList>(map.at(name).v)) all.push_back(std::get<int64_t>(v.v));
@@ -153,10 +151,9 @@ class Chooser {
   void product(Node& n) {
     if (!find_op("matmul_packed") || !steady_[size_t(n.inputs[1])]) return;
     AttrMap map = attrs_of(n);
-    const Dims &a = shape(n.inputs[0]), &b = shape(n.inputs[1]);
+    const Dims& b = shape(n.inputs[1]);
     bool transpose_a = std::get<bool>(map.at("transpose_a").v), transpose_b = std::get<bool>(map.at("transpose_b").v);
-    int64_t rows = dagrt::product(Dims(a.begin(), a.end() - 1)).value();
-    if (transpose_a || b.size() != 2 || (rows < packing_rows && !transpose_b)) return;
+    if (transpose_a || b.size() != 2) return;  // one row gains too: panels are read in sequence
     int64_t columns = b[transpose_b ? 0 : 1].value();
     n.inputs[1] = weights("pack_matmul", n, {{"transpose_b", {transpose_b}}});
     become(n, "matmul_packed", {{"columns", {columns}}});
