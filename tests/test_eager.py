@@ -338,9 +338,9 @@ def test_an_op_costs_at_most_20_microseconds(name: str) -> None:
     for _ in range(100):
         call()
     best = np.inf
-    for _ in range(30):
+    for _ in range(600):  # short blocks: a busy machine leaves some of them alone
         start = time.perf_counter()
-        for _ in range(200):
+        for _ in range(10):
             call()
-        best = min(best, (time.perf_counter() - start) / 200)
+        best = min(best, (time.perf_counter() - start) / 10)
     assert best < 20e-6, f"{best * 1e6:.1f} microseconds"
