@@ -34,6 +34,7 @@ struct Slot {
   alignas(64) std::atomic<uint32_t> done{0};  // parts that others have finished
   std::atomic<uint32_t> asleep{0};            // the caller waits for `done`
   std::atomic<int32_t> parts{0};              // of a gang, once it is known
+  std::atomic<int32_t> core{-1};              // the caller's
   uint64_t generation = 0;                    // the caller's
   int64_t total = 0;
   Job job;
@@ -78,10 +79,26 @@ void do_part(const Job& job, int64_t index, char* scratch) {
 
 char* piece(const Job& job, int64_t thread) { return job.scratch ? job.scratch + size_t(thread) * job.scratch_bytes : nullptr; }
 
+/// Goes to another core, and is free to come back. On a machine without an idle core the kernel may wake a worker on
+/// its caller's, again and again, where it can only take the caller's time.
+void leave_core(int core) {
+  cpu_set_t all, others;
+  if (sched_getaffinity(0, sizeof all, &all)) return;
+  others = all;
+  CPU_CLR(core, &others);
+  if (!CPU_COUNT(&others) || sched_setaffinity(0, sizeof others, &others)) return;
+  sched_setaffinity(0, sizeof all, &all);
+}
+
 /// Takes part in a slot's job while there is something to claim.
 bool help(Slot& s, int worker) {
   bool helped = false;
   uint64_t word = s.word.load(std::memory_order_acquire);
+  if (!left_in(word) || worker + 1 >= threads_in(word)) return false;
+  if (int core = sched_getcpu(); core >= 0 && core == s.core.load(std::memory_order_relaxed)) {
+    leave_core(core);
+    word = s.word.load(std::memory_order_acquire);
+  }
   while (left_in(word) && worker + 1 < threads_in(word)) {
     if (!s.word.compare_exchange_weak(word, word - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
     const Job& job = s.job;
@@ -173,6 +190,7 @@ void post(Slot* s, const Job& job, int64_t parts) {
   s->total = parts;
   s->done.store(0, std::memory_order_relaxed);
   s->parts.store(0, std::memory_order_relaxed);
+  s->core.store(sched_getcpu(), std::memory_order_relaxed);
   s->word.store(word_of(++s->generation & 0xffffff, job.threads, parts), std::memory_order_release);
   open.fetch_or(bit_of(s), std::memory_order_seq_cst);
 }

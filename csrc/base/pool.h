@@ -9,6 +9,9 @@
 // Workers start when first wanted, look for work for pool_spin_ns after the last, then sleep on a futex. A thread's
 // scratch is its own: the caller has the first piece, worker k the one after k others. After fork the child begins with
 // no workers and starts new ones.
+//
+// It is the default because it is the better of the two on a busy machine, and no worse on a quiet one:
+// bench/kernels/threads.cpp has the figures.
 #pragma once
 #include <cstddef>
 #include <cstdint>

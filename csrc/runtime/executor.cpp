@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <thread>
 
 #include "base/error.h"
 
@@ -100,13 +101,14 @@ void run_together(const Plan& plan, const Step* steps, RunState& state, RunShare
   Status reports[most_together];
   double ns = 0;
   for (int32_t i = 0; i < steps->together; i++) ns = std::max(ns, double(steps[i].work_ns));
+  const auto caller = std::this_thread::get_id();
   Stream stream{shared.threads, shared.scratch, shared.scratch_bytes};
   stream.parallel(steps->together, ns, [&](int64_t i, char* scratch) {
     RunShared own;
     own.scratch = scratch;
     own.scratch_bytes = shared.scratch_bytes;
     own.profile = shared.profile;
-    if (scratch == shared.scratch) {  // the caller's thread, which alone may ask
+    if (std::this_thread::get_id() == caller) {  // which alone may ask
       own.poll = shared.poll;
       own.next_poll = shared.next_poll;
     }
