@@ -50,7 +50,17 @@ ConvMemory conv2d_input_grad_memory(const ConvArgs&);
 ConvMemory conv2d_filter_grad_memory(const ConvArgs&);
 
 /// Pixels that one step of a kernel works on, and into how many sums the filter gradient's pixels are cut.
-inline constexpr int64_t conv_block = 56, conv_grad_block = 128;
+inline constexpr int64_t conv_block = 112, conv_grad_block = 128;
+/// Elements of a window multiplied at once: their part of a panel stays in L1.
+inline constexpr int64_t conv_slice = 640;
+/// Whether tiles run along the image's rows, and of how many rows a unit of work is.
+inline bool conv_by_rows(int64_t columns) { return columns >= 12; }
+inline int64_t conv_rows(int64_t rows, int64_t columns, int64_t depth, int64_t filters) {
+  const int64_t work = 400'000 / (depth * filters + 1);  // pixels worth a unit
+  const int64_t pixels = work < 112 ? 112 : work > 1024 ? 1024 : work;
+  const int64_t n = (pixels + columns - 1) / columns;
+  return n < 1 ? 1 : n > rows ? rows : n;
+}
 int64_t conv2d_filter_grad_splits(const ConvArgs&);
 
 }  // namespace dagrt

@@ -14,19 +14,44 @@ int64_t conv2d_panel_floats(const PackConvArgs& a) {
   return a.groups * a.R * a.S * (a.transpose ? f * int64_t(round_up(c)) : c * int64_t(round_up(f)));
 }
 
+namespace {
+
+/// Scratch of a pass over a grid of I x J pixels: gathered rows, or taps and the copy of a unit's rows.
+size_t pass_scratch(int64_t I, int64_t J, int64_t rows, int64_t depth, int64_t channels, int64_t span_h, int64_t span_w,
+                    int64_t mul_h, int64_t mul_w) {
+  if (!conv_by_rows(J)) return size_t(conv_block * depth) * 4 + 64;
+  int64_t high = (rows < I ? rows : I) * mul_h + span_h, wide = J * mul_w + span_w;
+  return size_t(round_up(depth)) * 4 + size_t(high * wide * channels) * 4 + 128;
+}
+
+}  // namespace
+
 ConvMemory conv2d_memory(const ConvArgs& a) {
-  int64_t depth = a.R * a.S * (a.C / a.groups);
-  return {a.panels ? 0 : a.groups * round_up(a.F / a.groups) * size_t(depth) * 4 + 64, size_t(conv_block * depth) * 4 + 64};
+  const int64_t c = a.C / a.groups, f = a.F / a.groups, depth = a.R * a.S * c;
+  return {a.panels ? 0 : a.groups * round_up(f) * size_t(depth) * 4 + 64,
+          pass_scratch(a.P, a.Q, conv_rows(a.P, a.Q, depth, f), depth, c, a.R * a.dilation_h, a.S * a.dilation_w, a.stride_h,
+                       a.stride_w)};
 }
 
 ConvMemory conv2d_input_grad_memory(const ConvArgs& a) {
-  int64_t depth = a.R * a.S * (a.F / a.groups);
-  return {a.groups * round_up(a.C / a.groups) * size_t(depth) * 4 + 64,
-          size_t(conv_block * (depth + int64_t(round_up(a.C / a.groups)))) * 4 + 128};
+  const int64_t c = a.C / a.groups, f = a.F / a.groups, depth = a.R * a.S * f;
+  const int64_t I = (a.H + a.stride_h - 1) / a.stride_h, J = (a.W + a.stride_w - 1) / a.stride_w;
+  // With strides a pass sees some of the taps, so its units may be of more rows.
+  const int64_t rows = a.stride_h * a.stride_w == 1 ? conv_rows(I, J, depth, c) : conv_rows(I, J, 0, 0);
+  size_t scratch = 0;
+  for (int64_t columns : {J, J > 1 ? J - 1 : J}) {  // the residues' grids differ by a column
+    size_t one = pass_scratch(I, columns, rows + 1, depth, f, a.R * a.dilation_h, a.S * a.dilation_w, 1, 1);
+    if (one > scratch) scratch = one;
+  }
+  return {a.groups * round_up(c) * size_t(depth) * 4 + 64, scratch};
 }
 
 int64_t conv2d_filter_grad_splits(const ConvArgs& a) {
   int64_t pixels = a.B * a.P * a.Q, splits = 1;
+  if (is_depthwise(a.groups, a.C, a.F)) {
+    while (splits < 8 && a.B * a.P / (splits * 2) >= 4) splits *= 2;
+    return splits;
+  }
   while (splits < 8 && a.R * a.groups * splits < 12 && pixels / (splits * 2) >= conv_grad_block) splits *= 2;
   return splits;
 }

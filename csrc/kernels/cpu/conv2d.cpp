@@ -85,133 +85,389 @@ struct Grid {  // output pixels of one pass: (i, j) lies at row h0 + i * step_h,
   int64_t I, J, h0 = 0, w0 = 0, step_h = 1, step_w = 1;
 };
 
-/// A pass: every pixel of the grid = gathered source row x panels.
-void pass(const Stream& s, int64_t B, const float* src, int64_t src_h, int64_t src_w, int64_t ld_src, int64_t src_channels,
-          const Axis& h, const Axis& w, const Grid& grid, const float* packed, float* dst, int64_t dst_h, int64_t dst_w,
-          int64_t ld_dst, int64_t dst_channels, int64_t groups, const Epilogue& epilogue) {
-  const int64_t sc = src_channels / groups, n = dst_channels / groups;
-  const int64_t depth = h.count * w.count * sc, panels = (n + gemm_nr - 1) / gemm_nr;
-  const int64_t pixels = B * grid.I * grid.J;
-  if (!pixels || !n) return;
-  const int64_t blocks = (pixels + conv_block - 1) / conv_block;
-  const bool plain = grid.step_h == 1 && grid.step_w == 1 && grid.I == dst_h && grid.J == dst_w;
-  const bool in_place = plain && h.count == 1 && w.count == 1 && h.mul == 1 && w.mul == 1 && h.off == 0 && w.off == 0 &&
-                        src_h == dst_h && src_w == dst_w;
-  const double ns = double(conv_block) * double(depth + 8) * double(panels) * gemm_nr * (0.6 / V) + 100;
-  s.parallel(blocks * groups, ns, [&](int64_t unit, char* scratch) {
-    int64_t g = unit % groups, block = unit / groups;
-    int64_t from = pixels * block / blocks, to = pixels * (block + 1) / blocks, rows = to - from;
-    const float* a;
-    int64_t a_row;
-    if (in_place) {
-      a = src + from * ld_src + g * sc;
-      a_row = ld_src;
-    } else {
-      float* lines = aligned(scratch);
-      for (int64_t m = 0; m < rows; m++) {
-        int64_t at = from + m, j = at % grid.J, i = at / grid.J % grid.I, b = at / grid.J / grid.I;
-        gather(src + b * src_h * src_w * ld_src + g * sc, ld_src, src_w, sc, h, w, i, j, lines + m * depth);
-      }
-      a = lines;
-      a_row = depth;
-    }
-    float* out = plain ? dst + from * ld_dst + g * n : aligned(scratch) + (conv_block * depth + 15) / 16 * 16;
-    int64_t ld = plain ? ld_dst : (n + 31) / 32 * 32;
+/// A pass: every pixel of the grid = the source's pixels under it x panels, finished by the epilogue.
+struct Pass {
+  int64_t B;
+  const float* src;
+  int64_t src_h, src_w, ld_src, src_channels;
+  Axis h, w;
+  Grid grid;
+  const float* packed;
+  float* dst;
+  int64_t dst_h, dst_w, ld_dst, dst_channels;
+  int64_t groups;
+  const Epilogue& epilogue;
+
+  int64_t place(int64_t b, int64_t i, int64_t j) const {
+    return (b * dst_h + grid.h0 + i * grid.step_h) * dst_w + grid.w0 + j * grid.step_w;
+  }
+};
+
+/// What one unit multiplies: rows of A (through taps, or `a_col` 1) for every panel of a group, K cut so that a panel's part
+/// stays in L1.
+void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows, const float* a, int64_t a_lines, int64_t a_line,
+              float* c, int64_t c_line, int64_t place, int64_t place_line) {
+  const int64_t n = t.dst_channels / t.groups, panels = (n + gemm_nr - 1) / gemm_nr;
+  const int64_t slices = depth ? (depth + conv_slice - 1) / conv_slice : 1;
+  const int32_t* taps = job.taps;
+  const bool finishes = t.epilogue.simple && !t.epilogue.empty();
+  for (int64_t k = 0; k < slices; k++) {
+    const int64_t from = depth * k / slices, to = depth * (k + 1) / slices;
+    job.K = to - from;
+    job.taps = taps ? taps + from : nullptr;
+    job.accumulate = k > 0;
+    job.finish = finishes && k + 1 == slices ? &t.epilogue : nullptr;
     for (int64_t p = 0; p < panels; p++) {
-      const float* panel = packed + (g * panels + p) * depth * gemm_nr;
-      int columns = int(n - p * gemm_nr < gemm_nr ? n - p * gemm_nr : gemm_nr);
-      const int64_t slice = 768;
-      if (!depth) gemm_panel(rows, 0, a, 0, 0, panel, 0, out + p * gemm_nr, ld, columns, false);
-      for (int64_t k = 0; k < depth; k += slice)
-        gemm_panel(rows, depth - k < slice ? depth - k : slice, a + k, a_row, 1, panel + k * gemm_nr, gemm_nr, out + p * gemm_nr,
-                   ld, columns, k > 0);
+      job.b = t.packed + ((g * panels + p) * depth + from) * gemm_nr;
+      job.n = int(n - p * gemm_nr < gemm_nr ? n - p * gemm_nr : gemm_nr);
+      job.column = g * n + p * gemm_nr;
+      for (int64_t l = 0; l < a_lines; l++)
+        gemm_run(job, rows, a + l * a_line + (taps ? 0 : from), c + l * c_line + p * gemm_nr, place + l * place_line);
     }
-    if (plain)
-      apply_epilogue(epilogue, out, ld, from, g * n, rows, n);
+  }
+  if (!t.epilogue.simple)
+    for (int64_t l = 0; l < a_lines; l++) {
+      float* line = c + l * c_line;
+      if (job.row_step == 1)
+        apply_epilogue(t.epilogue, line, t.ld_dst, place + l * place_line, g * n, rows, n);
+      else
+        for (int64_t m = 0; m < rows; m++)
+          apply_epilogue(t.epilogue, line + m * job.ldc, t.ld_dst, place + l * place_line + m * job.row_step, g * n, 1, n);
+    }
+}
+
+/// 1 x 1 windows, strides 1: one product of all pixels.
+void pass_in_place(const Stream& s, const Pass& t) {
+  const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, pixels = t.B * t.grid.I * t.grid.J;
+  const int64_t blocks = (pixels + conv_block - 1) / conv_block;
+  const double ns = double(conv_block) * double(sc + 8) * double(n + gemm_nr) * (0.3 / V) + 100;
+  s.parallel(blocks * t.groups, ns, [&](int64_t unit, char*) {
+    int64_t g = unit % t.groups, block = unit / t.groups;
+    int64_t from = pixels * block / blocks, to = pixels * (block + 1) / blocks;
+    TileJob job;
+    job.a_row = t.ld_src;
+    job.ldc = t.ld_dst;
+    multiply(t, g, job, sc, to - from, t.src + from * t.ld_src + g * sc, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0);
+  });
+}
+
+/// Wide images: tiles of pixels along a row, their windows read through a table of taps; where windows reach outside, from
+/// a padded copy of the unit's rows.
+void pass_rows(const Stream& s, const Pass& t) {
+  const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, depth = t.h.count * t.w.count * sc;
+  const Axis &h = t.h, &w = t.w;
+  const int64_t first_w = w.off, wide = (t.grid.J - 1) * w.mul + (w.count - 1) * w.step + 1;
+  const int64_t last_h = (t.grid.I - 1) * h.mul + h.off + (h.count - 1) * h.step;
+  const bool padded = first_w < 0 || first_w + wide > t.src_w || h.off < 0 || last_h >= t.src_h;
+  const int64_t rows = conv_rows(t.grid.I, t.grid.J, depth, n), blocks = (t.grid.I + rows - 1) / rows;
+  const double ns = double(rows * t.grid.J) * double(depth + 8) * double(n + gemm_nr) * (0.3 / V) + 200;
+  s.parallel(t.B * blocks * t.groups, ns, [&](int64_t unit, char* scratch) {
+    const int64_t g = unit % t.groups, block = unit / t.groups % blocks, b = unit / t.groups / blocks;
+    const int64_t i0 = t.grid.I * block / blocks, i1 = t.grid.I * (block + 1) / blocks;
+    const int64_t top = i0 * h.mul + h.off, high = (i1 - 1 - i0) * h.mul + (h.count - 1) * h.step + 1;
+    const float* image = t.src + b * t.src_h * t.src_w * t.ld_src + g * sc;
+    int32_t* taps = reinterpret_cast<int32_t*>(aligned(scratch));
+    int64_t ld = t.ld_src, line = t.src_w * t.ld_src;
+    const float* a = image + top * line + first_w * ld;
+    if (padded) {
+      float* copied = reinterpret_cast<float*>(taps) + (depth + 15) / 16 * 16;
+      ld = sc, line = wide * sc;
+      const int64_t before = first_w < 0 ? -first_w : 0, end = t.src_w - first_w;  // columns of the copy that exist
+      const int64_t have = (end < wide ? end : wide) - before;
+      for (int64_t r = 0; r < high; r++) {
+        float* to = copied + r * line;
+        const int64_t row = top + r;
+        if (row < 0 || row >= t.src_h || have <= 0) {
+          zero(to, line);
+          continue;
+        }
+        const float* from = image + (row * t.src_w + first_w + before) * t.ld_src;
+        zero(to, before * sc);
+        if (t.ld_src == sc)
+          copy(to + before * sc, from, have * sc);
+        else
+          for (int64_t q = 0; q < have; q++) copy(to + (before + q) * sc, from + q * t.ld_src, sc);
+        zero(to + (before + have) * sc, (wide - before - have) * sc);
+      }
+      a = copied;
+    }
+    int64_t k = 0;
+    for (int64_t r = 0; r < h.count; r++)
+      for (int64_t q = 0; q < w.count; q++)
+        for (int64_t c = 0; c < sc; c++) taps[k++] = int32_t(r * h.step * line + q * w.step * ld + c);
+    TileJob job;
+    job.taps = taps;
+    job.a_row = w.mul * ld;
+    job.ldc = t.grid.step_w * t.ld_dst;
+    job.row_step = t.grid.step_w;
+    const int64_t place = t.place(b, i0, 0), down = t.grid.step_h * t.dst_w;
+    multiply(t, g, job, depth, t.grid.J, a, i1 - i0, h.mul * line, t.dst + place * t.ld_dst + g * n, down * t.ld_dst, place,
+             down);
+  });
+}
+
+/// Small images: pixels under the windows gathered to rows, so that tiles need not end with an image's row.
+void pass_gathered(const Stream& s, const Pass& t) {
+  const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, depth = t.h.count * t.w.count * sc;
+  const int64_t pixels = t.B * t.grid.I * t.grid.J, blocks = (pixels + conv_block - 1) / conv_block;
+  const bool plain = t.grid.step_h == 1 && t.grid.step_w == 1 && t.grid.I == t.dst_h && t.grid.J == t.dst_w;
+  const double ns = double(conv_block) * double(depth + 8) * double(n + gemm_nr) * (0.3 / V) + 200;
+  s.parallel(blocks * t.groups, ns, [&](int64_t unit, char* scratch) {
+    const int64_t g = unit % t.groups, block = unit / t.groups;
+    const int64_t from = pixels * block / blocks, to = pixels * (block + 1) / blocks, rows = to - from;
+    float* lines = aligned(scratch);
+    auto pixel = [&](int64_t at, auto&& f) { f(at / t.grid.J / t.grid.I, at / t.grid.J % t.grid.I, at % t.grid.J); };
+    for (int64_t m = 0; m < rows; m++)
+      pixel(from + m, [&](int64_t b, int64_t i, int64_t j) {
+        gather(t.src + b * t.src_h * t.src_w * t.ld_src + g * sc, t.ld_src, t.src_w, sc, t.h, t.w, i, j, lines + m * depth);
+      });
+    TileJob job;
+    job.a_row = depth;
+    if (plain) {
+      job.ldc = t.ld_dst;
+      return multiply(t, g, job, depth, rows, lines, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0);
+    }
+    for (int64_t m = 0; m < rows;) {  // what lies in one row of the grid is evenly strided in y
+      int64_t length = t.grid.J - (from + m) % t.grid.J;
+      if (length > rows - m) length = rows - m;
+      pixel(from + m, [&](int64_t b, int64_t i, int64_t j) {
+        job.ldc = t.grid.step_w * t.ld_dst;
+        job.row_step = t.grid.step_w;
+        const int64_t place = t.place(b, i, j);
+        multiply(t, g, job, depth, length, lines + m * depth, 1, 0, t.dst + place * t.ld_dst + g * n, 0, place, 0);
+      });
+      m += length;
+    }
+  });
+}
+
+void run_pass(const Stream& s, const Pass& t) {
+  const Grid& grid = t.grid;
+  if (!t.B || grid.I <= 0 || grid.J <= 0 || !t.dst_channels) return;
+  const bool plain = grid.step_h == 1 && grid.step_w == 1 && grid.I == t.dst_h && grid.J == t.dst_w;
+  const Axis &h = t.h, &w = t.w;
+  if (plain && h.count == 1 && w.count == 1 && h.mul == 1 && w.mul == 1 && h.off == 0 && w.off == 0 && t.src_h == t.dst_h &&
+      t.src_w == t.dst_w)
+    return pass_in_place(s, t);
+  if (conv_by_rows(grid.J) && h.count) return pass_rows(s, t);
+  pass_gathered(s, t);
+}
+
+/// dw = the sum of `splits` partial sums, in order.
+void add_partials(float* dw, const float* partial, int64_t weights, int64_t splits, const Stream& s) {
+  s.parallel((weights + 1023) / 1024, 200.0 * double(splits), [&](int64_t unit, char*) {
+    int64_t end = unit * 1024 + 1024 < weights ? unit * 1024 + 1024 : weights;
+    for (int64_t i = unit * 1024; i < end; i += V) {
+      int n = int(end - i < V ? end - i : V);
+      vf t = load_n(partial + i, n);
+      for (int64_t k = 1; k < splits; k++) t += load_n(partial + k * weights + i, n);
+      store_n(dw + i, t, n);
+    }
+  });
+}
+
+/// One channel a group: y[c] = sum of x[c] w[c] over the taps of a pixel; no panels, vectors over channels.
+struct Depthwise {
+  const Pass& t;
+  const float* w;  // the weights of the first tap; those of (r, k) lie r w_row + k w_col behind
+  int64_t w_row, w_col;
+};
+
+/// N pixels side by side, all their taps in rows [r0, r1) and columns [k0, k1): their sums under way together hide the
+/// multiply-add's latency. `x`: the first pixel's first tap in row 0. S: columns of the window, if known, all of them inside
+/// (short loops of unknown length cost more in mispredicted branches than they compute); `dense`: neighbouring pixels'
+/// windows overlap, and a loaded vector serves them all.
+template <int N, int S, bool dense>
+void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t r0, int64_t r1, int64_t k0, int64_t k1, float* y,
+                    int64_t place) {
+  const Pass& t = d.t;
+  const int64_t C = t.dst_channels, next = t.w.mul * t.ld_src, ldc = t.grid.step_w * t.ld_dst, tap = t.w.step * t.ld_src;
+  const bool finishes = t.epilogue.simple && !t.epilogue.empty();
+  const SimpleEpilogue simple(t.epilogue);
+  const float* weights = d.w;
+  const int64_t w_row = d.w_row, w_col = d.w_col, step = t.grid.step_w;
+  auto strip = [&](int64_t c, int n) __attribute__((always_inline)) {
+    vf acc[N];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) acc[i] = vf{};
+    for (int64_t r = r0; r < r1; r++) {
+      const float *from = x + r * x_line + c, *w = weights + r * w_row + c;
+      auto at = [n](const float* p) __attribute__((always_inline)) { return n == V ? load(p) : load_n(p, n); };
+      if constexpr (dense) {
+        vf weight[S];
+#pragma GCC unroll 8
+        for (int k = 0; k < S; k++) weight[k] = at(w + k * w_col);
+#pragma GCC unroll 16
+        for (int j = 0; j < N + S - 1; j++) {
+          const vf v = at(from + j * next);
+#pragma GCC unroll 8
+          for (int k = 0; k < S; k++)
+            if (j >= k && j - k < N) acc[j - k] += v * weight[k];
+        }
+      } else if constexpr (S > 0) {
+#pragma GCC unroll 8
+        for (int k = 0; k < S; k++) {
+          const vf weight = at(w + k * w_col);
+#pragma GCC unroll 8
+          for (int i = 0; i < N; i++) acc[i] += at(from + k * tap + i * next) * weight;
+        }
+      } else {
+        for (int64_t k = k0; k < k1; k++) {
+          const vf weight = at(w + k * w_col);
+#pragma GCC unroll 8
+          for (int i = 0; i < N; i++) acc[i] += at(from + k * tap + i * next) * weight;
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) {
+      vf v = finishes ? finish(simple, acc[i], place + i * step, c, n) : acc[i];
+      if (n == V)
+        store(y + i * ldc + c, v);
+      else
+        store_n(y + i * ldc + c, v, n);
+    }
+  };
+  int64_t c = 0;
+  for (; c + V <= C; c += V) strip(c, V);
+  if (c < C) strip(c, int(C - c));
+}
+
+using DepthwiseTile = void (*)(const Depthwise&, const float*, int64_t, int64_t, int64_t, int64_t, int64_t, float*, int64_t);
+
+template <int S, bool dense>
+constexpr DepthwiseTile depthwise_tiles[] = {nullptr,
+                                             depthwise_tile<1, S, dense>,
+                                             depthwise_tile<2, S, dense>,
+                                             depthwise_tile<3, S, dense>,
+                                             depthwise_tile<4, S, dense>,
+                                             depthwise_tile<5, S, dense>,
+                                             depthwise_tile<6, S, dense>,
+                                             depthwise_tile<7, S, dense>,
+                                             depthwise_tile<8, S, dense>};
+
+void depthwise(const Stream& s, const Depthwise& d) {
+  const Pass& t = d.t;
+  const Axis &h = t.h, &w = t.w;
+  if (!t.B || t.grid.I <= 0 || t.grid.J <= 0 || !t.dst_channels) return;
+  const bool dense = w.mul == 1 && w.step == 1;
+  const DepthwiseTile* tiles = w.count == 3   ? (dense ? depthwise_tiles<3, true> : depthwise_tiles<3, false>)
+                               : w.count == 5 ? (dense ? depthwise_tiles<5, true> : depthwise_tiles<5, false>)
+                                              : depthwise_tiles<0, false>;
+  constexpr int64_t most = 8;
+  const int64_t J = t.grid.J, line = t.src_w * t.ld_src;
+  // The pixels all of whose taps are inside: [inside, outside).
+  auto divide_up = [](int64_t a, int64_t b) { return a <= 0 ? int64_t(0) : (a + b - 1) / b; };
+  int64_t inside = divide_up(-w.off, w.mul), last = t.src_w - 1 - w.off - (w.count - 1) * w.step;
+  int64_t outside = last < 0 ? 0 : last / w.mul + 1;
+  if (inside > J) inside = J;
+  if (outside > J) outside = J;
+  if (outside < inside) outside = inside;
+  const double ns = double(J * t.dst_channels) * double(h.count * w.count + 2) * (0.35 / V) + 50;
+  s.parallel(t.B * t.grid.I, ns, [&](int64_t unit, char*) {
+    const int64_t b = unit / t.grid.I, i = unit % t.grid.I, top = i * h.mul + h.off;
+    int64_t r0 = 0, r1 = h.count;  // rows inside
+    while (r0 < r1 && top + r0 * h.step < 0) r0++;
+    while (r1 > r0 && top + (r1 - 1) * h.step >= t.src_h) r1--;
+    const float* x = t.src + (b * t.src_h + top) * line + w.off * t.ld_src;
+    const int64_t place = t.place(b, i, 0);
+    float* y = t.dst + place * t.ld_dst;
+    auto tile = [&](int64_t j, int64_t n, int64_t k0, int64_t k1) {
+      DepthwiseTile f = k1 - k0 == w.count ? tiles[n] : depthwise_tiles<0, false>[n];
+      f(d, x + j * w.mul * t.ld_src, h.step * line, r0, r1, k0, k1, y + j * t.grid.step_w * t.ld_dst, place + j * t.grid.step_w);
+    };
+    auto border = [&](int64_t j) {
+      int64_t k0 = 0, k1 = w.count, left = j * w.mul + w.off;
+      while (k0 < k1 && left + k0 * w.step < 0) k0++;
+      while (k1 > k0 && left + (k1 - 1) * w.step >= t.src_w) k1--;
+      tile(j, 1, k0, k1);
+    };
+    for (int64_t j = 0; j < inside; j++) border(j);
+    const int64_t within = outside - inside, parts = (within + most - 1) / most;
+    for (int64_t k = 0; k < parts; k++) {
+      int64_t from = inside + within * k / parts;
+      tile(from, inside + within * (k + 1) / parts - from, 0, w.count);
+    }
+    for (int64_t j = outside; j < J; j++) border(j);
+    if (!t.epilogue.simple)
+      for (int64_t j = 0; j < J; j++)
+        apply_epilogue(t.epilogue, y + j * t.grid.step_w * t.ld_dst, t.ld_dst, place + j * t.grid.step_w, 0, 1, t.dst_channels);
+  });
+}
+
+/// N taps of V (n) channels over pixels [q0, q1) of a row: dw[tap] += sum x dy.
+template <int N>
+void depthwise_taps(const float* x, int64_t next, const int64_t* tap, const float* dy, int64_t ldy, int64_t pixels, float* dw,
+                    int64_t ldw, int n) {
+  vf acc[N];
+#pragma GCC unroll 12
+  for (int i = 0; i < N; i++) acc[i] = n == V ? load(dw + i * ldw) : load_n(dw + i * ldw, n);
+  for (int64_t q = 0; q < pixels; q++, x += next, dy += ldy) {
+    const vf g = n == V ? load(dy) : load_n(dy, n);
+#pragma GCC unroll 12
+    for (int i = 0; i < N; i++) acc[i] += (n == V ? load(x + tap[i]) : load_n(x + tap[i], n)) * g;
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < N; i++) {
+    if (n == V)
+      store(dw + i * ldw, acc[i]);
     else
-      for (int64_t m = 0; m < rows; m++) {
-        int64_t at = from + m, j = at % grid.J, i = at / grid.J % grid.I, b = at / grid.J / grid.I;
-        int64_t place = (b * dst_h + grid.h0 + i * grid.step_h) * dst_w + grid.w0 + j * grid.step_w;
-        float* to = dst + place * ld_dst + g * n;
-        copy(to, out + m * ld, n);
-        apply_epilogue(epilogue, to, ld_dst, place, g * n, 1, n);
-      }
-  });
+      store_n(dw + i * ldw, acc[i], n);
+  }
 }
 
-bool depthwise(const ConvArgs& a) { return is_depthwise(a.groups, a.C, a.F); }
+using DepthwiseTaps = void (*)(const float*, int64_t, const int64_t*, const float*, int64_t, int64_t, float*, int64_t, int);
 
-/// y[c] += x[c] w[c] over the taps of an output pixel.
-void depthwise_forward(const ConvArgs& a, const Stream& s) {
-  const float* taps = a.panels ? a.panels : a.w;
-  s.parallel(a.B * a.P, double(a.Q * a.C * a.R * a.S) * 0.1 + 50, [&](int64_t unit, char*) {
-    int64_t b = unit / a.P, p = unit % a.P;
-    for (int64_t q = 0; q < a.Q; q++) {
-      float* y = a.y + (unit * a.Q + q) * a.ldy;
-      for (int64_t c = 0; c < a.C; c += V) {
-        int n = int(a.C - c < V ? a.C - c : V);
-        vf t{};
-        for (int64_t r = 0; r < a.R; r++) {
-          int64_t h = p * a.stride_h + r * a.dilation_h - a.pad_top;
-          if (h < 0 || h >= a.H) continue;
-          for (int64_t k = 0; k < a.S; k++) {
-            int64_t w = q * a.stride_w + k * a.dilation_w - a.pad_left;
-            if (w < 0 || w >= a.W) continue;
-            t += load_n(a.x + ((b * a.H + h) * a.W + w) * a.ldx + c, n) * load_n(taps + (r * a.S + k) * a.C + c, n);
-          }
-        }
-        store_n(y + c, t, n);
-      }
-    }
-    apply_epilogue(a.epilogue, a.y + unit * a.Q * a.ldy, a.ldy, unit * a.Q, 0, a.Q, a.C);
-  });
-}
-
-void depthwise_input_grad(const ConvArgs& a, const Stream& s) {
-  s.parallel(a.B * a.H, double(a.W * a.C * a.R * a.S) * 0.1 + 50, [&](int64_t unit, char*) {
-    int64_t b = unit / a.H, h = unit % a.H;
-    for (int64_t w = 0; w < a.W; w++) {
-      float* x = a.x + (unit * a.W + w) * a.ldx;
-      for (int64_t c = 0; c < a.C; c += V) {
-        int n = int(a.C - c < V ? a.C - c : V);
-        vf t{};
-        for (int64_t r = 0; r < a.R; r++) {
-          int64_t ph = h + a.pad_top - r * a.dilation_h;
-          if (ph < 0 || ph % a.stride_h || ph / a.stride_h >= a.P) continue;
-          for (int64_t k = 0; k < a.S; k++) {
-            int64_t qw = w + a.pad_left - k * a.dilation_w;
-            if (qw < 0 || qw % a.stride_w || qw / a.stride_w >= a.Q) continue;
-            int64_t pixel = (b * a.P + ph / a.stride_h) * a.Q + qw / a.stride_w;
-            t += load_n(a.y + pixel * a.ldy + c, n) * load_n(a.w + (r * a.S + k) * a.C + c, n);
-          }
-        }
-        store_n(x + c, t, n);
-      }
-    }
-    apply_epilogue(a.epilogue, a.x + unit * a.W * a.ldx, a.ldx, unit * a.W, 0, a.W, a.C);
-  });
-}
-
+/// Runs of the image's rows are separate sums, added in order. Within a row, a window row's taps (up to 12 at once) are
+/// summed over the pixels that have them all; the others tap by tap.
 void depthwise_filter_grad(const ConvArgs& a, const Stream& s) {
-  int64_t strips = (a.C + V - 1) / V;
-  s.parallel(a.R * a.S * strips, double(a.B * a.P * a.Q) * 2 + 50, [&](int64_t unit, char*) {
-    int64_t c = unit % strips * V, k = unit / strips % a.S, r = unit / strips / a.S;
-    int n = int(a.C - c < V ? a.C - c : V);
-    vf t{};
-    for (int64_t b = 0; b < a.B; b++)
-      for (int64_t p = 0; p < a.P; p++) {
-        int64_t h = p * a.stride_h + r * a.dilation_h - a.pad_top;
-        if (h < 0 || h >= a.H) continue;
-        vf line{};
-        for (int64_t q = 0; q < a.Q; q++) {
-          int64_t w = q * a.stride_w + k * a.dilation_w - a.pad_left;
-          if (w < 0 || w >= a.W) continue;
-          line += load_n(a.x + ((b * a.H + h) * a.W + w) * a.ldx + c, n) * load_n(a.y + ((b * a.P + p) * a.Q + q) * a.ldy + c, n);
+  static constexpr DepthwiseTaps taps[] = {nullptr,           depthwise_taps<1>, depthwise_taps<2>,  depthwise_taps<3>,
+                                           depthwise_taps<4>, depthwise_taps<5>, depthwise_taps<6>,  depthwise_taps<7>,
+                                           depthwise_taps<8>, depthwise_taps<9>, depthwise_taps<10>, depthwise_taps<11>,
+                                           depthwise_taps<12>};
+  constexpr int64_t most = 12;
+  const int64_t splits = conv2d_filter_grad_splits(a), rows = a.B * a.P, window = a.R * a.S, weights = window * a.C;
+  float* partial = splits > 1 ? aligned(a.workspace) : a.w;
+  const double ns = double(rows * a.Q) / double(splits) * double(weights) * (0.4 / V) + 200;
+  s.parallel(splits, ns, [&](int64_t split, char*) {
+    float* dw = partial + split * weights;
+    zero(dw, weights);
+    for (int64_t row = rows * split / splits; row < rows * (split + 1) / splits; row++) {
+      const int64_t b = row / a.P, top = row % a.P * a.stride_h - a.pad_top;
+      const float* dy = a.y + row * a.Q * a.ldy;
+      const int64_t next = a.stride_w * a.ldx;
+      for (int64_t first = 0; first < window; first += most) {
+        const int count = int(window - first < most ? window - first : most);
+        int64_t tap[most], begin[most], end[most], from = 0, to = a.Q;  // pixels that have the tap, and those that have all
+        const float* x = a.x + (b * a.H + top) * a.W * a.ldx - a.pad_left * a.ldx;
+        for (int i = 0; i < count; i++) {
+          const int64_t r = (first + i) / a.S * a.dilation_h, k = (first + i) % a.S * a.dilation_w, left = k - a.pad_left;
+          tap[i] = (r * a.W + k) * a.ldx;
+          begin[i] = left < 0 ? (-left + a.stride_w - 1) / a.stride_w : 0;
+          end[i] = left >= a.W ? 0 : (a.W - 1 - left) / a.stride_w + 1;
+          if (top + r < 0 || top + r >= a.H) begin[i] = end[i] = 0;
+          if (end[i] > a.Q) end[i] = a.Q;
+          if (begin[i] > end[i]) begin[i] = end[i];
+          if (begin[i] > from) from = begin[i];
+          if (end[i] < to) to = end[i];
         }
-        t += line;
+        const bool all = to > from;
+        for (int64_t c = 0; c < a.C; c += V) {
+          const int n = int(a.C - c < V ? a.C - c : V);
+          float* sum = dw + first * a.C + c;
+          auto run = [&](int i, int taps_at_once, int64_t q0, int64_t q1) {
+            if (q1 > q0)
+              taps[taps_at_once](x + q0 * next + c, next, tap + i, dy + q0 * a.ldy + c, a.ldy, q1 - q0, sum + i * a.C, a.C, n);
+          };
+          for (int i = 0; i < count; i++) run(i, 1, begin[i], all ? from : end[i]);
+          if (!all) continue;
+          run(0, count, from, to);
+          for (int i = 0; i < count; i++) run(i, 1, to, end[i]);
+        }
       }
-    store_n(a.w + (r * a.S + k) * a.C + c, t, n);
+    }
   });
+  if (splits > 1) add_partials(a.w, partial, weights, splits, s);
 }
 
 int64_t floor_mod(int64_t a, int64_t b) { return (a % b + b) % b; }
@@ -266,20 +522,22 @@ void pack_conv2d(const PackConvArgs& a, const Stream& s) {
 
 void conv2d(const ConvArgs& a, const Stream& s) {
   if (!a.B || !a.P || !a.Q || !a.F) return;
-  if (depthwise(a)) return depthwise_forward(a, s);
+  Axis h{a.stride_h, -a.pad_top, a.dilation_h, a.R, a.H}, w{a.stride_w, -a.pad_left, a.dilation_w, a.S, a.W};
+  Pass pass{a.B, a.x, a.H, a.W, a.ldx, a.C, h, w, Grid{a.P, a.Q}, nullptr, a.y, a.P, a.Q, a.ldy, a.F, a.groups, a.epilogue};
+  if (is_depthwise(a.groups, a.C, a.F)) return depthwise(s, {pass, a.panels ? a.panels : a.w, a.S * a.C, a.C});
   const float* packed = a.panels;
   if (!packed) {
     float* to = aligned(a.workspace);
     DAGRT_ISA::pack_conv2d(PackConvArgs{a.w, to, a.R, a.S, a.C, a.F, a.groups, false}, s);
     packed = to;
   }
-  Axis h{a.stride_h, -a.pad_top, a.dilation_h, a.R, a.H}, w{a.stride_w, -a.pad_left, a.dilation_w, a.S, a.W};
-  pass(s, a.B, a.x, a.H, a.W, a.ldx, a.C, h, w, Grid{a.P, a.Q}, packed, a.y, a.P, a.Q, a.ldy, a.F, a.groups, a.epilogue);
+  pass.packed = packed;
+  run_pass(s, pass);
 }
 
 void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
   if (!a.B || !a.H || !a.W || !a.C) return;
-  if (depthwise(a)) return depthwise_input_grad(a, s);
+  const bool per_channel = is_depthwise(a.groups, a.C, a.F);
   const int64_t c = a.C / a.groups, f = a.F / a.groups;
   float* packed = aligned(a.workspace);
   for (int64_t rh = 0; rh < a.stride_h && rh < a.H; rh++)
@@ -288,22 +546,27 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
       int64_t first_h = 0, every_h = 1, first_w = 0, every_w = 1;
       bool any = taps_of(rh, a.pad_top, a.stride_h, a.dilation_h, a.R, a.P, h, first_h, every_h) &&
                  taps_of(rw, a.pad_left, a.stride_w, a.dilation_w, a.S, a.Q, w, first_w, every_w);
-      if (!any) h.count = w.count = 0;
+      if (!any) h = w = Axis{1, 0, 1, 0, 0};
+      Grid grid{
+          (a.H - rh + a.stride_h - 1) / a.stride_h, (a.W - rw + a.stride_w - 1) / a.stride_w, rh, rw, a.stride_h, a.stride_w};
+      Pass pass{a.B, a.y, a.P, a.Q, a.ldy, a.F, h, w, grid, packed, a.x, a.H, a.W, a.ldx, a.C, a.groups, a.epilogue};
+      if (per_channel) {
+        depthwise(s, {pass, a.w + (first_h * a.S + first_w) * a.C, -every_h * a.S * a.C, -every_w * a.C});
+        continue;
+      }
       int64_t depth = h.count * w.count * f, taps_w = w.count ? w.count : 1;
       pack_panels(s, a.groups, c, depth, a.F, packed, [&](int64_t g, int64_t k) {
         int64_t r = first_h - k / f / taps_w * every_h, q = first_w - k / f % taps_w * every_w;
         return a.w + (r * a.S + q) * c * a.F + g * f + k % f;
       });
-      Grid grid{
-          (a.H - rh + a.stride_h - 1) / a.stride_h, (a.W - rw + a.stride_w - 1) / a.stride_w, rh, rw, a.stride_h, a.stride_w};
-      pass(s, a.B, a.y, a.P, a.Q, a.ldy, a.F, h, w, grid, packed, a.x, a.H, a.W, a.ldx, a.C, a.groups, a.epilogue);
+      run_pass(s, pass);
     }
 }
 
 void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
   const int64_t c = a.C / a.groups, f = a.F / a.groups, line = a.S * c, weights = a.R * line * a.F;
   if (!weights) return;
-  if (depthwise(a)) return depthwise_filter_grad(a, s);
+  if (is_depthwise(a.groups, a.C, a.F)) return depthwise_filter_grad(a, s);
   const int64_t splits = conv2d_filter_grad_splits(a), pixels = a.B * a.P * a.Q;
   const int64_t wide = (f + 31) / 32 * 32;
   float* partial = splits > 1 ? aligned(a.workspace) : a.w;
@@ -335,16 +598,7 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
       started = true;
     }
   });
-  if (splits > 1)
-    s.parallel((weights + 1023) / 1024, 200.0 * double(splits), [&](int64_t unit, char*) {
-      int64_t end = unit * 1024 + 1024 < weights ? unit * 1024 + 1024 : weights;
-      for (int64_t i = unit * 1024; i < end; i += V) {
-        int n = int(end - i < V ? end - i : V);
-        vf t = load_n(partial + i, n);
-        for (int64_t k = 1; k < splits; k++) t += load_n(partial + k * weights + i, n);
-        store_n(a.w + i, t, n);
-      }
-    });
+  if (splits > 1) add_partials(a.w, partial, weights, splits, s);
 }
 
 }  // namespace dagrt::DAGRT_ISA

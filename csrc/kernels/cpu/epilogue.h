@@ -6,8 +6,16 @@
 
 namespace dagrt::DAGRT_ISA {
 
+/// A simple chain's fields by value: read through a reference, they would be loaded again after every store.
+struct SimpleEpilogue {
+  const float *bias, *residual;
+  int64_t ld_residual;
+  bool relu;
+  SimpleEpilogue(const Epilogue& e) : bias(e.bias), residual(e.residual), ld_residual(e.ld_residual), relu(e.relu) {}
+};
+
 /// A simple chain on n (1..V) columns of y's row `row`, from `column` on; t is the product there.
-DAGRT_INLINE vf finish(const Epilogue& e, vf t, int64_t row, int64_t column, int n) {
+DAGRT_INLINE vf finish(const SimpleEpilogue& e, vf t, int64_t row, int64_t column, int n) {
   if (e.bias) t += n == V ? load(e.bias + column) : load_n(e.bias + column, n);
   if (e.residual) {
     const float* at = e.residual + row * e.ld_residual + column;

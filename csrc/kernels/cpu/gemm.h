@@ -3,13 +3,16 @@
 // A is read in place by broadcasts, any strides; B as rows of contiguous floats, in place or from packed panels
 // [N/NR][K][NR] (zero behind the end).
 //
-//   gemm_panel   any M against one panel of up to gemm_nr columns: MR * NV accumulators, NV vectors of B and one of A
-//                fit the registers: 14 x 2 with 32 of them, 6 x 2 with 16, 4 x 2 for the portable width
+//   gemm_run     any M against one panel of up to gemm_nr columns: MR * NV accumulators, NV vectors of B and one of A
+//                fit the registers: 14 x 2 with 32 of them, 6 x 2 with 16, 4 x 2 for the portable width. A's rows are
+//                strided, or scattered by a table: the pixels under a convolution's window. Finishes simple epilogues
+//   gemm_panel   the same for plain strides
 //   gemm_few     M <= gemm_few_rows against any number of columns: wide tiles, so that enough sums are under way to hide
 //                the multiply-add's latency, and B is streamed once
 //   gemm_pack    columns of B, any strides, to a panel
-// No function reads or writes beyond the elements named, but gemm_panel reads whole vectors of its panel's rows.
+// No function reads or writes beyond the elements named, but gemm_run reads whole vectors of its panel's rows.
 #pragma once
+#include "kernels/cpu/epilogue.h"
 #include "kernels/cpu/vec.h"
 
 namespace dagrt::DAGRT_ISA {
@@ -18,68 +21,119 @@ inline constexpr int gemm_mr = V == 16 ? 14 : V == 8 ? 6 : 4;
 inline constexpr int gemm_nr = 2 * V;
 inline constexpr int gemm_few_rows = 4;
 
-/// One tile. n: columns to store (1..NV*V); loads of B touch NV*V floats of each row.
-template <int MR, int NV>
-static void gemm_tile(int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row, float* c,
-                      int64_t ldc, int n, bool accumulate) {
-  vf acc[MR][NV];
+/// What a run of tiles over one panel has in common.
+struct TileJob {
+  int64_t K = 0;
+  const int32_t* taps = nullptr;  // row m's k-th element of A is a[m a_row + taps[k]]; null: a[m a_row + k a_col]
+  int64_t a_row = 0, a_col = 1;
+  const float* b = nullptr;  // rows b_row apart, NV V floats of each are read
+  int64_t b_row = gemm_nr;
+  int64_t ldc = 0;
+  int n = gemm_nr;                   // columns to store
+  bool accumulate = false;           // onto what C holds
+  const Epilogue* finish = nullptr;  // a simple one, with the last part of K
+  int64_t column = 0, row_step = 1;  // of C in the epilogue's operands, and how far its rows lie apart there
+};
+
+/// `tiles` tiles of MR rows each, one behind the other; `row`: the first row's place in the epilogue's operands.
+template <int MR, int NV, bool scattered>
+static void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64_t row) {
+  const int64_t K = j.K, a_row = j.a_row, a_col = j.a_col, b_row = j.b_row, ldc = j.ldc, row_step = j.row_step, column = j.column;
+  const int32_t* taps = j.taps;
+  const float* panel = j.b;
+  const int columns = j.n;
+  const bool accumulate = j.accumulate, finishes = j.finish;
+  const SimpleEpilogue simple(finishes ? *j.finish : Epilogue{});
+  for (; tiles; tiles--, a += MR * a_row, c += MR * ldc, row += MR * row_step) {
+    vf acc[MR][NV];
 #pragma GCC unroll 16
-  for (int m = 0; m < MR; m++)
+    for (int m = 0; m < MR; m++)
 #pragma GCC unroll 2
-    for (int j = 0; j < NV; j++) acc[m][j] = vf{};
-  for (int64_t k = 0; k < K; k++) {
-    vf bv[NV];
+      for (int i = 0; i < NV; i++) acc[m][i] = vf{};
+    const float *b = panel, *ak = a;
+    for (int64_t k = 0; k < K; k++) {
+      if (scattered) ak = a + taps[k];
+      vf bv[NV];
 #pragma GCC unroll 2
-    for (int j = 0; j < NV; j++) bv[j] = load(b + j * V);
+      for (int i = 0; i < NV; i++) bv[i] = load(b + i * V);
+#pragma GCC unroll 16
+      for (int m = 0; m < MR; m++) {
+        vf av = splat(ak[m * a_row]);
+#pragma GCC unroll 2
+        for (int i = 0; i < NV; i++) acc[m][i] += av * bv[i];
+      }
+      if (!scattered) ak += a_col;
+      b += b_row;
+    }
 #pragma GCC unroll 16
     for (int m = 0; m < MR; m++) {
-      vf av = splat(a[m * a_row]);
+      float* to = c + m * ldc;
 #pragma GCC unroll 2
-      for (int j = 0; j < NV; j++) acc[m][j] += av * bv[j];
-    }
-    a += a_col;
-    b += b_row;
-  }
-#pragma GCC unroll 16
-  for (int m = 0; m < MR; m++) {
-    float* row = c + m * ldc;
-#pragma GCC unroll 2
-    for (int j = 0; j < NV; j++) {
-      int left = n - j * V;
-      if (left >= V) {
-        store(row + j * V, accumulate ? acc[m][j] + load(row + j * V) : acc[m][j]);
-      } else if (left > 0) {
-        store_n(row + j * V, accumulate ? acc[m][j] + load_n(row + j * V, left) : acc[m][j], left);
+      for (int i = 0; i < NV; i++) {
+        const int left = columns - i * V;
+        if (left <= 0) continue;
+        const int n = left < V ? left : V;
+        vf t = acc[m][i];
+        if (accumulate) t += n == V ? load(to + i * V) : load_n(to + i * V, n);
+        if (finishes) t = finish(simple, t, row + m * row_step, column + i * V, n);
+        if (n == V)
+          store(to + i * V, t);
+        else
+          store_n(to + i * V, t, n);
       }
     }
   }
 }
 
-using GemmTile = void (*)(int64_t, const float*, int64_t, int64_t, const float*, int64_t, float*, int64_t, int, bool);
+using GemmTiles = void (*)(const TileJob&, int64_t, const float*, float*, int64_t);
 
-template <int NV> static GemmTile gemm_tile_of(int64_t rows) {
-  static constexpr GemmTile table[15] = {
-      nullptr,           gemm_tile<1, NV>,  gemm_tile<2, NV>,  gemm_tile<3, NV>,  gemm_tile<4, NV>,
+template <int NV, bool scattered> static GemmTiles gemm_tiles_of(int64_t rows) {
+  static constexpr GemmTiles table[15] = {
+      nullptr,
+      gemm_tiles<1, NV, scattered>,
+      gemm_tiles<2, NV, scattered>,
+      gemm_tiles<3, NV, scattered>,
+      gemm_tiles<4, NV, scattered>,
 #if DAGRT_V >= 8
-      gemm_tile<5, NV>,  gemm_tile<6, NV>,
+      gemm_tiles<5, NV, scattered>,
+      gemm_tiles<6, NV, scattered>,
 #endif
 #if DAGRT_V == 16
-      gemm_tile<7, NV>,  gemm_tile<8, NV>,  gemm_tile<9, NV>,  gemm_tile<10, NV>, gemm_tile<11, NV>,
-      gemm_tile<12, NV>, gemm_tile<13, NV>, gemm_tile<14, NV>,
+      gemm_tiles<7, NV, scattered>,
+      gemm_tiles<8, NV, scattered>,
+      gemm_tiles<9, NV, scattered>,
+      gemm_tiles<10, NV, scattered>,
+      gemm_tiles<11, NV, scattered>,
+      gemm_tiles<12, NV, scattered>,
+      gemm_tiles<13, NV, scattered>,
+      gemm_tiles<14, NV, scattered>,
 #endif
   };
   return table[rows];
 }
 
-/// M rows against one panel of up to gemm_nr columns, in balanced tiles.
+/// M rows against one panel, in tiles of two heights that differ by one.
+static inline void gemm_run(const TileJob& j, int64_t M, const float* a, float* c, int64_t row) {
+  if (!M) return;
+  const int64_t tiles = (M + gemm_mr - 1) / gemm_mr, low = M / tiles, high = M - low * tiles;  // `high` tiles have low + 1 rows
+  const bool narrow = j.n <= V;
+  auto run = [&](int64_t rows, int64_t count) {
+    GemmTiles f = j.taps ? (narrow ? gemm_tiles_of<1, true>(rows) : gemm_tiles_of<2, true>(rows))
+                         : (narrow ? gemm_tiles_of<1, false>(rows) : gemm_tiles_of<2, false>(rows));
+    f(j, count, a, c, row);
+    a += rows * count * j.a_row, c += rows * count * j.ldc, row += rows * count * j.row_step;
+  };
+  if (high) run(low + 1, high);
+  if (low && tiles > high) run(low, tiles - high);
+}
+
+/// M rows against one panel of up to gemm_nr columns.
 static inline void gemm_panel(int64_t M, int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
                               float* c, int64_t ldc, int n, bool accumulate) {
-  int64_t tiles = (M + gemm_mr - 1) / gemm_mr;
-  for (int64_t t = 0; t < tiles; t++) {
-    int64_t from = M * t / tiles, rows = M * (t + 1) / tiles - from;
-    GemmTile f = n <= V ? gemm_tile_of<1>(rows) : gemm_tile_of<2>(rows);
-    f(K, a + from * a_row, a_row, a_col, b, b_row, c + from * ldc, ldc, n, accumulate);
-  }
+  TileJob j;
+  j.K = K, j.a_row = a_row, j.a_col = a_col;
+  j.b = b, j.b_row = b_row, j.ldc = ldc, j.n = n, j.accumulate = accumulate;
+  gemm_run(j, M, a, c, 0);
 }
 
 /// Vectors of columns that a tile of so few rows takes at once.

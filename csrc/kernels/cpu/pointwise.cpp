@@ -350,7 +350,7 @@ void copy_rows(float* to, int64_t ld_to, const float* from, int64_t ld_from, int
   for (int64_t r = 0; r < rows; r++) __builtin_memcpy(to + r * ld_to, from + r * ld_from, size_t(n) * sizeof(float));
 }
 
-void apply_simple(const Epilogue& e, float* tile, int64_t ld, int64_t row, int64_t column, int64_t rows, int64_t n) {
+void apply_simple(const SimpleEpilogue& e, float* tile, int64_t ld, int64_t row, int64_t column, int64_t rows, int64_t n) {
   for (int64_t r = 0; r < rows; r++, tile += ld) {
     int64_t i = 0;
     for (; i + V <= n; i += V) store(tile + i, finish(e, load(tile + i), row + r, column + i, V));
@@ -362,7 +362,7 @@ void apply_simple(const Epilogue& e, float* tile, int64_t ld, int64_t row, int64
 
 void apply_epilogue(const Epilogue& e, float* tile, int64_t ld, int64_t row, int64_t column, int64_t rows, int64_t n) {
   if (e.simple) {
-    if (!e.empty()) apply_simple(e, tile, ld, row, column, rows, n);
+    if (!e.empty()) apply_simple(SimpleEpilogue(e), tile, ld, row, column, rows, n);
     return;
   }
   const Program p = make_program(1 + e.operands, e.count, e.code);
