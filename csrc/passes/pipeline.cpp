@@ -42,6 +42,8 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
     checked(m, true);
     drop_centred_sums(m);
     checked(m, true);
+    mask_before_pooling(m);
+    checked(m, true);
     fuse_epilogues(m);
     checked(m, true);
     fuse_pointwise(m);

@@ -92,6 +92,32 @@ TEST_CASE("drop_centred_sums: only the sum over all rows of batch_norm_grad's dx
 )");
 }
 
+TEST_CASE("mask_before_pooling: the mask of a relu goes to the pooling's smaller side; another value's does not") {
+  Trace t;
+  ValueId x = t.input("x", floats({1, 4, 4, 2})), g = t.input("g", floats({1, 2, 2, 2})), zero = t.b.scalar(0);
+  AttrMap window = {{"pool", list({2, 2})}, {"strides", list({2, 2})}, {"padding", {std::string("valid")}}};
+  AttrMap back = window;
+  back["input_size"] = list({4, 4});
+  ValueId y = t.b.emit("relu", {x});
+  std::vector<ValueId> p = t.b.emit_all("max_pool2d", {y}, window);
+  ValueId dx = t.b.emit("max_pool2d_grad", {g, p[1]}, back), dz = t.b.emit("max_pool2d_grad", {p[0], p[1]}, back);
+  t.out({t.b.select(t.b.emit("greater", {y, zero}), dx, zero), t.b.select(t.b.emit("greater", {x, zero}), dz, zero)});
+  CHECK(after(t, {floats({1, 4, 4, 2}), floats({1, 2, 2, 2})}, mask_before_pooling) ==
+        R"(main(%0 x: float32(1, 4, 4, 2), %1 g: float32(1, 2, 2, 2)) {
+  %2 = full {dtype: "float32", shape: [], value: 0} : float32()
+  %3 = relu(%0) : float32(1, 4, 4, 2)
+  %4, %5 = max_pool2d(%3) {padding: "valid", pads: [0, 0, 0, 0], pool: [2, 2], strides: [2, 2]} : float32(1, 2, 2, 2), int32(1, 2, 2, 2)
+  %6 = max_pool2d_grad(%4, %5) {input_size: [4, 4], padding: "valid", pads: [0, 0, 0, 0], pool: [2, 2], strides: [2, 2]} : float32(1, 4, 4, 2)
+  %7 = greater(%4, %2) : bool(1, 2, 2, 2)
+  %8 = select(%7, %1, %2) : float32(1, 2, 2, 2)
+  %9 = max_pool2d_grad(%8, %5) {input_size: [4, 4], padding: "valid", pads: [0, 0, 0, 0], pool: [2, 2], strides: [2, 2]} : float32(1, 4, 4, 2)
+  %10 = greater(%0, %2) : bool(1, 4, 4, 2)
+  %11 = select(%10, %6, %2) : float32(1, 4, 4, 2)
+  return %9, %11
+}
+)");
+}
+
 TEST_CASE("fold_batch_norm: factors of variables alone go into weights and a bias; a bias alone stays") {
   Trace t;
   ValueId x = t.input("x", floats({1, 4, 4, 2}));
