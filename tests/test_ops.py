@@ -38,6 +38,10 @@ ELSEWHERE = {
     "conv2d_packed": "native test_packed",
     "pack_matmul": "native test_packed",
     "matmul_packed": "native test_packed",
+    "pack_lstm": "native test_pack_lstm",
+    "pack_lstm_table": "native test_pack_lstm",
+    "lstm_packed": "native test_pack_lstm",
+    "lstm_gathered": "native test_pack_lstm",
 }
 
 

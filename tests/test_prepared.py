@@ -97,3 +97,30 @@ def test_prepared_bytes_are_reported_shared_bounded_and_freed(monkeypatch: pytes
     del one, two, inside, f
     gc.collect()
     assert _core.memory_in_use()["prepared_bytes"] == before
+
+
+def reader() -> Any:
+    ids = keras.Input((None,), dtype="int32")
+    x = keras.layers.LSTM(9)(keras.layers.Embedding(30, 8, mask_zero=True)(ids))
+    return keras.Model(ids, keras.layers.Dense(2)(x))
+
+
+def test_an_embedding_projected_once_follows_the_weights() -> None:
+    model = reader()
+    ids = RNG.integers(0, 30, (6, 7))
+    model.compile("adam", "mse")
+    for _ in range(2):
+        now = model.predict_on_batch(ids)
+        twin = reader()
+        twin.set_weights(model.get_weights())
+        np.testing.assert_array_equal(now, twin.predict_on_batch(ids))
+        embeddings, lstm, dense = (model.layers[k] for k in (1, 2, 3))
+        given = keras.Input((7, 8))
+        mask = keras.Input((7,), dtype="bool")
+        plain = keras.Model([given, mask], dense(lstm(given, mask=mask)))
+        x = embeddings.embeddings.numpy()[ids]
+        np.testing.assert_array_equal(now, plain.predict_on_batch([x, ids != 0]))
+        model.fit(ids, np.ones((6, 2)), epochs=2, verbose=0)
+        assert not np.array_equal(now, model.predict_on_batch(ids))
+    with pytest.raises(IndexError, match=r"embedding.*30"):
+        model.predict_on_batch(ids * 0 + 30)

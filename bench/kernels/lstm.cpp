@@ -22,7 +22,7 @@ void row(const Layer& l, int threads, double peak) {
   a.B = l.B, a.T = l.T, a.C = l.C, a.U = l.U, a.ldx = l.C, a.ldy = a.lddy = l.U;
   a.x = x.data(), a.kernel = w.data(), a.recurrent = r.data(), a.bias = b.data(), a.h = h.data();
   a.packed = packed.data() + (64 - reinterpret_cast<size_t>(packed.data()) % 64) / 4 % 16;
-  LstmMemory m = lstm_memory(l.B, l.T, l.C, l.U);
+  LstmMemory m = lstm_memory(l.B, l.T, l.U);
   Workspace forward(m.workspace, m.scratch, threads);
   a.workspace = forward.workspace();
   lstm_pack(a, forward.stream);

@@ -15,7 +15,10 @@ struct LstmArgs {
   const float* recurrent = nullptr;  // [U,4U]
   const float* bias = nullptr;       // [4U]; null: 0
   float* packed = nullptr;           // [C + U + 1, 4 up16(U)]: written by lstm_pack, read by lstm
-  const float* h0 = nullptr;         // [B,U]; null: 0
+  const void* ids = nullptr;         // [B,T], int32 or (wide) int64: rows of `table`, which stands for x W + b
+  bool wide = false;
+  const float* table = nullptr;  // [N, 4 up16(U)] in the order of a panel's z; made by lstm_pack_table: y from N = B rows x
+  const float* h0 = nullptr;     // [B,U]; null: 0
   const float* c0 = nullptr;
   const uint8_t* mask = nullptr;  // [B,T]; 0: the step is left out; null: none is
   float* y = nullptr;             // [B,T,U], in processing order, rows ldy apart; null: not wanted
@@ -40,6 +43,7 @@ struct LstmArgs {
 };
 
 DAGRT_KERNEL(lstm_pack, LstmArgs)
+DAGRT_KERNEL(lstm_pack_table, LstmArgs)
 DAGRT_KERNEL(lstm, LstmArgs)
 DAGRT_KERNEL(lstm_grad, LstmArgs)
 
@@ -50,7 +54,9 @@ inline int64_t lstm_packed_size(int64_t C, int64_t U) { return (C + U + 1) * lst
 struct LstmMemory {
   size_t workspace = 0, scratch = 0;
 };
-LstmMemory lstm_memory(int64_t B, int64_t T, int64_t C, int64_t U);
+LstmMemory lstm_memory(int64_t B, int64_t T, int64_t U);
+/// Threads that the forward pass is about to be worth: its blocks, or the parts of a gang that gain clearly.
+int64_t lstm_units(int64_t B, int64_t T, int64_t U);
 LstmMemory lstm_grad_memory(int64_t B, int64_t T, int64_t C, int64_t U);
 
 /// How the forward pass is cut up: a function of the sizes alone.
@@ -59,6 +65,7 @@ struct LstmPlan {
   int64_t blocks = 1;  // of such rows
   int64_t steps = 1;   // whose inputs are projected at once: their z stay in L2
 };
+inline constexpr int lstm_most_rows = 12, lstm_most_parts = 8;
 LstmPlan lstm_plan(int64_t B, int64_t T, int64_t U);
 /// A batch of more than three is cut in halves, so that two threads finish together, and these in blocks of `rows`.
 struct LstmBlock {
@@ -69,8 +76,6 @@ inline LstmBlock lstm_block(const LstmPlan& p, int64_t B, int64_t i) {
   const int64_t half = (B + 1) / 2, begin = i % 2 * half + i / 2 * p.rows, end = i % 2 ? B : half;
   return {begin, end - begin < p.rows ? end - begin : p.rows};
 }
-/// Bytes of such rows' states and z.
-size_t lstm_rows_bytes(const LstmPlan& p, int64_t U);
 
 /// How the backward pass is cut up: a function of the sizes alone.
 struct LstmGradPlan {

@@ -18,7 +18,7 @@ LstmPlan lstm_plan(int64_t B, int64_t T, int64_t U) {
     p.rows = std::max<int64_t>(B, 1);
   } else {  // whole tiles of every instruction set; more where the weights come from beyond L2
     const int64_t half = (B + 1) / 2;
-    p.rows = std::min<int64_t>(half, 16 * U * U > 512 << 10 ? 12 : 6);
+    p.rows = std::min<int64_t>(half, 16 * U * U > 512 << 10 ? lstm_most_rows : 6);
     p.blocks = (half + p.rows - 1) / p.rows + (B - half + p.rows - 1) / p.rows;
   }
   p.steps = std::clamp<int64_t>(z_bytes / (4 * lstm_packed_columns(U) * p.rows + 1) / 6 * 6, 6, 48);
@@ -26,11 +26,19 @@ LstmPlan lstm_plan(int64_t B, int64_t T, int64_t U) {
   return p;
 }
 
-size_t lstm_rows_bytes(const LstmPlan& p, int64_t U) {
-  return size_t(p.rows) * size_t(lstm_packed_columns(U)) * size_t(p.steps + 1) * 4 + 64;
+LstmMemory lstm_memory(int64_t B, int64_t T, int64_t U) {
+  LstmPlan p = lstm_plan(B, T, U);
+  size_t bytes = size_t(p.rows) * size_t(lstm_packed_columns(U)) * size_t(p.steps + 2) * 4 + 64;  // states, sums, z
+  LstmMemory m;
+  (p.blocks == 1 ? m.workspace : m.scratch) = bytes;
+  m.workspace += 64 * lstm_most_parts + 64;
+  return m;
 }
 
-LstmMemory lstm_memory(int64_t B, int64_t T, int64_t C, int64_t U) { return {0, lstm_rows_bytes(lstm_plan(B, T, U), U)}; }
+int64_t lstm_units(int64_t B, int64_t T, int64_t U) {
+  const int64_t blocks = lstm_plan(B, T, U).blocks;
+  return blocks > 1 ? blocks : U >= 96 ? 2 : 1;  // below, meeting after each step costs too much
+}
 
 LstmGradPlan lstm_grad_plan(int64_t B, int64_t T, int64_t U) {
   LstmGradPlan p;

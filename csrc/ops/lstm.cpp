@@ -105,6 +105,7 @@ void run_lstm(const RunContext& c) {
   a.cells = c.out[4].as<float>();
   a.hidden = c.out[5].as<float>();
   a.packed = static_cast<float*>(c.workspace);
+  a.workspace += size_t(lstm_packed_size(a.C, a.U)) * 4;
   lstm_pack(a, c.stream);
   lstm(a, c.stream);
 }
@@ -170,12 +171,12 @@ void register_lstm(Registry& r) {
   };
   f.memory = [](const void*, const Types& in, const Types&) {
     Numbers n = numbers(in);
-    LstmMemory m = lstm_memory(n.B, n.T, n.C, n.U);
+    LstmMemory m = lstm_memory(n.B, n.T, n.U);
     return Memory{m.workspace + size_t(lstm_packed_size(n.C, n.U)) * 4, m.scratch};
   };
   f.units = [](const void*, const Types& in, const Types&) {
     Numbers n = numbers(in);
-    return lstm_plan(n.B, n.T, n.U).blocks;
+    return lstm_units(n.B, n.T, n.U);
   };
   r.add(std::move(f));
 

@@ -22,6 +22,7 @@ const Registry& registry() {
     register_batch_norm(*r);
     register_softmax(*r);
     register_lstm(*r);
+    register_lstm_packed(*r);
     register_random(*r);
     register_optimizer(*r);
     return r;

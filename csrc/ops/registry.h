@@ -29,6 +29,7 @@ void register_pool2d(Registry&);
 void register_batch_norm(Registry&);
 void register_softmax(Registry&);  // softmax, log_softmax, softmax_cross_entropy(_grad)
 void register_lstm(Registry&);
+void register_lstm_packed(Registry&);  // pack_lstm, pack_lstm_table, lstm_packed, lstm_gathered
 void register_random(Registry&);
 void register_optimizer(Registry&);  // sgd_update, momentum_update, adam_update, rmsprop_update
 

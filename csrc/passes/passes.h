@@ -16,6 +16,7 @@ void fold_layout(Module& module);
 void eliminate_common_subexpressions(Module& module);
 void eliminate_dead_code(Module& module);
 void choose_algorithms(Module& module, bool exact);
+void pack_lstm(Module& module);
 void fold_batch_norm(Module& module);
 void join_updates(Module& module);
 void drop_centred_sums(Module& module);

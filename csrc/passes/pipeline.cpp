@@ -36,6 +36,10 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
   if (options.algorithms) {
     choose_algorithms(m, options.exact);
     checked(m, true);
+    pack_lstm(m);
+    checked(m, true);
+    eliminate_dead_code(m);  // lookups that no one projects
+    checked(m, true);
   }
   if (options.fuse) {
     join_updates(m);

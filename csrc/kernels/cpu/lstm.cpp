@@ -41,8 +41,9 @@ struct Packed {
       : panels((U + V - 1) / V), bias(p), kernel(p + panels * 4 * V), recurrent(kernel + panels * C * 4 * V) {}
 };
 
-/// sums[m] += h[m] w: K rows of a panel.
-template <int MR> DAGRT_INLINE void add_products(vf (&sums)[MR][4], int64_t K, const float* h, int64_t ldh, const float* w) {
+/// sums[m] += h[m] w: K rows of a panel. One after another, or (apart) every second one by itself.
+template <bool apart, int MR>
+DAGRT_INLINE void add_products(vf (&sums)[MR][4], int64_t K, const float* h, int64_t ldh, const float* w) {
   auto add = [&](vf(&to)[MR][4], int64_t k) __attribute__((always_inline)) {
     vf a[MR];
 #pragma GCC unroll 6
@@ -55,12 +56,13 @@ template <int MR> DAGRT_INLINE void add_products(vf (&sums)[MR][4], int64_t K, c
     }
   };
   int64_t k = 0;
-  if constexpr (MR == 1) {  // four sums alone would wait for one another
-    vf more[1][4] = {};
+  if constexpr (apart) {
+    vf more[MR][4] = {};  // four sums alone would wait for one another
 #pragma GCC unroll 2
     for (; k + 2 <= K; k += 2) add(sums, k), add(more, k + 1);
 #pragma GCC unroll 4
-    for (int g = 0; g < 4; g++) sums[0][g] += more[0][g];
+    for (int g = 0; g < 4; g++)
+      for (int m = 0; m < MR; m++) sums[m][g] += more[m][g];
   } else {
     for (; k + 4 <= K; k += 4)
 #pragma GCC unroll 4
@@ -77,7 +79,7 @@ void project(int64_t K, const float* x, int64_t ldx, const float* w, const float
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
     for (int g = 0; g < 4; g++) sums[m][g] = load(from + m * ldfrom + g * V);
-  add_products<MR>(sums, K, x, ldx, w);
+  add_products<false>(sums, K, x, ldx, w);  // a row gets the same bits in a tile of any height
 #pragma GCC unroll 6
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
@@ -91,7 +93,7 @@ struct Step {
   int64_t ld;           // of the states
   const float *h, *r;   // before; the recurrent panels
   float *next, *c, *out;
-  float* z;  // of the first panel
+  const float* const* z;  // of each row: where its sums start from, for the first panel
   int64_t z_panel;
 };
 
@@ -100,12 +102,11 @@ template <int MR> void advance(const Step& s, int64_t p, int64_t m0, int64_t k0,
   const LstmArgs& a = s.a;
   const int64_t U = a.U, B = a.B, u = p * V, at = m0 * s.ld + u, b = s.b0 + m0;
   vf sums[MR][4];
-  const float* z = s.z + p * s.z_panel + m0 * 4 * V;
 #pragma GCC unroll 6
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
-    for (int g = 0; g < 4; g++) sums[m][g] = load(z + (m * 4 + g) * V);
-  add_products<MR>(sums, K, s.h + m0 * s.ld + k0, s.ld, s.r + (p * U + k0) * 4 * V);
+    for (int g = 0; g < 4; g++) sums[m][g] = load(s.z[m0 + m] + p * s.z_panel + g * V);
+  add_products<MR == 1>(sums, K, s.h + m0 * s.ld + k0, s.ld, s.r + (p * U + k0) * 4 * V);
   const int n = int(U - u < V ? U - u : V);
   // In two rounds: the second is one long chain for each row, and those of all rows run side by side.
   vf cell[MR], dout[MR];
@@ -168,14 +169,34 @@ template <class F> DAGRT_INLINE void in_tiles(int64_t rows, const F& f) {
   for (int64_t i = 0; i < rows; i += tile_rows) f(i, rows - i < tile_rows ? rows - i : int64_t(tile_rows));
 }
 
+/// Where the parts of a gang stand: part i says so at flags[16 i].
+struct Gang {
+  int part = 0, parts = 1;
+  uint32_t* flags = nullptr;
+  /// All parts have come to `number`.
+  void meet(uint32_t number) const {
+    if (parts == 1) return;
+    announce(flags + 16 * part, number);
+    for (int i = 0; i < parts; i++)
+      if (i != part) await(flags + 16 * i, number);
+  }
+};
+
+/// The row of the table for (b, t).
+DAGRT_INLINE const float* table_row(const LstmArgs& a, int64_t b, int64_t t) {
+  const int64_t i = b * a.T + t, id = a.wide ? static_cast<const int64_t*>(a.ids)[i] : static_cast<const int32_t*>(a.ids)[i];
+  return a.table + id * lstm_packed_columns(a.U);
+}
+
 /// Rows b0, ... of the batch through all steps: this part's share of the panels.
-void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, float* memory) {
+void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, float* memory, const Gang& gang) {
   const int64_t U = a.U, C = a.C, T = a.T;
   const Packed w(a.packed, C, U);
-  const int64_t first = 0, last = w.panels, ld = w.panels * V, each = rows * ld;
+  const int64_t first = w.panels * gang.part / gang.parts, last = w.panels * (gang.part + 1) / gang.parts;
+  const int64_t ld = w.panels * V, each = rows * ld, z_panel = plan.steps * rows * 4 * V;
   float *h = memory, *next = h + each, *c = next + each, *out = c + each;
-  float* z = out + each;  // [panels][steps][rows][4][V]
-  const int64_t z_panel = plan.steps * rows * 4 * V;
+  float* partial = out + each;         // [panels][rows][4][V]: sums that are not complete
+  float* z = partial + 4 * rows * ld;  // [panels][steps][rows][4][V]
   for (int64_t m = 0; m < rows; m++)
     for (int64_t p = first; p < last; p++) {
       const int64_t u = p * V, at = m * ld + u, from = (b0 + m) * U + u;
@@ -184,38 +205,57 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
       store(c + at, a.c0 ? load_n(a.c0 + from, n) : vf{});
       store(out + at, vf{});
     }
+  gang.meet(1);
+  const auto time = [&](int64_t step) { return a.go_backwards ? T - 1 - step : step; };
   for (int64_t k0 = 0; k0 < T; k0 += plan.steps) {
     const int64_t steps = T - k0 < plan.steps ? T - k0 : plan.steps, ldx = a.go_backwards ? -a.ldx : a.ldx;
-    const int64_t t0 = a.go_backwards ? T - 1 - k0 : k0;
-    for (int64_t p = first; p < last; p++)
+    for (int64_t p = first; p < last && !a.table; p++)
       for (int64_t m = 0; m < rows; m++)
         in_tiles(steps, [&](int64_t k, int64_t count) {
-          project_tile[count](C, a.x + ((b0 + m) * T + t0) * a.ldx + k * ldx, ldx, w.kernel + p * C * 4 * V, w.bias + p * 4 * V,
-                              0, z + p * z_panel + (k * rows + m) * 4 * V, rows * 4 * V);
+          project_tile[count](C, a.x + ((b0 + m) * T + time(k0)) * a.ldx + k * ldx, ldx, w.kernel + p * C * 4 * V,
+                              w.bias + p * 4 * V, 0, z + p * z_panel + (k * rows + m) * 4 * V, rows * 4 * V);
         });
     for (int64_t k = 0; k < steps; k++) {
       const int64_t step = k0 + k;
-      const Step s{a,      b0, step, a.go_backwards ? T - 1 - step : step, ld, h, w.recurrent, next, c, out, z + k * rows * 4 * V,
-                   z_panel};
+      const float *from[lstm_most_rows], *then[lstm_most_rows], *so_far[lstm_most_rows];
+      for (int64_t m = 0; m < rows; m++) {
+        from[m] = a.table ? table_row(a, b0 + m, time(step)) : z + (k * rows + m) * 4 * V;
+        if (a.table) then[m] = table_row(a, b0 + m, time(step + 1 < T ? step + 1 : step));
+      }
+      const int64_t panel = a.table ? 4 * V : z_panel;
+      const Step s{a, b0, step, time(step), ld, h, w.recurrent, next, c, out, U > depth ? so_far : from, U > depth ? 0 : panel};
       for (int64_t i = first; i < last; i++) {
         const int64_t p = step % 2 ? last - 1 - (i - first) : i;
-        float* zp = s.z + p * z_panel;
+        if (a.table)  // the next step's rows lie anywhere
+          for (int64_t m = 0; m < rows; m++)
+            for (int64_t at = 0; at < 4 * V; at += 16) __builtin_prefetch(then[m] + p * 4 * V + at);
         int64_t q = 0;
-        for (; q + depth < U; q += depth)
-          in_tiles(rows, [&](int64_t m, int64_t count) {
-            project_tile[count](depth, h + m * ld + q, ld, s.r + (p * U + q) * 4 * V, zp + m * 4 * V, 4 * V, zp + m * 4 * V,
-                                4 * V);
-          });
+        if (U > depth) {
+          float* sums = partial + p * rows * 4 * V;
+          for (int64_t m = 0; m < rows; m++) {
+            copy(sums + m * 4 * V, from[m] + p * panel, 4 * V);
+            so_far[m] = sums + m * 4 * V;
+          }
+          for (; q + depth < U; q += depth)
+            in_tiles(rows, [&](int64_t m, int64_t count) {
+              float* to = sums + m * 4 * V;
+              project_tile[count](depth, h + m * ld + q, ld, s.r + (p * U + q) * 4 * V, to, 4 * V, to, 4 * V);
+            });
+        }
         in_tiles(rows, [&](int64_t m, int64_t count) { advance_tile[count](s, p, m, q, U - q); });
       }
       float* swap = h;
       h = next, next = swap;
+      gang.meet(uint32_t(step) + 2);
     }
   }
-  for (int64_t m = 0; m < rows; m++) {
-    if (a.h) copy(a.h + (b0 + m) * U, h + m * ld, U);
-    if (a.c) copy(a.c + (b0 + m) * U, c + m * ld, U);
-  }
+  for (int64_t m = 0; m < rows; m++)
+    for (int64_t p = first; p < last; p++) {
+      const int64_t u = p * V, at = m * ld + u, to = (b0 + m) * U + u;
+      const int n = int(U - u < V ? U - u : V);
+      if (a.h) put(a.h + to, load(h + at), n);
+      if (a.c) put(a.c + to, load(c + at), n);
+    }
 }
 
 }  // namespace
@@ -236,13 +276,40 @@ void lstm_pack(const LstmArgs& a, const Stream& s) {
   });
 }
 
+void lstm_pack_table(const LstmArgs& a, const Stream& s) {
+  const Packed w(a.packed, a.C, a.U);
+  const int64_t columns = lstm_packed_columns(a.U);
+  constexpr int64_t rows = 8 * tile_rows;  // each panel of W is read for so many
+  s.parallel((a.B + rows - 1) / rows, double(rows * a.C * columns) * (0.2 / V) + 20, [&](int64_t i, char*) {
+    const int64_t n0 = i * rows, n = a.B - n0 < rows ? a.B - n0 : rows;
+    for (int64_t p = 0; p < w.panels; p++)
+      in_tiles(n, [&](int64_t m, int64_t count) {
+        project_tile[count](a.C, a.x + (n0 + m) * a.ldx, a.ldx, w.kernel + p * a.C * 4 * V, w.bias + p * 4 * V, 0,
+                            a.y + (n0 + m) * columns + p * 4 * V, columns);
+      });
+    for (int64_t m = 0; m < n; m++)  // what other instruction sets' vectors may need
+      copy(a.y + (n0 + m) * columns + w.panels * 4 * V, nullptr, columns - w.panels * 4 * V);
+  });
+}
+
 void lstm(const LstmArgs& a, const Stream& s) {
   if (!a.B || !a.U) return;
   const LstmPlan plan = lstm_plan(a.B, a.T, a.U);
   double ns = double(a.T) * double(plan.rows) * double(4 * a.U) * double(a.C + a.U + 16) * (0.2 / V) + 1000;
+  if (plan.blocks == 1) {  // too few rows for two threads: they share the units, and meet after each step
+    uint32_t* flags = reinterpret_cast<uint32_t*>(aligned(a.workspace));
+    for (int i = 0; i < lstm_most_parts; i++) flags[16 * i] = 0;
+    float* memory = reinterpret_cast<float*>(flags + 16 * lstm_most_parts);
+    const int64_t shares = (a.U + V - 1) / V / 2;
+    s.gang(int(shares < 1                 ? 1
+               : shares < lstm_most_parts ? shares
+                                          : lstm_most_parts),
+           ns, [&](int part, int parts, char*) { walk(a, plan, 0, a.B, memory, {part, parts, flags}); });
+    return;
+  }
   s.parallel(plan.blocks, ns, [&](int64_t i, char* scratch) {
     const LstmBlock b = lstm_block(plan, a.B, i);
-    if (b.rows) walk(a, plan, b.begin, b.rows, aligned(scratch));
+    walk(a, plan, b.begin, b.rows, aligned(scratch), {});
   });
 }
 
