@@ -19,7 +19,7 @@ void choose_algorithms(Module& module, bool exact);
 void pack_lstm(Module& module);
 void fold_batch_norm(Module& module);
 void join_updates(Module& module);
-void drop_centred_sums(Module& module);
+void simplify_row_sums(Module& module);
 void mask_before_pooling(Module& module);
 void fuse_epilogues(Module& module);
 void fuse_pointwise(Module& module);

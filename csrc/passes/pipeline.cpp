@@ -44,9 +44,9 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
   if (options.fuse) {
     join_updates(m);
     checked(m, true);
-    drop_centred_sums(m);
-    checked(m, true);
     mask_before_pooling(m);
+    checked(m, true);
+    simplify_row_sums(m);
     checked(m, true);
     fuse_epilogues(m);
     checked(m, true);

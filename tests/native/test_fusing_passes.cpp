@@ -75,13 +75,24 @@ TEST_CASE("join_updates: one node for what is stored alike, and for nothing else
   CHECK(contains(s, "= adam_update_all(%0, %2, %10, %11, %12, %4, %13, %14, %15, %5, %34, %35, %36, %9) {"));
 }
 
-TEST_CASE("drop_centred_sums: only the sum over all rows of batch_norm_grad's dx") {
+TEST_CASE("simplify_row_sums: a pooling sends on what it has") {
+  Trace t;
+  ValueId g = t.input("g", floats({1, 2, 2, 3})), taken = t.input("t", {DType::int32, {1, 2, 2, 3}});
+  ValueId dx = t.b.emit(
+      "max_pool2d_grad", {g, taken},
+      {{"pool", list({2, 2})}, {"strides", list({2, 2})}, {"padding", {std::string("valid")}}, {"input_size", list({4, 4})}});
+  t.out({t.b.sum(dx, {0, 1, 2}), t.b.sum(dx, {1, 2})});
+  std::string s = after(t, {floats({1, 2, 2, 3}), {DType::int32, {1, 2, 2, 3}}}, simplify_row_sums);
+  CHECK_MESSAGE((contains(s, "%3 = reduce_sum(%0) {axes: [0, 1, 2]") && contains(s, "= reduce_sum(%2) {axes: [1, 2]")), s);
+}
+
+TEST_CASE("simplify_row_sums: only the sum over all rows of batch_norm_grad's dx") {
   Trace t;
   ValueId x = t.input("x", floats({2, 4, 3})), dy = t.input("dy", floats({2, 4, 3}));
   ValueId mean = t.input("mean", floats({3})), rstd = t.input("rstd", floats({3}));
   std::vector<ValueId> g = t.b.emit_all("batch_norm_grad", {x, no_value, mean, rstd, dy});
   t.out({t.b.sum(g[0], {0, 1}), t.b.sum(g[0], {0}), t.b.sum(dy, {0, 1}), g[0]});
-  CHECK(after(t, {floats({2, 4, 3}), floats({2, 4, 3}), floats({3}), floats({3})}, drop_centred_sums) ==
+  CHECK(after(t, {floats({2, 4, 3}), floats({2, 4, 3}), floats({3}), floats({3})}, simplify_row_sums) ==
         R"(main(%0 x: float32(2, 4, 3), %1 dy: float32(2, 4, 3), %2 mean: float32(3,), %3 rstd: float32(3,)) {
   %4, %5, %6 = batch_norm_grad(%0, _, %2, %3, %1) : float32(2, 4, 3), float32(3,), float32(3,)
   %7 = full {dtype: "float32", shape: [3], value: 0} : float32(3,)
