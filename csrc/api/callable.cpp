@@ -156,7 +156,8 @@ std::shared_ptr<const Program> Callable::compile(const View* inputs, size_t coun
   CompileOptions options;
   options.exact = exact_;
   options.algorithms = device_.is_host();
-  auto made = std::make_shared<const Program>(dagrt::compile(module_, entry_name_, types, options), variables_, device_);
+  auto made = std::make_shared<const Program>(dagrt::compile(module_, entry_name_, types, options), variables_, device_,
+                                              Program::Part::whole, exact_);
   std::shared_ptr<const Program> dropped;  // destroyed after the lock is released
   std::lock_guard<std::mutex> lock(cache_mutex_);
   cache_.insert(cache_.begin(), made);

@@ -9,10 +9,13 @@
 
 namespace dagrt {
 
+struct CudaStream;  // base/cuda_stream.h
+
 struct Stream {
-  int threads = 1;           // the caller and at most threads - 1 others
-  char* scratch = nullptr;   // `threads` pieces of scratch_bytes, each 64-byte aligned
-  size_t scratch_bytes = 0;  // bytes for each thread
+  int threads = 1;             // the caller and at most threads - 1 others
+  char* scratch = nullptr;     // `threads` pieces of scratch_bytes, each 64-byte aligned
+  size_t scratch_bytes = 0;    // bytes for each thread
+  CudaStream* cuda = nullptr;  // set: kernels go to that stream of a CUDA device, and the fields above mean nothing
 
   /// Runs f(unit, scratch) for every unit in [0, units). `unit_ns`: estimated cost of one unit, by which small
   /// jobs stay on the caller's thread and cheap units are claimed several at a time.

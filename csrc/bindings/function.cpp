@@ -14,6 +14,7 @@ namespace dagrt::bindings {
 namespace {
 
 unsigned long main_thread = 0;
+Device* device_in_use = &cpu_device();          // of variables made from now on, and of functions without any
 thread_local PyObject* interruption = nullptr;  // what a signal handler raised during a run
 
 /// Lets Python's signal handlers run. Takes the GIL for that alone; whoever has it never waits for a variable's lock.
@@ -140,7 +141,7 @@ void bind_variable(py::module_& m) {
   py::class_<Variable, VariableRef> c(m, "Variable", "Memory that outlives runs; every function over it shares it.");
   c.def(py::init([](py::object value, const std::string& name) {
           View v = view_of_array(value);
-          return std::make_shared<Variable>(name, v.dtype, std::vector<int64_t>(v.dims, v.dims + v.rank), v.data);
+          return std::make_shared<Variable>(name, v.dtype, std::vector<int64_t>(v.dims, v.dims + v.rank), v.data, *device_in_use);
         }),
         py::arg("value"), py::arg("name") = "");
   auto shape_of = [](const Variable& v) {
@@ -153,6 +154,7 @@ void bind_variable(py::module_& m) {
   c.def_property_readonly("name", &Variable::name);
   c.def_property_readonly("version", &Variable::version);
   c.def_property_readonly("nbytes", &Variable::bytes);
+  c.def_property_readonly("device", [](const Variable& v) { return std::string(v.device().name()); });
   c.def(
       "read",
       [](const Variable& v) {
@@ -198,6 +200,9 @@ void rethrow_interruption() {
 
 void bind_function(py::module_& m) {
   main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
+  m.def("set_device", [](const std::string& name) { device_in_use = &find_device(name); }, py::arg("name"));
+  m.def("device", [] { return std::string(device_in_use->name()); });
+  m.def("devices", &device_names);
   bind_variable(m);
   py::class_<Callable, std::shared_ptr<Callable>> c(m, "Function", "A module with its variables and constants.");
   c.def(py::init([](const std::string& json, std::vector<VariableRef> variables, const py::list& constants,
@@ -209,7 +214,8 @@ void bind_function(py::module_& m) {
             views.push_back(view_of_array(held.back()));
           }
           WithoutGil released;
-          return std::make_shared<Callable>(json, std::move(variables), views, entry, exact.value_or(exact_by_default()));
+          Device& device = variables.empty() ? *device_in_use : variables[0]->device();
+          return std::make_shared<Callable>(json, std::move(variables), views, entry, exact.value_or(exact_by_default()), device);
         }),
         py::arg("module_json"), py::arg("variables"), py::arg("constants"), py::arg("entry") = "main",
         py::arg("exact") = py::none());

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/cuda_stream.h"
 #include "base/dtype.h"
 #include "base/parallel.h"
 
@@ -32,13 +33,31 @@ void choose_isa(const char* name);
 #define DAGRT_IF_AVX512(...)
 #endif
 
+// Twins on CUDA devices (kernels/cuda/x.cu) are overloads on the stream. They are weak: a kernel without one is
+// pending, and a program that needs it is refused by name; tests/test_cuda.py holds the list of those.
+#ifdef DAGRT_HAVE_CUDA
+#define DAGRT_IF_CUDA(...) __VA_ARGS__
+#else
+#define DAGRT_IF_CUDA(...)
+#endif
+#define DAGRT_CUDA_TWIN(name, Args) DAGRT_IF_CUDA(__attribute__((weak)) void name(const Args&, CudaStream&);)
+#define DAGRT_CALL_TWIN(name, Args)                \
+  DAGRT_IF_CUDA(if (s.cuda) {                      \
+    void (*twin)(const Args&, CudaStream&) = name; \
+    if (twin) return twin(a, *s.cuda);             \
+    if (!s.cuda->pending) s.cuda->pending = #name; \
+    return;                                        \
+  })
+
 #define DAGRT_KERNEL(name, Args)                                               \
   namespace scalar {                                                           \
   void name(const Args&, const Stream&);                                       \
   }                                                                            \
   DAGRT_IF_AVX2(namespace avx2 { void name(const Args&, const Stream&); })     \
   DAGRT_IF_AVX512(namespace avx512 { void name(const Args&, const Stream&); }) \
+  DAGRT_CUDA_TWIN(name, Args)                                                  \
   inline void name(const Args& a, const Stream& s) {                           \
+    DAGRT_CALL_TWIN(name, Args)                                                \
     DAGRT_IF_AVX512(if (chosen_isa == Isa::avx512) return avx512::name(a, s);) \
     DAGRT_IF_AVX2(if (chosen_isa == Isa::avx2) return avx2::name(a, s);)       \
     scalar::name(a, s);                                                        \

@@ -77,6 +77,11 @@ inline LstmBlock lstm_block(const LstmPlan& p, int64_t B, int64_t i) {
   return {begin, end - begin < p.rows ? end - begin : p.rows};
 }
 
+/// Workspace of either direction on CUDA devices: z or dz of all steps, the states, counters.
+inline size_t lstm_device_workspace(int64_t B, int64_t T, int64_t U) {
+  return size_t(T * B * 4 * U + 4 * B * U) * 4 + size_t((B + 15) / 16) * 4 + 64;
+}
+
 /// How the backward pass is cut up: a function of the sizes alone.
 struct LstmGradPlan {
   LstmPlan batch;      // its blocks of rows go through time together

@@ -23,6 +23,10 @@ struct UpdateArgs {
   double beta_2 = 0;  // rho, or adam's second
   float epsilon = 0;
   bool nesterov = false;
+  // On CUDA devices the host cannot read lr and step: the kernel does, and makes of them what `lr` and `decay` are above.
+  const float* lr_at = nullptr;
+  const int32_t* step_at = nullptr;  // adam
+  double weight_decay = 0;
 };
 
 DAGRT_KERNEL(sgd_update, UpdateArgs)

@@ -12,6 +12,9 @@ struct RandomArgs {
   int64_t n = 0;
   uint64_t seed = 0;
   uint32_t counter = 0, stream = 0, step = 0;
+  // On CUDA devices the kernel reads seed and counter, and step where there is one, itself.
+  const int64_t* state_at = nullptr;
+  const int32_t* step_at = nullptr;
 };
 
 DAGRT_KERNEL(random_uniform, RandomArgs)  // float32 in [0, 1): (word >> 8) 2^-24

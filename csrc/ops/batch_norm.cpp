@@ -107,6 +107,11 @@ Memory memory_batch_norm(const void*, const Types& in, const Types&) {
   return {size_t(batch_norm_workspace(rows, channels)) * 4, 0};
 }
 
+Memory cuda_memory_batch_norm(const void*, const Types& in, const Types&) {
+  int64_t channels = in[0].shape.back().value(), rows = channels ? in[0].elements() / channels : 0;
+  return {size_t((2 * (batch_norm_device_parts(rows) + 1) + 1) * channels) * 4, 0};
+}
+
 }  // namespace
 
 void register_batch_norm(Registry& r) {
@@ -121,6 +126,7 @@ void register_batch_norm(Registry& r) {
   f.grad = grad_batch_norm;
   f.residuals = 1;
   f.memory = memory_batch_norm;
+  f.cuda_memory = cuda_memory_batch_norm;
   r.add(std::move(f));
 
   Op g;
@@ -131,6 +137,7 @@ void register_batch_norm(Registry& r) {
   g.infer = infer_batch_norm_grad;
   g.run = run_batch_norm_grad;
   g.memory = memory_batch_norm;
+  g.cuda_memory = cuda_memory_batch_norm;
   g.not_differentiable = "its second derivative is not available; compose the normalisation from ops.moments";
   r.add(std::move(g));
 }

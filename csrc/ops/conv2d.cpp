@@ -8,6 +8,7 @@
 //   conv2d_packed:      conv2d of such weights
 #include "kernels/conv2d.h"
 
+#include "kernels/gemm_splits.h"
 #include "ops/epilogue.h"
 #include "ops/registry.h"
 #include "ops/window.h"
@@ -311,6 +312,17 @@ template <class A> const ConvAttrs& attrs_as(const void* p) { return *static_cas
 
 Memory bytes(const ConvMemory& m) { return {m.workspace, m.scratch}; }
 
+// On CUDA devices each is a product for every group: partial sums, where there are any.
+Memory cuda_forward(const ConvArgs& k) {
+  return {gemm_workspace(k.groups, k.B * k.P * k.Q, k.F / k.groups, k.R * k.S * (k.C / k.groups)), 0};
+}
+Memory cuda_input_grad(const ConvArgs& k) {
+  return {gemm_workspace(k.groups, k.B * k.H * k.W, k.C / k.groups, k.R * k.S * (k.F / k.groups)), 0};
+}
+Memory cuda_filter_grad(const ConvArgs& k) {
+  return {gemm_workspace(k.groups, k.R * k.S * (k.C / k.groups), k.F / k.groups, k.B * k.P * k.Q), 0};
+}
+
 }  // namespace
 
 void register_conv2d(Registry& r) {
@@ -328,6 +340,9 @@ void register_conv2d(Registry& r) {
   };
   forward.memory = [](const void* a, const Types& in, const Types& out) {
     return bytes(conv2d_memory(sizes(attrs_as<ForwardAttrs>(a), in[0], in[1], out[0])));
+  };
+  forward.cuda_memory = [](const void* a, const Types& in, const Types& out) {
+    return cuda_forward(sizes(attrs_as<ForwardAttrs>(a), in[0], in[1], out[0]));
   };
   r.add(std::move(forward));
 
@@ -373,6 +388,9 @@ void register_conv2d(Registry& r) {
   input.memory = [](const void* a, const Types& in, const Types& out) {
     return bytes(conv2d_input_grad_memory(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0])));
   };
+  input.cuda_memory = [](const void* a, const Types& in, const Types& out) {
+    return cuda_input_grad(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0]));
+  };
   r.add(std::move(input));
 
   Op filter;
@@ -388,6 +406,9 @@ void register_conv2d(Registry& r) {
   };
   filter.memory = [](const void* a, const Types& in, const Types& out) {
     return bytes(conv2d_filter_grad_memory(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1])));
+  };
+  filter.cuda_memory = [](const void* a, const Types& in, const Types& out) {
+    return cuda_filter_grad(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1]));
   };
   r.add(std::move(filter));
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels/layout.h"
+#include "ops/cuda.h"
 #include "ops/registry.h"
 
 namespace dagrt {
@@ -31,6 +32,7 @@ bool is_half(DType t) { return is_float(t) && t != DType::float32; }
 
 // Reports the first bad id, if any.
 void check(const RunContext& c, const View& ids, int64_t limit) {
+  if (c.stream.cuda) return check_on_device(c, ids, limit);
   int64_t bad = -1;
   bool wide = ids.dtype == DType::int64;
   check_ids({ids.data, wide, ids.elements(), limit, &bad}, c.stream);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ops/cuda.h"
 #include "ops/registry.h"
 
 namespace dagrt {
@@ -129,7 +130,12 @@ void run_reshape(const RunContext& c) {
   int64_t cx = x.dim(-1), cy = y.dim(-1), n = x.elements(), e = int64_t(size_of(x.dtype));
   for (int64_t i = 0; i < n;) {  // both padded, of different widths: rare
     int64_t run = std::min(std::min(cx - i % cx, cy - i % cy), n - i);
-    std::memcpy(const_cast<char*>(at(y, i / cy * y.ld + i % cy)), at(x, i / cx * x.ld + i % cx), size_t(run * e));
+    void* to = const_cast<char*>(at(y, i / cy * y.ld + i % cy));
+    const void* from = at(x, i / cx * x.ld + i % cx);
+    if (c.stream.cuda)
+      copy_on(*c.stream.cuda, to, from, size_t(run * e));
+    else
+      std::memcpy(to, from, size_t(run * e));
     i += run;
   }
 }

@@ -104,9 +104,11 @@ void run_lstm(const RunContext& c) {
   a.gates = c.out[3].as<float>();
   a.cells = c.out[4].as<float>();
   a.hidden = c.out[5].as<float>();
-  a.packed = static_cast<float*>(c.workspace);
-  a.workspace += size_t(lstm_packed_size(a.C, a.U)) * 4;
-  lstm_pack(a, c.stream);
+  if (!c.stream.cuda) {  // whose kernel reads the weights as they are
+    a.packed = static_cast<float*>(c.workspace);
+    a.workspace += size_t(lstm_packed_size(a.C, a.U)) * 4;
+    lstm_pack(a, c.stream);
+  }
   lstm(a, c.stream);
 }
 
@@ -149,6 +151,11 @@ Numbers numbers(const Types& in) {
   return {in[0].shape[0].value(), in[0].shape[1].value(), in[0].shape[2].value(), in[2].shape[0].value()};
 }
 
+Memory cuda_memory(const void*, const Types& in, const Types&) {
+  Numbers n = numbers(in);
+  return {lstm_device_workspace(n.B, n.T, n.U), 0};
+}
+
 }  // namespace
 
 void register_lstm(Registry& r) {
@@ -178,6 +185,7 @@ void register_lstm(Registry& r) {
     Numbers n = numbers(in);
     return lstm_units(n.B, n.T, n.U);
   };
+  f.cuda_memory = cuda_memory;
   r.add(std::move(f));
 
   Op g;
@@ -202,6 +210,7 @@ void register_lstm(Registry& r) {
     Numbers n = numbers(in);
     return lstm_grad_plan(n.B, n.T, n.U).groups;
   };
+  g.cuda_memory = cuda_memory;
   r.add(std::move(g));
 }
 

@@ -4,6 +4,7 @@
 //   matmul_packed:  a times such a matrix; a's leading axes fold
 #include "kernels/matmul.h"
 
+#include "kernels/gemm_splits.h"
 #include "ops/epilogue.h"
 #include "ops/registry.h"
 
@@ -206,6 +207,11 @@ Memory memory_matmul(const void* attrs, const Types& in, const Types& out) {
   return {matmul_plan(p.batches, p.M, p.N, p.K, p.b_rows).workspace, 0};
 }
 
+Memory cuda_memory_matmul(const void* attrs, const Types& in, const Types& out) {
+  Product p = product_of(attrs, in, out);
+  return {gemm_workspace(p.batches, p.M, p.N, p.K), 0};
+}
+
 }  // namespace
 
 void register_matmul(Registry& r) {
@@ -219,6 +225,7 @@ void register_matmul(Registry& r) {
   m.grad = grad_matmul;
   m.cost = cost_matmul;
   m.memory = memory_matmul;
+  m.cuda_memory = cuda_memory_matmul;
   r.add(std::move(m));
 
   const char* advice = "it is made by passes after gradients are expanded; write matmul";

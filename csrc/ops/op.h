@@ -117,8 +117,9 @@ struct Op {
   Types (*infer)(const InferContext&) = nullptr;
   void (*run)(const RunContext&) = nullptr;
   void (*grad)(GradContext&) = nullptr;  // null with not_differentiable false: gradient is zero (integers, comparisons)
-  Cost (*cost)(const void* attrs, const Types& in, const Types& out) = nullptr;      // null: bytes of all operands
-  Memory (*memory)(const void* attrs, const Types& in, const Types& out) = nullptr;  // null: none
+  Cost (*cost)(const void* attrs, const Types& in, const Types& out) = nullptr;           // null: bytes of all operands
+  Memory (*memory)(const void* attrs, const Types& in, const Types& out) = nullptr;       // null: none
+  Memory (*cuda_memory)(const void* attrs, const Types& in, const Types& out) = nullptr;  // of the CUDA twin; null: as memory
   // Independent units that `run` splits its work into, for ops that may have too few for all threads; null: enough.
   int64_t (*units)(const void* attrs, const Types& in, const Types& out) = nullptr;
 

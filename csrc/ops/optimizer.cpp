@@ -63,7 +63,10 @@ UpdateArgs arguments(const RunContext& c, const Form& f, double weight_decay, Up
   a.items = items;
   a.units = count_units(items, a.count);
   a.dtype = c.in[first].dtype;
-  a.lr = *c.in[f.all ? 0 : each].as<float>();
+  a.lr_at = c.in[f.all ? 0 : each].as<float>();
+  a.weight_decay = weight_decay;
+  if (c.stream.cuda) return a;
+  a.lr = *a.lr_at;
   a.decay = float(weight_decay) * a.lr;
   return a;
 }
@@ -71,7 +74,9 @@ UpdateArgs arguments(const RunContext& c, const Form& f, double weight_decay, Up
 /// Calls f(arguments) with memory for their items: the workspace, or the stack for one.
 template <class F> void with_items(const RunContext& c, const Form& form, double weight_decay, const F& f) {
   UpdateItem one;
-  f(arguments(c, form, weight_decay, form.all ? static_cast<UpdateItem*>(c.workspace) : &one));
+  std::vector<UpdateItem> items;  // where the workspace is a device's: once, while the run is recorded
+  if (form.all && c.stream.cuda) items.resize(size_t(c.outputs / form.states));
+  f(arguments(c, form, weight_decay, !form.all ? &one : c.stream.cuda ? items.data() : static_cast<UpdateItem*>(c.workspace)));
 }
 
 template <int states> Types infer_all(const InferContext& c, bool step) {
@@ -145,10 +150,13 @@ struct AdamAttrs {
 template <bool all> void run_adam(const RunContext& c) {
   const auto& p = c.attrs<AdamAttrs>();
   with_items(c, {3, true, true, true, all}, p.weight_decay, [&](UpdateArgs a) {
-    double t = double(*c.in[all ? 1 : 5].as<int32_t>()) + 1;
-    // 1 - b^t without cancellation: for b = 0.9999 and t = 1 float32 powers would lose half of the digits.
-    double rest_1 = -std::expm1(t * std::log(p.beta_1)), rest_2 = -std::expm1(t * std::log(p.beta_2));
-    a.lr = float(double(a.lr) * std::sqrt(rest_2) / rest_1);
+    a.step_at = c.in[all ? 1 : 5].as<int32_t>();
+    if (!c.stream.cuda) {
+      double t = double(*a.step_at) + 1;
+      // 1 - b^t without cancellation: for b = 0.9999 and t = 1 float32 powers would lose half of the digits.
+      double rest_1 = -std::expm1(t * std::log(p.beta_1)), rest_2 = -std::expm1(t * std::log(p.beta_2));
+      a.lr = float(double(a.lr) * std::sqrt(rest_2) / rest_1);
+    }
     a.beta_1 = p.beta_1;
     a.beta_2 = p.beta_2;
     a.epsilon = float(p.epsilon);

@@ -3,6 +3,7 @@
 // same ops, summed over the axes that were broadcast, and can therefore be differentiated again.
 #include "kernels/pointwise.h"
 
+#include "ops/cuda.h"
 #include "ops/fused.h"
 #include "ops/op.h"
 #include "ops/registry.h"
@@ -126,6 +127,10 @@ template <class T> bool has_zero(const RunContext& c, const View& b) {
 bool divides_by_zero(const RunContext& c) {
   const View& b = c.in[1];
   if (c.out[0].elements() == 0) return false;
+  if (c.stream.cuda) {
+    if (is_integer(b.dtype)) check_on_device(c, b, -1);
+    return false;
+  }
   switch (b.dtype) {
     case DType::int32: return has_zero<int32_t>(c, b);
     case DType::int64: return has_zero<int64_t>(c, b);

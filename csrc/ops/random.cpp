@@ -36,10 +36,13 @@ RandomArgs arguments(const RunContext& c) {
   RandomArgs a;
   a.out = c.out[0].data;
   a.n = c.out[0].elements();
-  a.seed = uint64_t(c.in[0].as<int64_t>()[0]);
-  a.counter = uint32_t(c.in[0].as<int64_t>()[1]);
   a.stream = uint32_t(c.attrs<RandomAttrs>().stream);
-  a.step = c.inputs > 1 && c.in[1].data ? uint32_t(*c.in[1].as<int32_t>()) : 0;
+  a.state_at = c.in[0].as<int64_t>();
+  a.step_at = c.inputs > 1 ? c.in[1].as<int32_t>() : nullptr;
+  if (c.stream.cuda) return a;
+  a.seed = uint64_t(a.state_at[0]);
+  a.counter = uint32_t(a.state_at[1]);
+  a.step = a.step_at ? uint32_t(*a.step_at) : 0;
   return a;
 }
 

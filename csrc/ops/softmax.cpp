@@ -2,6 +2,7 @@
 // because the composed form reads the logits five times and keeps three temporaries.
 #include "kernels/softmax.h"
 
+#include "ops/cuda.h"
 #include "ops/op.h"
 #include "ops/registry.h"
 
@@ -102,7 +103,9 @@ void run_cross_entropy(const RunContext& c) {
   const View &x = c.in[0], &l = c.in[1];
   if (c.out[0].elements() == 0) return;
   int64_t classes = x.dim(-1);
-  bool bad = l.dtype == DType::int32   ? label_out_of_range<int32_t>(c, classes)
+  if (c.stream.cuda && l.dtype != DType::float32) check_on_device(c, l, classes);
+  bool bad = c.stream.cuda             ? false
+             : l.dtype == DType::int32 ? label_out_of_range<int32_t>(c, classes)
              : l.dtype == DType::int64 ? label_out_of_range<int64_t>(c, classes)
              : l.dtype == DType::uint8 ? label_out_of_range<uint8_t>(c, classes)
                                        : false;

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "runtime/cuda_device.h"
 #include "runtime/prepared.h"
 #include "runtime/variable.h"
 
@@ -171,6 +172,27 @@ void ArenaPool::trim(Device& device) {
     total_ -= b.bytes;
     device.release(b.data, b.bytes);
   }
+}
+
+void Queue::replay(const void*, const std::function<void(CudaStream&)>&) {
+  fail(ErrorKind::internal, "this device does not record runs");
+}
+
+Device& find_device(const std::string& name) {
+  if (name == "cpu") return cpu_device();
+  const std::string wanted = name == "cuda" ? "cuda:0" : name;
+  for (Device* d : cuda_devices())
+    if (wanted == d->name()) return *d;
+  std::string have;
+  for (const std::string& n : device_names()) have += (have.empty() ? "" : ", ") + n;
+  fail(ErrorKind::device, "device '", name, "' is not available; there is ", have,
+       cuda_in_build() ? "" : " (this build has no CUDA: DAGRT_CUDA=ON)");
+}
+
+std::vector<std::string> device_names() {
+  std::vector<std::string> names{"cpu"};
+  for (Device* d : cuda_devices()) names.push_back(d->name());
+  return names;
 }
 
 Device& cpu_device() {

@@ -12,9 +12,12 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 namespace dagrt {
+
+struct CudaStream;  // base/cuda_stream.h
 
 /// Work in order. Nothing may be assumed done before `wait`.
 class Queue {
@@ -24,6 +27,9 @@ class Queue {
   virtual void copy_out(void* host, const void* device, size_t bytes) = 0;  // host memory is written by `wait`
   virtual void run(std::function<void()> work) = 0;                         // with the device's memory in reach
   virtual void wait() = 0;
+  /// On devices that record: `record` gives a run's steps to the stream it is handed. It is called once for each `key`
+  /// (the memory that the steps name), and what it gave is run again thereafter.
+  virtual void replay(const void* key, const std::function<void(CudaStream&)>& record);
 };
 
 class Device;
@@ -82,6 +88,7 @@ class Device {
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* p, size_t bytes) = 0;
   virtual std::unique_ptr<Queue> queue() = 0;
+  virtual bool records() const { return false; }  // steps are given to Queue::replay, not to Queue::run
   /// Bytes that may still be allocated; `why` names the limit.
   virtual size_t available(const char** why) const = 0;
   /// MemoryLimitError where `bytes` more, for `what`, would exceed what is available.
@@ -91,6 +98,10 @@ class Device {
 };
 
 Device& cpu_device();
+/// "cpu", or "cuda:0" and so on ("cuda" is "cuda:0"). DeviceError where there is none of that name.
+Device& find_device(const std::string& name);
+/// All devices of this process, the CPU first.
+std::vector<std::string> device_names();
 
 /// Memory that the machine and the process's cgroup have left, and which of them limits it.
 size_t available_host_memory(const char** why);

@@ -4,7 +4,9 @@
 #include <cstring>
 #include <thread>
 
+#include "base/cuda_stream.h"
 #include "base/error.h"
+#include "ops/cuda.h"
 
 namespace dagrt {
 namespace {
@@ -21,6 +23,22 @@ void poll(RunShared& shared) {
   if (shared.poll()) shared.status.report(Status::cancelled, -1, 0, 0, 0);
 }
 
+void copy(RunShared& shared, void* to, const void* from, size_t bytes) {
+  if (shared.cuda)
+    copy_on(*shared.cuda, to, from, bytes);
+  else if (bytes)
+    std::memcpy(to, from, bytes);
+}
+
+/// DeviceError where the op could not be given to the device.
+void check_launched(const Step& step, const CudaStream& s) {
+  const char* op = step.kind == Step::Kind::op ? step.op->name.c_str() : "copy";
+  if (s.pending)
+    fail(ErrorKind::device, op, ": its kernel ", s.pending,
+         " has no CUDA version yet (cuda: pending); run this model on the CPU");
+  if (s.refused) fail(ErrorKind::device, op, ": kernel ", s.refused, " was refused by the CUDA driver: ", s.reason);
+}
+
 void run_scan(const Step& step, const ScanPlan& s, const View* in, const View* out, char* region, RunState& state,
               RunShared& shared) {
   const Plan& body = *s.body;
@@ -32,11 +50,13 @@ void run_scan(const Step& step, const ScanPlan& s, const View* in, const View* o
   for (int64_t i = 0; i < s.captured; i++) base[captured + i] = in[s.carries + s.sequences + i].as<char>();
   base[captured + s.captured] = reinterpret_cast<char*>(number);
   if (s.length == 0)
-    for (int64_t i = 0; i < s.carries; i++)
-      if (s.carry_bytes[size_t(i)]) std::memcpy(out[i].data, in[i].data, s.carry_bytes[size_t(i)]);
+    for (int64_t i = 0; i < s.carries; i++) copy(shared, out[i].data, in[i].data, s.carry_bytes[size_t(i)]);
   for (int64_t k = 0; k < s.length; k++) {
     int64_t t = s.reverse ? s.length - 1 - k : k;
-    *number = int32_t(t);
+    if (shared.cuda)
+      put_on(*shared.cuda, number, int32_t(t));
+    else
+      *number = int32_t(t);
     bool to_output = (s.length - 1 - k) % 2 == 0;  // so that the last iteration writes the node's outputs
     for (int64_t i = 0; i < s.carries; i++) {
       char* output = out[i].as<char>();
@@ -61,20 +81,19 @@ void run_step_now(const Plan& plan, const Step& step, RunState& state, RunShared
   for (int32_t i = 0, n = step.inputs + step.outputs; i < n; i++) views[i].data = bases[places[i].base] + places[i].offset;
   const View* out = views + step.inputs;
   switch (step.kind) {
-    case Step::Kind::copy:
-      if (step.copy_bytes) std::memcpy(out->data, views->data, step.copy_bytes);
-      break;
+    case Step::Kind::copy: copy(shared, out->data, views->data, step.copy_bytes); break;
     case Step::Kind::scan:
       run_scan(step, plan.scans[size_t(step.scan)], views, out, bases[step.workspace.base] + step.workspace.offset,
                state.scans[size_t(step.scan)], shared);
       break;
     case Step::Kind::op: {
-      Stream stream{shared.threads, shared.scratch, shared.scratch_bytes};
+      Stream stream{shared.threads, shared.scratch, shared.scratch_bytes, shared.cuda};
       step.op->run({step.attrs, views, out, step.inputs, step.outputs, stream, bases[step.workspace.base] + step.workspace.offset,
                     shared.status, step.node});
       break;
     }
   }
+  if (shared.cuda) check_launched(step, *shared.cuda);
 }
 
 void run_step(const Plan& plan, const Step& step, RunState& state, RunShared& shared) {
@@ -142,7 +161,7 @@ void run_steps(const Plan& plan, RunState& state, RunShared& shared) {
       poll(shared);
       if (shared.status.code != Status::ok) return;
     }
-    if (step.together > 1 && shared.threads > 1 && pays(&step, shared.threads)) {
+    if (step.together > 1 && shared.threads > 1 && !shared.cuda && pays(&step, shared.threads)) {
       run_together(plan, &step, state, shared);
       i += size_t(step.together) - 1;
       if (shared.status.code != Status::ok) return;
@@ -154,6 +173,18 @@ void run_steps(const Plan& plan, RunState& state, RunShared& shared) {
 }
 
 void run_commit(const Plan& plan, RunState& state, RunShared& shared, void (*written)(void*, int32_t), void* context) {
+  if (shared.cuda) {  // the device looks at status, guard and predicates when it comes to them
+    auto condition = [&](Place p) {
+      return p.base ? reinterpret_cast<const bool*>(state.bases[size_t(p.base)] + p.offset) : nullptr;
+    };
+    for (const Commit& c : plan.commits) {
+      shared.cuda->gate = {shared.cuda->status, condition(plan.guard), condition(c.when)};
+      run_step(plan, c.step, state, shared);
+      for (int32_t v : c.variables) written(context, v);
+    }
+    shared.cuda->gate = {};
+    return;
+  }
   if (shared.status.code != Status::ok || !holds(state, plan.guard)) return;
   for (const Commit& c : plan.commits) {
     if (!holds(state, c.when)) continue;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ops/op.h"
+#include "runtime/device.h"
 #include "runtime/plan.h"
 #include "runtime/profile.h"
 
@@ -18,6 +19,7 @@ struct RunState {
   std::vector<char*> bases;
   std::vector<View> views;
   std::vector<RunState> scans;
+  std::unique_ptr<Queue> queue;  // of a device that records runs: kept with what it recorded for this state's memory
 };
 
 /// What a run shares between a plan and the bodies of its scans.
@@ -29,6 +31,7 @@ struct RunShared {
   bool (*poll)() = nullptr;
   std::chrono::steady_clock::time_point next_poll{};
   RunProfile* profile = nullptr;  // where the times of steps go, if someone wants them
+  CudaStream* cuda = nullptr;     // the steps are launches there: nothing has happened yet when they return
 };
 
 /// All main steps, up to the first fault. Afterwards shared.status says whether the commit may follow.

@@ -46,8 +46,9 @@ bool is_leaf(const Node& n) { return n.op->role == Structural::read || n.op->rol
 
 class Planner {
  public:
-  Planner(const Module& m, const Function& f, std::shared_ptr<std::vector<std::string>> names, const Hoist& hoist = {})
-      : m_(m), f_(f), hoist_(hoist) {
+  Planner(const Module& m, const Function& f, std::shared_ptr<std::vector<std::string>> names, bool on_cuda,
+          const Hoist& hoist = {})
+      : m_(m), f_(f), on_cuda_(on_cuda), hoist_(hoist) {
     plan_.names = std::move(names);
     plan_.function = &f;
   }
@@ -357,7 +358,8 @@ class Planner {
       }
       if (n.op->structural || !n.op->run) fail(ErrorKind::internal, "plan: ", place(n), " cannot be run");
       Types in = types_of(n.inputs), out = types_of(n.outputs);
-      if (n.op->memory) memory_[i] = n.op->memory(n.attrs.get(), in, out);
+      auto memory = on_cuda_ && n.op->cuda_memory ? n.op->cuda_memory : n.op->memory;
+      if (memory) memory_[i] = memory(n.attrs.get(), in, out);
       Cost cost;
       if (n.op->cost) cost = n.op->cost(n.attrs.get(), in, out);
       for (const Types* list : {&in, &out})
@@ -373,7 +375,7 @@ class Planner {
     const ScanAttrs& a = n.as<ScanAttrs>();
     ScanPlan s;
     const Function& body = m_.function(a.body);
-    s.body = std::make_unique<Plan>(Planner(m_, body, plan_.names).build());
+    s.body = std::make_unique<Plan>(Planner(m_, body, plan_.names, on_cuda_).build());
     s.carries = a.carries;
     s.sequences = a.sequences;
     s.captured = int64_t(n.inputs.size()) - a.carries - a.sequences;
@@ -578,6 +580,7 @@ class Planner {
 
   const Module& m_;
   const Function& f_;
+  bool on_cuda_;
   const Hoist& hoist_;
   Plan plan_;
   std::vector<Buffer> buffers_;
@@ -638,8 +641,8 @@ View view_of(const TensorType& type) {
   return v;
 }
 
-Plan build_plan(const Module& module, const Hoist& hoist) {
-  return Planner(module, module.functions.front(), std::make_shared<std::vector<std::string>>(), hoist).build();
+Plan build_plan(const Module& module, const Hoist& hoist, bool on_cuda) {
+  return Planner(module, module.functions.front(), std::make_shared<std::vector<std::string>>(), on_cuda, hoist).build();
 }
 
 std::string text(const Plan& plan) {

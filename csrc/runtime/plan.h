@@ -93,8 +93,8 @@ struct Plan {
 
 /// Plans the first function of a compiled module (passes/pipeline.h). The plan refers to the module's attributes and
 /// constants, which must outlive it. Nodes in `hoist` are left out; their values are found in the memory that
-/// Plan::prepared names, which the caller fills in.
-Plan build_plan(const Module& module, const Hoist& hoist = {});
+/// Plan::prepared names, which the caller fills in. `on_cuda`: with the memory that ops need there.
+Plan build_plan(const Module& module, const Hoist& hoist = {}, bool on_cuda = false);
 
 /// One line for each step, with places: for Callable::text.
 std::string text(const Plan& plan);

@@ -5,11 +5,14 @@
 #include <cstring>
 #include <unordered_set>
 
+#include "base/cuda_stream.h"
 #include "ops/isa.h"
 #include "runtime/offsets.h"
 
 namespace dagrt {
 namespace {
+
+static_assert(offsetof(DeviceStatus, first) == sizeof(Status), "a device's status begins like the host's");
 
 std::atomic<size_t> alive{0};
 
@@ -47,10 +50,11 @@ class Program::Loan {
   std::unique_ptr<RunState> state_;
 };
 
-Program::Program(Module compiled, std::vector<VariableRef> variables, Device& device, Part part)
+Program::Program(Module compiled, std::vector<VariableRef> variables, Device& device, Part part, bool exact)
     : module_(std::move(compiled)),
       variables_(std::move(variables)),
       device_(device),
+      exact_(exact),
       isa_(isa_in_use()),
       part_(part),
       plan_(make_plan()) {
@@ -68,6 +72,7 @@ Program::~Program() {
 }
 
 Plan Program::make_plan() {
+  if (device_.records()) return build_plan(module_, {}, true);  // what is prepared on such a device is made in every run
   if (part_ == Part::maker) return build_plan(module_);
   std::unique_ptr<RecipeBook> book;
   Hoist hoist = find_hoisted(module_, [&](const std::vector<ValueId>& values) {
@@ -192,7 +197,8 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
   std::vector<size_t> in, out;
   for (const View& v : inputs_) in.push_back(slot(size_t(v.bytes())));
   for (const View& v : outputs_) out.push_back(slot(size_t(v.bytes())));
-  size_t word = slot(sizeof(Status)), scratch = slot(size_t(shared.threads) * plan_.scratch_bytes);
+  size_t pieces = device_.records() ? size_t(scratch_parts) : size_t(shared.threads);
+  size_t word = slot(sizeof(DeviceStatus)), scratch = slot(pieces * plan_.scratch_bytes);
   Arena arena = device_.arenas.take(device_, bytes);
   char* memory = arena.data();
   shared.scratch = memory + scratch;
@@ -206,18 +212,37 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
   for (size_t i = 0; i < variables_.size(); i++)
     bases[size_t(plan_.bases.variables) + i] = static_cast<char*>(variables_[i]->data());
 
-  std::unique_ptr<Queue> queue = device_.queue();
+  std::unique_ptr<Queue> once;  // a queue that records is kept with what it recorded
+  std::unique_ptr<Queue>& queue = device_.records() ? state.queue : once;
+  if (!queue) queue = device_.queue();
   for (size_t i = 0; i < in.size(); i++) queue->copy_in(memory + in[i], inputs[i].data, size_t(inputs_[i].bytes()));
   std::vector<int32_t> written;
-  queue->run([&] {
-    run_steps(plan_, state, shared);
-    std::memcpy(memory + word, &shared.status, sizeof(Status));
-  });
-  queue->run([&] {
-    std::memcpy(&shared.status, memory + word, sizeof(Status));
-    auto note = [](void* list, int32_t v) { static_cast<std::vector<int32_t>*>(list)->push_back(v); };
-    run_commit(plan_, state, shared, note, &written);
-  });
+  auto note = [](void* list, int32_t v) { static_cast<std::vector<int32_t>*>(list)->push_back(v); };
+  if (device_.records()) {
+    auto* on_device = reinterpret_cast<DeviceStatus*>(memory + word);
+    DeviceStatus ok;
+    queue->copy_in(on_device, &ok, sizeof ok);
+    queue->replay(memory, [&](CudaStream& stream) {
+      stream.status = on_device;
+      stream.scratch = memory + scratch;
+      stream.scratch_bytes = plan_.scratch_bytes;
+      stream.exact = exact_;
+      shared.cuda = &stream;
+      run_steps(plan_, state, shared);
+      run_commit(plan_, state, shared, note, &written);
+    });
+    written.clear();
+    for (const Commit& c : plan_.commits) written.insert(written.end(), c.variables.begin(), c.variables.end());
+  } else {
+    queue->run([&] {
+      run_steps(plan_, state, shared);
+      std::memcpy(memory + word, &shared.status, sizeof(Status));
+    });
+    queue->run([&] {
+      std::memcpy(&shared.status, memory + word, sizeof(Status));
+      run_commit(plan_, state, shared, note, &written);
+    });
+  }
   Status status;
   queue->copy_out(&status, memory + word, sizeof(Status));
   for (size_t i = 0; i < out.size(); i++) queue->copy_out(outputs[i].data, memory + out[i], size_t(outputs_[i].bytes()));
@@ -225,7 +250,8 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
     FlushDenormals flush;
     queue->wait();
   }
-  for (int32_t v : written) this->written(v);
+  if (status.code == Status::ok || !device_.records())
+    for (int32_t v : written) this->written(v);
   if (status.code != Status::ok) raise_status(plan_, status);
 }
 

@@ -22,7 +22,8 @@ class Program {
   enum class Part : uint8_t { whole, maker };
 
   /// Takes a module as passes/pipeline.h describes it; `variables` by the module's indices.
-  Program(Module compiled, std::vector<VariableRef> variables, Device& device, Part part = Part::whole);
+  /// exact: products on a CUDA device in full float32, not TF32.
+  Program(Module compiled, std::vector<VariableRef> variables, Device& device, Part part = Part::whole, bool exact = true);
   ~Program();
 
   /// One run: takes the variables' lock, remakes stale prepared values, takes an arena and a state; then steps and
@@ -57,6 +58,7 @@ class Program {
   std::vector<VariableRef> variables_;
   std::vector<VariableRef> constants_;  // copies on a device that is not the host
   Device& device_;
+  bool exact_;
   int isa_;  // that it was planned for
   Part part_;
   std::vector<PreparedRef> prepared_;                   // by slot

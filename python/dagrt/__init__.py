@@ -47,6 +47,9 @@ from dagrt._core import (
     GraphError,
     MemoryLimitError,
     ShapeError,
+    device,
+    devices,
+    set_device,
 )
 from dagrt.initializers import Initializer
 from dagrt.layers import Input, InputSpec, Layer
@@ -97,6 +100,8 @@ __all__ = [
     "clear_session",
     "config",
     "constraints",
+    "device",
+    "devices",
     "epsilon",
     "floatx",
     "function",
@@ -112,6 +117,7 @@ __all__ = [
     "random",
     "regularizers",
     "saving",
+    "set_device",
     "set_epsilon",
     "set_floatx",
     "set_image_data_format",

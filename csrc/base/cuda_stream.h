@@ -1,0 +1,42 @@
+// Where the steps of a run go on a CUDA device: a stream of the driver, and what every kernel must know beside its
+// arguments. Only builds with DAGRT_HAVE_CUDA use it; it needs no header of the toolkit.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+struct CUstream_st;
+
+namespace dagrt {
+
+/// A run's fault, in device memory: as ops/op.h's Status. `first` collects the lowest position of one check.
+struct DeviceStatus {
+  int32_t code = 0, node = -1;
+  int64_t index = 0, value = 0, limit = 0;
+  unsigned long long first = ~0ull;
+};
+
+/// Every kernel's first argument. A store of the commit does nothing where the run met a fault, its guard is false, or
+/// its own predicate is: so the host need not look at them between steps and commit. Null: no condition.
+struct Gate {
+  const DeviceStatus* status = nullptr;
+  const bool* guard = nullptr;
+  const bool* when = nullptr;
+};
+
+struct CudaStream {
+  CUstream_st* handle = nullptr;
+  Gate gate;
+  DeviceStatus* status = nullptr;  // of the run, for ops that check
+  int multiprocessors = 1;
+  int capability = 80;      // 75, 80, 90 ...
+  bool exact = false;       // products in full float32; else TF32 where the device has it
+  char* scratch = nullptr;  // scratch_parts pieces of scratch_bytes, for kernels that need memory for each block
+  size_t scratch_bytes = 0;
+  const char* refused = nullptr;  // the first kernel whose launch failed, with the driver's words
+  const char* reason = nullptr;
+  const char* pending = nullptr;  // the first kernel that has no CUDA twin yet
+};
+
+inline constexpr int64_t scratch_parts = 32;
+
+}  // namespace dagrt

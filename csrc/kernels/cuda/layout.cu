@@ -1,0 +1,183 @@
+// Strided copy, padding, fill, iota.
+//
+// A copy is one of three kernels: 16 bytes a thread where both sides are contiguous and aligned, a tile of shared memory
+// where two axes change places (so that both reading and writing are coalesced), else an element a thread.
+#include "kernels/layout.h"
+
+#include "kernels/cuda/common.cuh"
+
+namespace dagrt {
+namespace {
+
+constexpr int threads = 256;
+constexpr int tile = 32, tile_rows = 8;
+
+__global__ void copy_vectors_kernel(Gate gate, uint4* dst, const uint4* src, int64_t n) {
+  if (closed(gate)) return;
+  for (int64_t i = first_index(); i < n; i += grid_stride()) dst[i] = src[i];
+}
+
+template <class T> __global__ void copy_elements_kernel(Gate gate, T* dst, const T* src, Space<2> space) {
+  if (closed(gate)) return;
+  for (int64_t i = first_index(); i < space.total; i += grid_stride()) {
+    int64_t at[2];
+    space.offsets(i, at);
+    dst[at[0]] = src[at[1]];
+  }
+}
+
+/// For every index of `outer`: dst[r, c] = src[c, r], rows ldd and lds apart.
+template <class T>
+__global__ void transpose_kernel(Gate gate, T* dst, const T* src, Space<2> outer, int64_t rows, int64_t columns, int64_t ldd,
+                                 int64_t lds) {
+  if (closed(gate)) return;
+  SHARED(T, held, [tile][tile + 1]);
+  int64_t down = (rows + tile - 1) / tile, across = (columns + tile - 1) / tile;
+  for (int64_t job = blockIdx.x; job < outer.total * down * across; job += gridDim.x) {
+    int64_t at[2], r0 = job / across % down * tile, c0 = job % across * tile;
+    outer.offsets(job / across / down, at);
+    for (int i = threadIdx.y; i < tile; i += tile_rows)
+      if (c0 + i < columns && r0 + threadIdx.x < rows) held[i][threadIdx.x] = src[at[1] + (c0 + i) * lds + r0 + threadIdx.x];
+    __syncthreads();
+    for (int i = threadIdx.y; i < tile; i += tile_rows)
+      if (r0 + i < rows && c0 + threadIdx.x < columns) dst[at[0] + (r0 + i) * ldd + c0 + threadIdx.x] = held[threadIdx.x][i];
+    __syncthreads();
+  }
+}
+
+template <class T> void copy_typed(const CopyArgs& a, CudaStream& s) {
+  T* dst = static_cast<T*>(a.dst);
+  const T* src = static_cast<const T*>(a.src);
+  Space<2> all;
+  all.operands = 2;
+  int fast = -1;  // the axis along which src is contiguous, if it is not the last
+  for (int d = 0; d < a.rank; d++) {
+    int64_t strides[2] = {a.dst_stride[d], a.src_stride[d]};
+    all.add_axis(a.dims[d], strides);
+    if (a.dims[d] > 1 && a.src_stride[d] == 1) fast = d;
+  }
+  all.finish();
+  if (all.total == 0) return;
+  const bool flat = all.rank == 0 || (all.rank == 1 && all.stride[0][0] == 1 && all.stride[1][0] == 1);
+  const int64_t bytes = all.total * int64_t(sizeof(T));
+  if (flat && bytes % 16 == 0 && (reinterpret_cast<uintptr_t>(dst) | reinterpret_cast<uintptr_t>(src)) % 16 == 0)
+    return launch(s, "copy_vectors", copy_vectors_kernel, blocks_for(s, bytes / 16, threads), threads,
+                  static_cast<uint4*>(a.dst), static_cast<const uint4*>(a.src), bytes / 16);
+  int last = a.rank - 1;
+  if (fast >= 0 && fast != last && a.dst_stride[last] == 1 && a.dims[last] >= 8 && a.dims[fast] >= 8) {
+    Space<2> outer;
+    outer.operands = 2;
+    for (int d = 0; d < last; d++) {
+      int64_t strides[2] = {a.dst_stride[d], a.src_stride[d]};
+      if (d != fast) outer.add_axis(a.dims[d], strides);
+    }
+    outer.finish();
+    int64_t jobs = outer.total * pieces(a.dims[fast], tile) * pieces(a.dims[last], tile);
+    return launch(s, "transpose", transpose_kernel<T>, unsigned(smaller(jobs, int64_t(s.multiprocessors) * 32)),
+                  dim3(tile, tile_rows), dst, src, outer, a.dims[fast], a.dims[last], a.dst_stride[fast], a.src_stride[last]);
+  }
+  launch(s, "copy_elements", copy_elements_kernel<T>, blocks_for(s, all.total, threads), threads, dst, src, all);
+}
+
+struct Padding {
+  int rank;
+  int64_t dims[8], out_dims[8], low[8], step[8], src_stride[8], dst_stride[8], total;
+};
+
+template <class T> __global__ void pad_kernel(Gate gate, T* dst, const T* src, Padding p, T value) {
+  if (closed(gate)) return;
+  for (int64_t i = first_index(); i < p.total; i += grid_stride()) {
+    int64_t rest = i, from = 0, to = 0;
+    bool inside = true;
+    for (int d = p.rank - 1; d >= 0; d--) {
+      int64_t at = rest % p.out_dims[d], k = at - p.low[d];
+      rest /= p.out_dims[d];
+      to += at * p.dst_stride[d];
+      inside = inside && k >= 0 && k % p.step[d] == 0 && k / p.step[d] < p.dims[d];
+      from += k / p.step[d] * p.src_stride[d];
+    }
+    dst[to] = inside ? src[from] : value;
+  }
+}
+
+template <class T> __global__ void fill_kernel(Gate gate, T* dst, int64_t rows, int64_t columns, int64_t ld, T value) {
+  if (closed(gate)) return;
+  for (int64_t i = first_index(); i < rows * columns; i += grid_stride()) dst[ld == columns ? i : i / columns * ld + i % columns] = value;
+}
+
+template <class T> DAGRT_DEVICE void put_number(int64_t i, T& y) { y = T(i); }
+DAGRT_DEVICE void put_number(int64_t i, Bf16& y) { narrow(float(i), y); }
+DAGRT_DEVICE void put_number(int64_t i, Half& y) { narrow(float(i), y); }
+
+template <class T> __global__ void iota_kernel(Gate gate, T* dst, int64_t n) {
+  if (closed(gate)) return;
+  for (int64_t i = first_index(); i < n; i += grid_stride()) put_number(i, dst[i]);
+}
+
+/// The bits of a number in any dtype: floats round to nearest even, integers truncate and saturate.
+uint64_t bits_of(double value, DType t) {
+  float f = float(value);
+  uint32_t u;
+  __builtin_memcpy(&u, &f, 4);
+  auto whole = [&](double low, double high) { return value != value ? 0.0 : value < low ? low : value > high ? high : value; };
+  switch (t) {
+    case DType::float32: return u;
+    case DType::bfloat16: return f != f ? (u >> 16) | 0x40 : (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    case DType::float16: {
+      uint32_t sign = (u >> 16) & 0x8000, m = u & 0x7fffffff;
+      if (m > 0x7f800000) return sign | 0x7e00;
+      if (m >= 0x477ff000) return sign | 0x7c00;
+      if (m >= 0x38800000) return sign | ((m + 0xfff + ((m >> 13) & 1) - 0x38000000) >> 13);
+      return sign | uint32_t(__builtin_rintf(__builtin_fabsf(f) * 16777216.0f));  // denormal: exact steps of 2^-24
+    }
+    case DType::int32: return uint32_t(int32_t(whole(-2147483648.0, 2147483647.0)));
+    case DType::int64:
+      if (value >= 9223372036854775808.0) return uint64_t(INT64_MAX);
+      return uint64_t(value < -9223372036854775808.0 ? INT64_MIN : value != value ? 0 : int64_t(value));
+    case DType::uint8: return uint8_t(whole(0, 255));
+    case DType::bool_: return value != 0;
+  }
+  return 0;
+}
+
+}  // namespace
+
+void copy_strided(const CopyArgs& a, CudaStream& s) {
+  with_element(a.element, [&](auto t) { copy_typed<decltype(t)>(a, s); });
+}
+
+void pad(const PadArgs& a, CudaStream& s) {
+  Padding p{};
+  p.rank = a.rank;
+  p.total = 1;
+  for (int d = 0; d < a.rank; d++) {
+    p.dims[d] = a.dims[d], p.out_dims[d] = a.out_dims[d], p.low[d] = a.low[d], p.step[d] = a.interior[d] + 1;
+    p.src_stride[d] = a.src_stride[d], p.dst_stride[d] = a.dst_stride[d];
+    p.total *= a.out_dims[d];
+  }
+  if (p.total == 0) return;
+  with_element(int64_t(size_of(a.dtype)), [&](auto t) {
+    using T = decltype(t);
+    launch(s, "pad", pad_kernel<T>, blocks_for(s, p.total, threads), threads, static_cast<T*>(a.dst),
+           static_cast<const T*>(a.src), p, T(bits_of(a.value, a.dtype)));
+  });
+}
+
+void fill(const FillArgs& a, CudaStream& s) {
+  if (a.rows * a.columns == 0) return;
+  with_element(int64_t(size_of(a.dtype)), [&](auto t) {
+    using T = decltype(t);
+    launch(s, "fill", fill_kernel<T>, blocks_for(s, a.rows * a.columns, threads), threads, static_cast<T*>(a.dst), a.rows,
+           a.columns, a.ld, T(bits_of(a.value, a.dtype)));
+  });
+}
+
+void iota(const IotaArgs& a, CudaStream& s) {
+  if (a.n == 0) return;
+  with_dtype(a.dtype, [&](auto t) {
+    using T = decltype(t);
+    launch(s, "iota", iota_kernel<T>, blocks_for(s, a.n, threads), threads, static_cast<T*>(a.dst), a.n);
+  });
+}
+
+}  // namespace dagrt

@@ -1,0 +1,70 @@
+// The only inline PTX: asynchronous copies into shared memory, and the tensor cores' product of TF32 fragments.
+// tests/cuda_emulator/mma.h defines the same functions for the host.
+//
+// mma.m16n8k8 (PTX manual, "Matrix fragments for mma.m16n8k8"): with g = lane / 4 and t = lane % 4, a lane holds
+//   A: (g, t) (g + 8, t) (g, t + 4) (g + 8, t + 4)     B: (t, g) (t + 4, g)     C: (g, 2t) (g, 2t + 1) (g + 8, 2t) (g + 8, 2t + 1)
+#pragma once
+#ifdef DAGRT_CUDA_EMULATOR
+#include "mma.h"
+#else
+#include "kernels/cuda/common.cuh"
+
+namespace dagrt {
+namespace {
+
+/// Copies `bytes` (4 or 16) to shared memory, or zeros where `src` is null. Visible after wait_copies and a barrier.
+template <int bytes> DAGRT_DEVICE void copy_async(float* dst, const float* src) {
+#if __CUDA_ARCH__ >= 800
+  unsigned to = unsigned(__cvta_generic_to_shared(dst)), n = src ? bytes : 0;
+  if constexpr (bytes == 16)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(src)), "r"(n)
+                 : "memory");
+  else
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(__cvta_generic_to_global(src)), "r"(n)
+                 : "memory");
+#else
+  for (int i = 0; i < bytes / 4; i++) dst[i] = src ? src[i] : 0.0f;
+#endif
+}
+/// Ends a group of copies.
+DAGRT_DEVICE void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+/// Waits until at most `left` groups, the latest, are under way.
+template <int left> DAGRT_DEVICE void wait_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
+#endif
+}
+
+/// Rounded to TF32's 10 bits of mantissa, to nearest.
+DAGRT_DEVICE uint32_t to_tf32(float x) {
+  uint32_t r = 0;
+#if __CUDA_ARCH__ >= 800
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+#endif
+  return r;
+}
+
+/// c += a b for a warp's 16 x 8 x 8 tile.
+DAGRT_DEVICE void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+/// For loops that wait for another block.
+DAGRT_DEVICE void relax() {
+#if __CUDA_ARCH__ >= 700
+  __nanosleep(32);
+#endif
+}
+
+}  // namespace
+}  // namespace dagrt
+#endif

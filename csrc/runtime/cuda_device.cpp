@@ -1,0 +1,159 @@
+// CUDA devices. A program's run is recorded once as a CUDA graph (steps, then commit under its gates) and launched again as
+// a whole: one call of the driver for each run. Host memory passes through copies before and after the graph, so that what is
+// recorded names the arena alone.
+//
+// The driver is looked for when a device is first asked for: importing costs nothing, and a machine without one has none.
+#include "runtime/cuda_device.h"
+
+#include "base/cuda_stream.h"
+#include "base/error.h"
+
+#ifdef DAGRT_HAVE_CUDA
+#include <cuda_runtime_api.h>
+#endif
+
+namespace dagrt {
+
+#ifdef DAGRT_HAVE_CUDA
+namespace {
+
+void check(cudaError_t e, const char* what, const char* device) {
+  if (e == cudaSuccess) return;
+  cudaGetLastError();  // errors that do not end the context are forgotten
+  fail(ErrorKind::device, device, ": ", what, " failed: ", cudaGetErrorString(e));
+}
+
+class Cuda final : public Device {
+ public:
+  Cuda(int index, const cudaDeviceProp& p)
+      : index_(index),
+        name_("cuda:" + std::to_string(index)),
+        multiprocessors_(p.multiProcessorCount),
+        capability_(p.major * 10 + p.minor) {}
+
+  const char* name() const override { return name_.c_str(); }
+  bool is_host() const override { return false; }
+  bool records() const override { return true; }
+
+  void* allocate(size_t bytes) override {
+    use();
+    void* p = nullptr;
+    if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
+    cudaGetLastError();
+    return nullptr;
+  }
+  void release(void* p, size_t) override {
+    use();
+    cudaFree(p);
+  }
+  size_t available(const char** why) const override {
+    use();
+    *why = name();
+    size_t left = 0, all = 0;
+    check(cudaMemGetInfo(&left, &all), "asking for free memory", name());
+    return left;
+  }
+  std::unique_ptr<Queue> queue() override { return std::make_unique<Recorder>(*this); }
+
+ private:
+  void use() const { check(cudaSetDevice(index_), "choosing the device", name()); }
+
+  class Recorder final : public Queue {
+   public:
+    explicit Recorder(Cuda& d) : device_(d) {
+      d.use();
+      check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream", d.name());
+    }
+    ~Recorder() override {
+      cudaSetDevice(device_.index_);
+      forget();
+      cudaStreamDestroy(stream_);
+    }
+    void copy_in(void* to, const void* from, size_t bytes) override {
+      device_.use();
+      if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "a copy to the device", device_.name());
+    }
+    void copy_out(void* to, const void* from, size_t bytes) override {
+      device_.use();
+      if (bytes)
+        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "a copy from the device", device_.name());
+    }
+    void run(std::function<void()>) override { fail(ErrorKind::internal, "work of the host on a CUDA device"); }
+    void wait() override { check(cudaStreamSynchronize(stream_), "a run", device_.name()); }
+
+    void replay(const void* key, const std::function<void(CudaStream&)>& record) override {
+      device_.use();
+      if (!graph_ || key != key_) {
+        forget();
+        check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a run", device_.name());
+        CudaStream s;
+        s.handle = stream_;
+        s.multiprocessors = device_.multiprocessors_;
+        s.capability = device_.capability_;
+        cudaGraph_t graph = nullptr;
+        try {
+          record(s);
+        } catch (...) {
+          if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
+          cudaStreamSynchronize(stream_);  // the inputs' copies: the arena goes back to its pool
+          cudaGetLastError();
+          throw;
+        }
+        check(cudaStreamEndCapture(stream_, &graph), "recording a run", device_.name());
+        cudaError_t e = cudaGraphInstantiate(&graph_, graph, 0);
+        cudaGraphDestroy(graph);
+        check(e, "making a graph of a run", device_.name());
+        key_ = key;
+      }
+      check(cudaGraphLaunch(graph_, stream_), "starting a run", device_.name());
+    }
+
+   private:
+    void forget() {
+      if (graph_) cudaGraphExecDestroy(graph_);
+      graph_ = nullptr;
+    }
+    Cuda& device_;
+    cudaStream_t stream_ = nullptr;
+    cudaGraphExec_t graph_ = nullptr;
+    const void* key_ = nullptr;
+  };
+
+  int index_;
+  std::string name_;
+  int multiprocessors_, capability_;
+};
+
+}  // namespace
+
+const std::vector<Device*>& cuda_devices() {
+  static const std::vector<Device*>* all = [] {  // never destroyed: variables of static objects may live on them
+    auto* list = new std::vector<Device*>;
+    int count = 0;
+    if (cudaGetDeviceCount(&count) != cudaSuccess) {
+      cudaGetLastError();
+      count = 0;
+    }
+    for (int i = 0; i < count; i++) {
+      cudaDeviceProp p{};
+      if (cudaGetDeviceProperties(&p, i) == cudaSuccess) list->push_back(new Cuda(i, p));
+    }
+    return list;
+  }();
+  return *all;
+}
+
+bool cuda_in_build() { return true; }
+
+#else
+
+const std::vector<Device*>& cuda_devices() {
+  static const std::vector<Device*> none;
+  return none;
+}
+
+bool cuda_in_build() { return false; }
+
+#endif
+
+}  // namespace dagrt

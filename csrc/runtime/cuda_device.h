@@ -1,0 +1,13 @@
+// The CUDA devices of this process.
+#pragma once
+#include <vector>
+
+#include "runtime/device.h"
+
+namespace dagrt {
+
+/// Found at the first call; none where the build has no CUDA or the machine no driver or GPU.
+const std::vector<Device*>& cuda_devices();
+bool cuda_in_build();
+
+}  // namespace dagrt

@@ -1,0 +1,54 @@
+// The functions of kernels/cuda/mma.cuh on the host. A fragment's elements stand where the PTX manual puts them; operands that
+// are not rounded to TF32, which the hardware would truncate silently, are faults.
+#pragma once
+#include "kernels/cuda/common.cuh"
+
+namespace dagrt {
+namespace {
+
+template <int bytes> void copy_async(float* dst, const float* src) { emulator::copy_later(dst, src, bytes); }
+inline void commit_copies() { emulator::commit_copies(); }
+template <int left> void wait_copies() { emulator::wait_copies(left); }
+inline void relax() { emulator::yield(); }
+
+/// To nearest, ties away from zero (cvt.rna).
+inline uint32_t to_tf32(float x) {
+  uint32_t u = float_to_bits(x);
+  return (u & 0x7f800000) == 0x7f800000 ? u & ~0x1fffu : (u + 0x1000) & ~0x1fffu;
+}
+
+struct MmaLane {
+  float* c;
+  const uint32_t *a, *b;
+};
+inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], DAGRT_WHERE) {
+  MmaLane mine{c, a, b};
+  for (uint32_t x : a)
+    if (x & 0x1fff) emulator::stop_thread("operand A is not rounded to TF32", file, line);
+  for (uint32_t x : b)
+    if (x & 0x1fff) emulator::stop_thread("operand B is not rounded to TF32", file, line);
+  emulator::together(
+      &mine,
+      [](void** lanes) {
+        float A[16][8], B[8][8];
+        for (int i = 0; i < 32; i++) {
+          auto* l = static_cast<MmaLane*>(lanes[i]);
+          int g = i / 4, t = i % 4;
+          for (int e = 0; e < 4; e++) A[g + e % 2 * 8][t + e / 2 * 4] = bits_to_float(l->a[e]);
+          for (int e = 0; e < 2; e++) B[t + e * 4][g] = bits_to_float(l->b[e]);
+        }
+        for (int i = 0; i < 32; i++) {
+          auto* l = static_cast<MmaLane*>(lanes[i]);
+          int g = i / 4, t = i % 4;
+          for (int e = 0; e < 4; e++) {
+            float sum = 0;
+            for (int k = 0; k < 8; k++) sum += A[g + e / 2 * 8][k] * B[k][t * 2 + e % 2];
+            l->c[e] += sum;
+          }
+        }
+      },
+      file, line);
+}
+
+}  // namespace
+}  // namespace dagrt

@@ -1,0 +1,187 @@
+// Kernels with planted faults, each of which the emulator must report, beside correct ones, which it must not.
+// Built with the race detector (cmake/cuda.cmake: target emulator_tests).
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "kernels/cuda/mma.cuh"
+
+namespace dagrt {
+namespace {
+
+constexpr int n = 128;
+
+/// What a launch reports; "" where it reports nothing.
+template <class... P> std::string report_of(void (*kernel)(Gate, P...), dim3 grid, dim3 block, size_t shared, P... args) {
+  CudaStream s;
+  REQUIRE(cudaStreamCreateWithFlags(&s.handle, 0) == cudaSuccess);
+  launch_with(s, "planted", kernel, grid, block, shared, args...);
+  CHECK(s.refused == nullptr);
+  cudaError_t e = cudaStreamSynchronize(s.handle);
+  std::string text = e == cudaSuccess ? "" : cudaGetErrorString(e);
+  cudaStreamDestroy(s.handle);
+  return text;
+}
+bool says(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+
+struct Memory {
+  explicit Memory(size_t floats) { REQUIRE(cudaMalloc(reinterpret_cast<void**>(&p), floats * 4) == cudaSuccess); }
+  ~Memory() { cudaFree(p); }
+  float* p = nullptr;
+};
+
+template <bool barrier> __global__ void rotate_kernel(Gate, float* y) {
+  SHARED(float, held, [n]);
+  held[threadIdx.x] = float(threadIdx.x);
+  if constexpr (barrier) __syncthreads();
+  y[threadIdx.x] = held[(threadIdx.x + 40) % n];
+}
+
+template <bool wait> __global__ void copy_kernel(Gate, float* y, const float* x) {
+  SHARED(float, held, [n]);
+  copy_async<4>(held + threadIdx.x, x + threadIdx.x);
+  commit_copies();
+  if constexpr (wait) wait_copies<0>();
+  __syncthreads();
+  y[threadIdx.x] = held[n - 1 - threadIdx.x];
+  wait_copies<0>();
+}
+
+__global__ void half_a_barrier_kernel(Gate, float* y) {
+  if (threadIdx.x < n / 2) __syncthreads();
+  y[threadIdx.x] = 0;
+}
+__global__ void two_barriers_kernel(Gate, float* y) {
+  if (threadIdx.x < n / 2)
+    __syncthreads();
+  else
+    __syncthreads();
+  y[threadIdx.x] = 0;
+}
+__global__ void half_a_warp_kernel(Gate, float* y) {
+  if (threadIdx.x % 32 < 16) y[threadIdx.x] = __shfl_xor_sync(all_lanes, 1.0f, 1);
+}
+__global__ void overrun_kernel(Gate, float*) {
+  SHARED(float, held, [n]);
+  held[threadIdx.x + 1] = 0;
+}
+__global__ void dynamic_overrun_kernel(Gate, float*) { dynamic_shared<float>()[threadIdx.x + 1] = 0; }
+__global__ void same_place_kernel(Gate, float* y) { y[0] = float(blockIdx.x); }
+__global__ void unrounded_kernel(Gate, float* y) {
+  uint32_t a[4] = {float_to_bits(0.1f), 0, 0, 0}, b[2] = {0, 0};
+  float c[4] = {};
+  mma_tf32(c, a, b);
+  y[threadIdx.x] = c[0];
+}
+__global__ void never_waited_kernel(Gate, const float* x) {
+  SHARED(float, held, [n]);
+  copy_async<4>(held + threadIdx.x, x + threadIdx.x);
+  commit_copies();
+}
+/// Blocks meet by a counter; with `wait` each then reads what its neighbour wrote.
+template <bool wait> __global__ void neighbours_kernel(Gate, float* y, float* x, unsigned* counter) {
+  if (threadIdx.x == 0) {
+    x[blockIdx.x] = float(blockIdx.x + 1);
+    __threadfence();
+    atomicAdd(counter, 1u);
+    if constexpr (wait)
+      while (atomicAdd(counter, 0u) < gridDim.x) relax();
+    y[blockIdx.x] = x[(blockIdx.x + 1) % gridDim.x];
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a missing barrier is a race") {
+  Memory y(n);
+  CHECK(report_of(rotate_kernel<true>, 1, n, 0, y.p) == "");
+  for (int i = 0; i < n; i++) CHECK(y.p[i] == float((i + 40) % n));
+  CHECK(says(report_of(rotate_kernel<false>, 1, n, 0, y.p), "planted: race: "));
+}
+
+TEST_CASE("asynchronous copies arrive at the wait") {
+  Memory x(n), y(n);
+  for (int i = 0; i < n; i++) x.p[i] = float(i);
+  CHECK(report_of(copy_kernel<true>, 1, n, 0, y.p, static_cast<const float*>(x.p)) == "");
+  CHECK(y.p[0] == float(n - 1));
+  report_of(copy_kernel<false>, 1, n, 0, y.p, static_cast<const float*>(x.p));
+  CHECK(y.p[0] != y.p[0]);
+  CHECK(says(report_of(never_waited_kernel, 1, n, 0, static_cast<const float*>(x.p)), "copies it never waited for"));
+}
+
+TEST_CASE("barriers that not all threads reach") {
+  Memory y(n);
+  CHECK(says(report_of(half_a_barrier_kernel, 1, n, 0, y.p), "threads have passed by leaving"));
+  CHECK(says(report_of(two_barriers_kernel, 1, n, 0, y.p), "meets at two barriers"));
+  std::string text = report_of(half_a_warp_kernel, 1, n, 0, y.p);
+  CHECK(says(text, "deadlock"));
+  CHECK(says(text, "64 threads wait at"));
+  CHECK(says(text, "test_emulator.cpp:"));
+}
+
+TEST_CASE("stores beyond shared memory") {
+  Memory y(1);
+  CHECK(says(report_of(overrun_kernel, 1, n, 0, y.p), "wrote behind a shared variable of 512 bytes"));
+  CHECK(says(report_of(dynamic_overrun_kernel, 1, n, n * 4, y.p), "wrote behind its dynamic shared memory"));
+}
+
+TEST_CASE("two blocks that write one place") {
+  Memory y(1);
+  CHECK(says(report_of(same_place_kernel, 2, 1, 0, y.p), "race: two writes"));
+  CHECK(report_of(same_place_kernel, 1, 1, 0, y.p) == "");
+}
+
+TEST_CASE("operands of mma that are not rounded") {
+  Memory y(32);
+  CHECK(says(report_of(unrounded_kernel, 1, 32, 0, y.p), "operand A is not rounded to TF32"));
+}
+
+TEST_CASE("blocks that wait for each other run together") {
+  Memory x(8), y(8), counter(1);
+  auto* c = reinterpret_cast<unsigned*>(counter.p);
+  auto run = [&](void (*kernel)(Gate, float*, float*, unsigned*)) {
+    *c = 0;
+    std::memset(x.p, 0xFF, 32);
+    CudaStream s;
+    cudaStreamCreateWithFlags(&s.handle, 0);
+    launch_together(s, "neighbours", kernel, 8, 32, 0, y.p, x.p, c);
+    CHECK(cudaStreamSynchronize(s.handle) == cudaSuccess);
+    cudaStreamDestroy(s.handle);
+    bool right = true;
+    for (int i = 0; i < 8; i++) right &= y.p[i] == float((i + 1) % 8 + 1);
+    return right;
+  };
+  CHECK(run(neighbours_kernel<true>));
+  CHECK_FALSE(run(neighbours_kernel<false>));
+}
+
+TEST_CASE("work is late, copies read the host at once, graphs run again") {
+  Memory x(1);
+  cudaStream_t s;
+  cudaStreamCreateWithFlags(&s, 0);
+  float in = 3, out = 0;
+  cudaMemcpyAsync(x.p, &in, 4, cudaMemcpyHostToDevice, s);
+  in = 4;
+  cudaMemcpyAsync(&out, x.p, 4, cudaMemcpyDeviceToHost, s);
+  CHECK(out == 0);
+  cudaStreamSynchronize(s);
+  CHECK(out == 3);
+  cudaGraph_t g;
+  cudaGraphExec_t e;
+  cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
+  cudaMemcpyAsync(&out, x.p, 4, cudaMemcpyDeviceToHost, s);
+  cudaStreamEndCapture(s, &g);
+  cudaGraphInstantiate(&e, g, 0);
+  cudaGraphDestroy(g);
+  out = 0;
+  cudaStreamSynchronize(s);
+  CHECK(out == 0);
+  cudaGraphLaunch(e, s);
+  cudaStreamSynchronize(s);
+  CHECK(out == 3);
+  cudaGraphExecDestroy(e);
+  cudaStreamDestroy(s);
+}
+
+}  // namespace dagrt
