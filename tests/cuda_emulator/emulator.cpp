@@ -150,8 +150,8 @@ void release_barrier(Block& b) {
   for (Thread& t : b.threads)
     if (t.waiting && t.file) {
       if (first && (first->line != t.line || std::strcmp(first->file, t.file)))
-        give_up("block " + name_of(b.index) + " meets at two barriers: " + first->file + ":" + std::to_string(first->line) + " and " +
-                t.file + ":" + std::to_string(t.line));
+        give_up("block " + name_of(b.index) + " meets at two barriers: " + first->file + ":" + std::to_string(first->line) +
+                " and " + t.file + ":" + std::to_string(t.line));
       first = &t;
     }
   b.result = b.any;
@@ -171,7 +171,8 @@ void thread_main() {
     Block& b = *t->block;
     b.done++;
     m.unfinished--;
-    if (!t->copies.empty()) give_up("thread " + name_of(t->index) + " of block " + name_of(b.index) + " ends with copies it never waited for");
+    if (!t->copies.empty())
+      give_up("thread " + name_of(t->index) + " of block " + name_of(b.index) + " ends with copies it never waited for");
     if (b.arrived && b.arrived + b.done == b.threads.size())
       give_up("block " + name_of(b.index) + ": a barrier that " + std::to_string(b.done) + " threads have passed by leaving");
     m.idle.push_back(t->fiber);
@@ -292,8 +293,9 @@ bool barrier(bool value, const char* file, int line) {
   b.any |= value;
   t->file = file, t->line = line;
   if (++b.arrived + b.done == b.threads.size()) {
-    if (b.done) give_up("block " + name_of(b.index) + ": a barrier at " + file + ":" + std::to_string(line) + " that " +
-                        std::to_string(b.done) + " threads have passed by leaving");
+    if (b.done)
+      give_up("block " + name_of(b.index) + ": a barrier at " + file + ":" + std::to_string(line) + " that " +
+              std::to_string(b.done) + " threads have passed by leaving");
     t->waiting = true;  // it is looked at, and woken with the others
     release_barrier(b);
     to_scheduler();
@@ -317,8 +319,8 @@ void together(void* data, void (*join)(void** lanes), const char* file, int line
   }
   for (Thread* p : w.threads)
     if (p && p != t && (p->line != line || std::strcmp(p->file, file)))
-      give_up("a warp of block " + name_of(t->block->index) + " meets at two operations: " + file + ":" + std::to_string(line) + " and " +
-              p->file + ":" + std::to_string(p->line));
+      give_up("a warp of block " + name_of(t->block->index) + " meets at two operations: " + file + ":" + std::to_string(line) +
+              " and " + p->file + ":" + std::to_string(p->line));
   join(w.lanes);
   w.arrived = 0;
   w.clock++;
@@ -337,7 +339,8 @@ void yield() {
 
 void stop_thread(const char* what, const char* file, int line) {
   Thread* t = m.current;
-  give_up("thread " + name_of(t->index) + " of block " + name_of(t->block->index) + ": " + what + ", at " + file + ":" + std::to_string(line));
+  give_up("thread " + name_of(t->index) + " of block " + name_of(t->block->index) + ": " + what + ", at " + file + ":" +
+          std::to_string(line));
   to_scheduler();
   std::abort();  // a launch that was given up does not go on
 }
@@ -370,7 +373,10 @@ void wait_copies(int left) {
   for (Copy& c : t->copies) {
     if (c.group >= t->groups - left) {
       t->copies[kept++] = c;
-    } else if (c.src) {
+      continue;
+    }
+    if (note_access) note_access(c.dst, c.bytes, true);  // who reads without a barrier behind this wait races with it
+    if (c.src) {
       std::memcpy(c.dst, c.src, c.bytes);
     } else {
       std::memset(c.dst, 0, c.bytes);

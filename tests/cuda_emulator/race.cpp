@@ -36,8 +36,8 @@ bool before(const Moment& a, const Moment& b) {
 
 void tell(const char* what, const Moment& a, const Moment& b, void* at) {
   char text[256];
-  std::snprintf(text, sizeof text, "race: %s by thread %u of block %u and thread %u of block %u, at code address %p", what, a.thread,
-                a.block, b.thread, b.block, at);
+  std::snprintf(text, sizeof text, "race: %s by thread %u of block %u and thread %u of block %u, at code address %p", what,
+                a.thread, a.block, b.thread, b.block, at);
   race(text);
 }
 
@@ -73,12 +73,12 @@ void access(const volatile void* where, size_t bytes, bool write, void* at) {
 }  // namespace
 }  // namespace emulator
 
-#define DAGRT_ACCESS(size)                                                                                                            \
-  extern "C" void __tsan_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0)); }                       \
-  extern "C" void __tsan_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0)); }                       \
-  extern "C" void __tsan_unaligned_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0)); }             \
-  extern "C" void __tsan_unaligned_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0)); }             \
-  extern "C" void __tsan_volatile_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0)); }              \
+#define DAGRT_ACCESS(size)                                                                                                \
+  extern "C" void __tsan_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0)); }           \
+  extern "C" void __tsan_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0)); }           \
+  extern "C" void __tsan_unaligned_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0)); } \
+  extern "C" void __tsan_unaligned_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0)); } \
+  extern "C" void __tsan_volatile_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0)); }  \
   extern "C" void __tsan_volatile_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0)); }
 DAGRT_ACCESS(1)
 DAGRT_ACCESS(2)

@@ -72,7 +72,9 @@ cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 const char* cudaGetErrorString(cudaError_t e) {
   if (e == cudaErrorLaunchFailure) return fault.c_str();
-  return e == cudaErrorInvalidConfiguration ? "invalid configuration" : e == cudaErrorMemoryAllocation ? "out of memory" : "an error";
+  return e == cudaErrorInvalidConfiguration ? "invalid configuration"
+         : e == cudaErrorMemoryAllocation   ? "out of memory"
+                                            : "an error";
 }
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int bytes) {
   return bytes > 227 * 1024 ? cudaErrorInvalidValue : cudaSuccess;
