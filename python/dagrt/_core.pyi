@@ -1,7 +1,7 @@
 """What Python sees of C++; the contract is docs/boundary.md."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -82,6 +82,7 @@ class Function:
     @property
     def programs(self) -> int: ...
 
+@final
 class Caller:
     """A function bound to one way of calling it: takes the arguments as they are, or answers NotImplemented."""
 
