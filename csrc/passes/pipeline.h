@@ -9,7 +9,7 @@ namespace dagrt {
 struct CompileOptions {
   bool exact = true;       // only algorithms that round no worse than a direct sum
   bool algorithms = true;  // an op for each convolution and product by what it takes; those of the CPU
-  bool fuse = true;        // chains of pointwise ops as one node; keeps every bit
+  bool fuse = true;        // pointwise chains, epilogues, updates; folds normalisations, which rounds otherwise
   bool verify = false;     // check the invariants after every pass; also with DAGRT_VERIFY=1 in the environment
 };
 
