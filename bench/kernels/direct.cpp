@@ -34,12 +34,24 @@ double read_gbs(double bytes) {
   return double(n) * 32 / ns;
 }
 
-double peak;
 int threads = 1;
 double total_bound = 0, total_ns = 0;
 
-void report(const std::string& name, double flops, double bytes, double ns) {
-  double bound = std::max(flops / peak / threads, bytes / read_gbs(bytes));
+/// The fastest of many calls, and the peak that was reached between them: others' load slows both for a while.
+struct Timing {
+  double ns = 1e30, peak = 0;
+};
+template <class F> Timing measure(const F& f) {
+  Timing t;
+  for (int i = 0; i < 12; i++) {
+    t.ns = std::min(t.ns, bench::best_ns(f, threads, 0.01));
+    t.peak = std::max(t.peak, bench::peak_gflops(0.002));
+  }
+  return t;
+}
+
+void report(const std::string& name, double flops, double bytes, const Timing& t) {
+  const double bound = std::max(flops / t.peak / threads, bytes / read_gbs(bytes)), ns = t.ns;
   total_bound += bound, total_ns += ns;
   std::printf("%-44s %9.1f us %7.1f GFLOP/s %6.1f GB/s  %5.1f %% of the bound\n", name.c_str(), ns / 1e3, flops / ns, bytes / ns,
               100 * bound / ns);
@@ -59,8 +71,7 @@ void matmul_row(const char* part, int64_t M, int64_t K, int64_t N) {
   g.epilogue.bias = bias.data(), g.epilogue.relu = true;
   bench::Workspace w(matmul_plan(1, M, N, K, true, true).workspace, 0, threads);
   g.workspace = w.workspace();
-  report(name, 2.0 * double(M * N * K), 4.0 * double(M * K + K * N + M * N),
-         bench::best_ns([&] { matmul(g, w.stream); }, threads, 0.15));
+  report(name, 2.0 * double(M * N * K), 4.0 * double(M * K + K * N + M * N), measure([&] { matmul(g, w.stream); }));
 }
 
 struct Layer {
@@ -109,7 +120,7 @@ void conv_row(const char* part, const Layer& l, Direction d) {
   bench::Workspace memory(m.workspace, m.scratch, threads);
   k.workspace = memory.workspace();
   double flops = 2.0 * double(ny) * double(k.R * k.S * (k.C / k.groups));
-  report(name, flops, 4.0 * double(nx + ny + nw), bench::best_ns([&] { run(k, memory.stream); }, threads, 0.15));
+  report(name, flops, 4.0 * double(nx + ny + nw), measure([&] { run(k, memory.stream); }));
 }
 
 }  // namespace
@@ -118,8 +129,8 @@ int main(int argc, char** argv) {
   if (argc > 1) threads = std::atoi(argv[1]);
   const char* part = argc > 2 ? argv[2] : nullptr;
   FlushDenormals flush;
-  peak = bench::peak_gflops();
-  std::printf("%s, %d thread%s, peak %.1f GFLOP/s a thread\n", name_of(chosen_isa), threads, threads > 1 ? "s" : "", peak);
+  std::printf("%s, %d thread%s, peak %.1f GFLOP/s a thread\n", name_of(chosen_isa), threads, threads > 1 ? "s" : "",
+              bench::peak_gflops());
   const int64_t products[][3] = {{1, 784, 64},   {32, 784, 64},  {32, 64, 32},      {1, 2048, 1000}, {8, 2048, 1000},
                                  {16, 512, 512}, {64, 512, 512}, {128, 1024, 1024}, {512, 512, 512}, {8, 4096, 4096}};
   for (const auto& s : products) matmul_row(part, s[0], s[1], s[2]);
@@ -134,6 +145,7 @@ int main(int argc, char** argv) {
                           {"inception", 1, 56, 64, 16, 1, 1, 0},        {"inception", 1, 56, 256, 128, 1, 1, 0},
                           {"inception", 1, 56, 48, 96, 5, 1, 2},        {"autoencoder", 8, 28, 1, 16, 3, 1, 0},
                           {"autoencoder", 8, 26, 16, 32, 3, 1, 0},      {"autoencoder", 8, 12, 32, 32, 3, 1, 0},
+                          {"autoencoder", 8, 18, 16, 1, 3, 1, 2},
                           {"mobilenet", 1, 112, 32, 32, 3, 1, 1, 32},   {"mobilenet", 1, 56, 144, 144, 3, 1, 1, 144},
                           {"mobilenet", 1, 56, 144, 144, 3, 2, 1, 144}, {"mobilenet", 1, 14, 576, 576, 3, 1, 1, 576}};
   for (const Layer& l : layers) conv_row(part, l, Direction::forward);

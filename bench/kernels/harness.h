@@ -26,13 +26,13 @@ inline double best_ns(const std::function<void()>& f, int threads = 1, double se
     f();
     double ns = now() - start;
     all += ns;
-    if (ns < best) best = ns;
+    if (ns > 0 && ns < best) best = ns;  // coarse clocks of guests stand still at times
   }
   return best;
 }
 
 /// Float32 multiply-adds of one thread, in GFLOP/s: independent sums in registers, the widest that this file is built for.
-inline double peak_gflops() {
+inline double peak_gflops(double seconds = 0.2) {
 #if defined(__AVX512F__)
   constexpr int width = 64, sums = 24;
 #elif defined(__AVX2__)
@@ -41,7 +41,7 @@ inline double peak_gflops() {
   constexpr int width = 16, sums = 8;
 #endif
   typedef float vf __attribute__((vector_size(width)));
-  constexpr int64_t n = 100000;
+  constexpr int64_t n = 20000;
   float seed = 1e-3f;
   double ns = best_ns(
       [&] {
@@ -56,7 +56,7 @@ inline double peak_gflops() {
         for (int i = 0; i < sums; i++) t += s[i];
         asm volatile("" ::"x"(t));
       },
-      1, 0.2);
+      1, seconds);
   return 2.0 * double(n) * sums * (width / 4) / ns;
 }
 

@@ -53,6 +53,8 @@ ConvMemory conv2d_filter_grad_memory(const ConvArgs&);
 inline constexpr int64_t conv_block = 112, conv_grad_block = 128;
 /// Elements of a window multiplied at once: their part of a panel stays in L1.
 inline constexpr int64_t conv_slice = 640;
+/// Filters of at most so many may be multiplied by vectors over channels.
+inline constexpr int64_t conv_few_filters = 8;
 /// Whether tiles run along the image's rows, and of how many rows a unit of work is.
 inline bool conv_by_rows(int64_t columns) { return columns >= 12; }
 inline int64_t conv_rows(int64_t rows, int64_t columns, int64_t depth, int64_t filters) {

@@ -1,6 +1,8 @@
 // Memory of the convolution kernels and the cut of their sums: functions of the shapes alone.
 #include "kernels/conv2d.h"
 
+#include <algorithm>
+
 namespace dagrt {
 namespace {
 
@@ -16,12 +18,16 @@ int64_t conv2d_panel_floats(const PackConvArgs& a) {
 
 namespace {
 
-/// Scratch of a pass over a grid of I x J pixels: gathered rows, or taps and the copy of a unit's rows.
-size_t pass_scratch(int64_t I, int64_t J, int64_t rows, int64_t depth, int64_t channels, int64_t span_h, int64_t span_w,
-                    int64_t mul_h, int64_t mul_w) {
-  if (!conv_by_rows(J)) return size_t(conv_block * depth) * 4 + 64;
+/// Scratch of a pass over a grid of I x J pixels: gathered rows, or taps (few filters: a row's sums) and the copy of a
+/// unit's rows.
+size_t pass_scratch(int64_t I, int64_t J, int64_t rows, int64_t depth, int64_t channels, int64_t filters, int64_t span_h,
+                    int64_t span_w, int64_t mul_h, int64_t mul_w) {
+  const bool may_be_few = filters <= conv_few_filters;
+  const size_t gathered = conv_by_rows(J) ? 0 : size_t(conv_block * depth) * 4 + 64;
+  if (gathered && !may_be_few) return gathered;
   int64_t high = (rows < I ? rows : I) * mul_h + span_h, wide = J * mul_w + span_w;
-  return size_t(round_up(depth)) * 4 + size_t(high * wide * channels) * 4 + 128;
+  const size_t front = std::max(round_up(depth), may_be_few ? round_up(filters * J) : 0);
+  return std::max(gathered, front * 4 + size_t(high * wide * channels) * 4 + 128);
 }
 
 }  // namespace
@@ -29,7 +35,7 @@ size_t pass_scratch(int64_t I, int64_t J, int64_t rows, int64_t depth, int64_t c
 ConvMemory conv2d_memory(const ConvArgs& a) {
   const int64_t c = a.C / a.groups, f = a.F / a.groups, depth = a.R * a.S * c;
   return {a.panels ? 0 : a.groups * round_up(f) * size_t(depth) * 4 + 64,
-          pass_scratch(a.P, a.Q, conv_rows(a.P, a.Q, depth, f), depth, c, a.R * a.dilation_h, a.S * a.dilation_w, a.stride_h,
+          pass_scratch(a.P, a.Q, conv_rows(a.P, a.Q, depth, f), depth, c, f, a.R * a.dilation_h, a.S * a.dilation_w, a.stride_h,
                        a.stride_w)};
 }
 
@@ -40,7 +46,7 @@ ConvMemory conv2d_input_grad_memory(const ConvArgs& a) {
   const int64_t rows = a.stride_h * a.stride_w == 1 ? conv_rows(I, J, depth, c) : conv_rows(I, J, 0, 0);
   size_t scratch = 0;
   for (int64_t columns : {J, J > 1 ? J - 1 : J}) {  // the residues' grids differ by a column
-    size_t one = pass_scratch(I, columns, rows + 1, depth, f, a.R * a.dilation_h, a.S * a.dilation_w, 1, 1);
+    size_t one = pass_scratch(I, columns, rows + 1, depth, f, c, a.R * a.dilation_h, a.S * a.dilation_w, 1, 1);
     if (one > scratch) scratch = one;
   }
   return {a.groups * round_up(c) * size_t(depth) * 4 + 64, scratch};

@@ -94,6 +94,8 @@ TEST_CASE("packed weights give what the plain ops give") {
                                              {{2, 6, 5, 19}, {3, 3, 1, 19}, 1, 1, 19, 1},
                                              {{1, 13, 11, 5}, {1, 1, 5, 33}, 1, 1, 1, 0},
                                              {{1, 10, 11, 4}, {3, 2, 2, 38}, 1, 2, 2, 2},
+                                             {{2, 18, 11, 16}, {3, 3, 16, 1}, 1, 1, 1, 2},
+                                             {{1, 9, 21, 3}, {3, 3, 3, 16}, 1, 1, 1, 1},
                                              {{1, 20, 20, 16}, {5, 5, 16, 16}, 1, 1, 1, 2}}) {
       const int64_t d = s.dilation, R = s.w[0], S = s.w[1], C = s.x[3], F = s.w[3];
       auto outputs = [&](int64_t n, int64_t window) { return (n + 2 * s.pad - (window - 1) * d - 1) / s.stride + 1; };

@@ -6,33 +6,11 @@
 // Input gradient: the input pixels of one residue (h mod stride, w mod stride) see the same taps; for each residue it is a
 // forward convolution of dy with those taps, window reversed.
 // Filter gradient: gathered rows, transposed, times dy; window rows and runs of pixels are separate sums, added in order.
-// Depthwise (one channel a group): vectors over channels, no products.
-#include "kernels/conv2d.h"
-
-#include "kernels/cpu/epilogue.h"
-#include "kernels/cpu/gemm.h"
+// Few filters (conv2d_few.cpp): vectors over the window. Depthwise (one channel a group): vectors over channels, no products.
+#include "kernels/cpu/conv2d_pass.h"
 
 namespace dagrt::DAGRT_ISA {
 namespace {
-
-float* aligned(char* p) { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64); }
-
-void copy(float* to, const float* from, int64_t n) {
-  int64_t i = 0;
-  for (; i + V <= n; i += V) store(to + i, load(from + i));
-  if (i < n) store_n(to + i, load_n(from + i, int(n - i)), int(n - i));
-}
-
-void zero(float* to, int64_t n) {
-  int64_t i = 0;
-  for (; i + V <= n; i += V) store(to + i, vf{});
-  if (i < n) store_n(to + i, vf{}, int(n - i));
-}
-
-/// One axis of taps: output position i reads source position i * mul + off + k * step, for k in [0, count).
-struct Axis {
-  int64_t mul, off, step, count, size;  // size: of the source
-};
 
 /// The source pixels under output pixel (i, j), row by row: count_h * count_w * channels floats.
 inline void gather(const float* src, int64_t ld, int64_t width, int64_t channels, const Axis& h, const Axis& w, int64_t i,
@@ -64,7 +42,15 @@ inline void gather(const float* src, int64_t ld, int64_t width, int64_t channels
 
 /// Weights as panels [depth][n]: row k of group g begins at line(g, k), its elements `step` apart.
 template <class Line>
-void pack_panels(const Stream& s, int64_t groups, int64_t n, int64_t depth, int64_t step, float* packed, const Line& line) {
+void pack_panels(const Stream& s, int64_t groups, int64_t n, int64_t depth, int64_t step, bool few, float* packed,
+                 const Line& line) {
+  if (few) {
+    for (int64_t k = 0; k < depth; k++) {
+      const float* from = line(0, k);
+      for (int64_t j = 0; j < n; j++) packed[j * depth + k] = from[j * step];
+    }
+    return;
+  }
   int64_t panels = (n + gemm_nr - 1) / gemm_nr;
   s.parallel(groups * panels, double(depth) * gemm_nr * 0.3, [&](int64_t unit, char*) {
     int64_t g = unit / panels, n0 = unit % panels * gemm_nr;
@@ -80,28 +66,6 @@ void pack_panels(const Stream& s, int64_t groups, int64_t n, int64_t depth, int6
     }
   });
 }
-
-struct Grid {  // output pixels of one pass: (i, j) lies at row h0 + i * step_h, column w0 + j * step_w of the output
-  int64_t I, J, h0 = 0, w0 = 0, step_h = 1, step_w = 1;
-};
-
-/// A pass: every pixel of the grid = the source's pixels under it x panels, finished by the epilogue.
-struct Pass {
-  int64_t B;
-  const float* src;
-  int64_t src_h, src_w, ld_src, src_channels;
-  Axis h, w;
-  Grid grid;
-  const float* packed;
-  float* dst;
-  int64_t dst_h, dst_w, ld_dst, dst_channels;
-  int64_t groups;
-  const Epilogue& epilogue;
-
-  int64_t place(int64_t b, int64_t i, int64_t j) const {
-    return (b * dst_h + grid.h0 + i * grid.step_h) * dst_w + grid.w0 + j * grid.step_w;
-  }
-};
 
 /// What one unit multiplies: rows of A (through taps, or `a_col` 1) for every panel of a group, K cut so that a panel's part
 /// stays in L1.
@@ -156,41 +120,14 @@ void pass_in_place(const Stream& s, const Pass& t) {
 void pass_rows(const Stream& s, const Pass& t) {
   const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, depth = t.h.count * t.w.count * sc;
   const Axis &h = t.h, &w = t.w;
-  const int64_t first_w = w.off, wide = (t.grid.J - 1) * w.mul + (w.count - 1) * w.step + 1;
-  const int64_t last_h = (t.grid.I - 1) * h.mul + h.off + (h.count - 1) * h.step;
-  const bool padded = first_w < 0 || first_w + wide > t.src_w || h.off < 0 || last_h >= t.src_h;
+  const bool outside = reaches_outside(t);
   const int64_t rows = conv_rows(t.grid.I, t.grid.J, depth, n), blocks = (t.grid.I + rows - 1) / rows;
   const double ns = double(rows * t.grid.J) * double(depth + 8) * double(n + gemm_nr) * (0.3 / V) + 200;
   s.parallel(t.B * blocks * t.groups, ns, [&](int64_t unit, char* scratch) {
     const int64_t g = unit % t.groups, block = unit / t.groups % blocks, b = unit / t.groups / blocks;
     const int64_t i0 = t.grid.I * block / blocks, i1 = t.grid.I * (block + 1) / blocks;
-    const int64_t top = i0 * h.mul + h.off, high = (i1 - 1 - i0) * h.mul + (h.count - 1) * h.step + 1;
-    const float* image = t.src + b * t.src_h * t.src_w * t.ld_src + g * sc;
     int32_t* taps = reinterpret_cast<int32_t*>(aligned(scratch));
-    int64_t ld = t.ld_src, line = t.src_w * t.ld_src;
-    const float* a = image + top * line + first_w * ld;
-    if (padded) {
-      float* copied = reinterpret_cast<float*>(taps) + (depth + 15) / 16 * 16;
-      ld = sc, line = wide * sc;
-      const int64_t before = first_w < 0 ? -first_w : 0, end = t.src_w - first_w;  // columns of the copy that exist
-      const int64_t have = (end < wide ? end : wide) - before;
-      for (int64_t r = 0; r < high; r++) {
-        float* to = copied + r * line;
-        const int64_t row = top + r;
-        if (row < 0 || row >= t.src_h || have <= 0) {
-          zero(to, line);
-          continue;
-        }
-        const float* from = image + (row * t.src_w + first_w + before) * t.ld_src;
-        zero(to, before * sc);
-        if (t.ld_src == sc)
-          copy(to + before * sc, from, have * sc);
-        else
-          for (int64_t q = 0; q < have; q++) copy(to + (before + q) * sc, from + q * t.ld_src, sc);
-        zero(to + (before + have) * sc, (wide - before - have) * sc);
-      }
-      a = copied;
-    }
+    const auto [a, ld, line] = rows_under(t, b, g, i0, i1, outside, reinterpret_cast<float*>(taps) + (depth + 15) / 16 * 16);
     int64_t k = 0;
     for (int64_t r = 0; r < h.count; r++)
       for (int64_t q = 0; q < w.count; q++)
@@ -241,11 +178,12 @@ void pass_gathered(const Stream& s, const Pass& t) {
   });
 }
 
-void run_pass(const Stream& s, const Pass& t) {
+void run_pass(const Stream& s, const Pass& t, bool few) {
   const Grid& grid = t.grid;
   if (!t.B || grid.I <= 0 || grid.J <= 0 || !t.dst_channels) return;
   const bool plain = grid.step_h == 1 && grid.step_w == 1 && grid.I == t.dst_h && grid.J == t.dst_w;
   const Axis &h = t.h, &w = t.w;
+  if (few) return pass_few(s, t);
   if (plain && h.count == 1 && w.count == 1 && h.mul == 1 && w.mul == 1 && h.off == 0 && w.off == 0 && t.src_h == t.dst_h &&
       t.src_w == t.dst_w)
     return pass_in_place(s, t);
@@ -507,6 +445,15 @@ void pack_conv2d(const PackConvArgs& a, const Stream& s) {
   }
   const int64_t c = a.C / a.groups, f = a.F / a.groups;
   const int64_t n = a.transpose ? c : f, depth = a.transpose ? f : c, panels = (n + gemm_nr - 1) / gemm_nr;
+  if (few_filters(a.groups, n, a.S, depth)) {
+    for (int64_t k = 0; k < window; k++) {
+      const float* w = a.w + (a.transpose ? window - 1 - k : k) * a.C * a.F;
+      for (int64_t j = 0; j < n; j++)
+        for (int64_t c0 = 0; c0 < depth; c0++)
+          a.panels[(j * window + k) * depth + c0] = a.transpose ? w[j * a.F + c0] : w[c0 * a.F + j];
+    }
+    return;
+  }
   s.parallel(a.groups * panels, double(window * depth) * gemm_nr * (a.transpose ? 0.6 : 0.3), [&](int64_t unit, char*) {
     int64_t g = unit / panels, n0 = unit % panels * gemm_nr;
     int columns = int(n - n0 < gemm_nr ? n - n0 : gemm_nr);
@@ -532,13 +479,14 @@ void conv2d(const ConvArgs& a, const Stream& s) {
     packed = to;
   }
   pass.packed = packed;
-  run_pass(s, pass);
+  run_pass(s, pass, few_filters(a.groups, a.F, a.S, a.C));
 }
 
 void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
   if (!a.B || !a.H || !a.W || !a.C) return;
   const bool per_channel = is_depthwise(a.groups, a.C, a.F);
   const int64_t c = a.C / a.groups, f = a.F / a.groups;
+  const bool few = few_filters(a.groups, a.C, a.S, a.F);
   float* packed = aligned(a.workspace);
   for (int64_t rh = 0; rh < a.stride_h && rh < a.H; rh++)
     for (int64_t rw = 0; rw < a.stride_w && rw < a.W; rw++) {
@@ -555,11 +503,11 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
         continue;
       }
       int64_t depth = h.count * w.count * f, taps_w = w.count ? w.count : 1;
-      pack_panels(s, a.groups, c, depth, a.F, packed, [&](int64_t g, int64_t k) {
+      pack_panels(s, a.groups, c, depth, a.F, few, packed, [&](int64_t g, int64_t k) {
         int64_t r = first_h - k / f / taps_w * every_h, q = first_w - k / f % taps_w * every_w;
         return a.w + (r * a.S + q) * c * a.F + g * f + k % f;
       });
-      run_pass(s, pass);
+      run_pass(s, pass, few);
     }
 }
 

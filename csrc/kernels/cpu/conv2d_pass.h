@@ -1,0 +1,101 @@
+// What the convolution kernels of this folder share: how a pass over a grid of pixels reads its source, and the padded copy
+// of a unit's rows. For conv2d*.cpp alone.
+#pragma once
+#include "kernels/conv2d.h"
+#include "kernels/cpu/epilogue.h"
+#include "kernels/cpu/gemm.h"
+
+namespace dagrt::DAGRT_ISA {
+
+inline float* aligned(char* p) { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64); }
+
+inline void copy(float* to, const float* from, int64_t n) {
+  int64_t i = 0;
+  for (; i + V <= n; i += V) store(to + i, load(from + i));
+  if (i < n) store_n(to + i, load_n(from + i, int(n - i)), int(n - i));
+}
+
+inline void zero(float* to, int64_t n) {
+  int64_t i = 0;
+  for (; i + V <= n; i += V) store(to + i, vf{});
+  if (i < n) store_n(to + i, vf{}, int(n - i));
+}
+
+/// One axis of taps: output position i reads source position i * mul + off + k * step, for k in [0, count).
+struct Axis {
+  int64_t mul, off, step, count, size;  // size: of the source
+};
+
+struct Grid {  // output pixels of one pass: (i, j) lies at row h0 + i * step_h, column w0 + j * step_w of the output
+  int64_t I, J, h0 = 0, w0 = 0, step_h = 1, step_w = 1;
+};
+
+/// A pass: every pixel of the grid = the source's pixels under it x panels, finished by the epilogue.
+struct Pass {
+  int64_t B;
+  const float* src;
+  int64_t src_h, src_w, ld_src, src_channels;
+  Axis h, w;
+  Grid grid;
+  const float* packed;
+  float* dst;
+  int64_t dst_h, dst_w, ld_dst, dst_channels;
+  int64_t groups;
+  const Epilogue& epilogue;
+
+  int64_t place(int64_t b, int64_t i, int64_t j) const {
+    return (b * dst_h + grid.h0 + i * grid.step_h) * dst_w + grid.w0 + j * grid.step_w;
+  }
+};
+
+/// Rows of the source as windows read them: row 0, column 0 under the first window; pixels ld apart, rows line apart.
+struct Rows {
+  const float* a;
+  int64_t ld, line;
+};
+
+/// Whether windows of the pass reach outside its source, and how wide the rows under them are.
+inline bool reaches_outside(const Pass& t) {
+  const Axis &h = t.h, &w = t.w;
+  return h.off < 0 || w.off < 0 || (t.grid.I - 1) * h.mul + h.off + (h.count - 1) * h.step >= t.src_h ||
+         (t.grid.J - 1) * w.mul + w.off + (w.count - 1) * w.step >= t.src_w;
+}
+
+/// The rows under grid rows [i0, i1) of image b, channels of group g: in place, or where windows reach outside a copy of
+/// them, with zeros.
+inline Rows rows_under(const Pass& t, int64_t b, int64_t g, int64_t i0, int64_t i1, bool outside, float* copied) {
+  const Axis &h = t.h, &w = t.w;
+  const int64_t sc = t.src_channels / t.groups, first_w = w.off, top = i0 * h.mul + h.off;
+  const float* image = t.src + b * t.src_h * t.src_w * t.ld_src + g * sc;
+  if (!outside) return {image + (top * t.src_w + first_w) * t.ld_src, t.ld_src, t.src_w * t.ld_src};
+  const int64_t wide = (t.grid.J - 1) * w.mul + (w.count - 1) * w.step + 1, line = wide * sc;
+  const int64_t high = (i1 - 1 - i0) * h.mul + (h.count - 1) * h.step + 1;
+  const int64_t before = first_w < 0 ? -first_w : 0, end = t.src_w - first_w;  // columns of the copy that exist
+  const int64_t have = (end < wide ? end : wide) - before;
+  for (int64_t r = 0; r < high; r++) {
+    float* to = copied + r * line;
+    const int64_t row = top + r;
+    if (row < 0 || row >= t.src_h || have <= 0) {
+      zero(to, line);
+      continue;
+    }
+    const float* from = image + (row * t.src_w + first_w + before) * t.ld_src;
+    zero(to, before * sc);
+    if (t.ld_src == sc)
+      copy(to + before * sc, from, have * sc);
+    else
+      for (int64_t q = 0; q < have; q++) copy(to + (before + q) * sc, from + q * t.ld_src, sc);
+    zero(to + (before + have) * sc, (wide - before - have) * sc);
+  }
+  return {copied, sc, line};
+}
+
+/// Whether a window of so many columns and channels is multiplied with so few filters that a vector over its channels does
+/// better than one over filters. Their panels are rows [filters][R S channels] without gaps.
+inline bool few_filters(int64_t groups, int64_t filters, int64_t window_columns, int64_t channels) {
+  return groups == 1 && filters > 0 && filters <= V / 2 && window_columns * channels >= V;
+}
+/// A pass of such filters.
+void pass_few(const Stream& s, const Pass& t);
+
+}  // namespace dagrt::DAGRT_ISA
