@@ -273,16 +273,21 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
 
 using DepthwiseTile = void (*)(const Depthwise&, const float*, int64_t, int64_t, int64_t, int64_t, int64_t, float*, int64_t);
 
+constexpr int depthwise_most = V == 4 ? 4 : 8;  // pixels of a tile
+
 template <int S, bool dense>
 constexpr DepthwiseTile depthwise_tiles[] = {nullptr,
                                              depthwise_tile<1, S, dense>,
                                              depthwise_tile<2, S, dense>,
                                              depthwise_tile<3, S, dense>,
                                              depthwise_tile<4, S, dense>,
+#if DAGRT_V > 4
                                              depthwise_tile<5, S, dense>,
                                              depthwise_tile<6, S, dense>,
                                              depthwise_tile<7, S, dense>,
-                                             depthwise_tile<8, S, dense>};
+                                             depthwise_tile<8, S, dense>
+#endif
+};
 
 void depthwise(const Stream& s, const Depthwise& d) {
   const Pass& t = d.t;
@@ -292,7 +297,6 @@ void depthwise(const Stream& s, const Depthwise& d) {
   const DepthwiseTile* tiles = w.count == 3   ? (dense ? depthwise_tiles<3, true> : depthwise_tiles<3, false>)
                                : w.count == 5 ? (dense ? depthwise_tiles<5, true> : depthwise_tiles<5, false>)
                                               : depthwise_tiles<0, false>;
-  constexpr int64_t most = 8;
   const int64_t J = t.grid.J, line = t.src_w * t.ld_src;
   // The pixels all of whose taps are inside: [inside, outside).
   auto divide_up = [](int64_t a, int64_t b) { return a <= 0 ? int64_t(0) : (a + b - 1) / b; };
@@ -321,7 +325,7 @@ void depthwise(const Stream& s, const Depthwise& d) {
       tile(j, 1, k0, k1);
     };
     for (int64_t j = 0; j < inside; j++) border(j);
-    const int64_t within = outside - inside, parts = (within + most - 1) / most;
+    const int64_t within = outside - inside, parts = (within + depthwise_most - 1) / depthwise_most;
     for (int64_t k = 0; k < parts; k++) {
       int64_t from = inside + within * k / parts;
       tile(from, inside + within * (k + 1) / parts - from, 0, w.count);

@@ -170,6 +170,27 @@ DAGRT_INLINE vf swap_lanes(vf v, int w) {
 #endif
   return __builtin_shuffle(v, lane ^ splat_i(w));
 }
+/// v[i][l] becomes v[l][i].
+DAGRT_INLINE void transpose_lanes(vf (&v)[V]) {
+  vi lane;
+#pragma GCC unroll 16
+  for (int i = 0; i < V; i++) lane[i] = i;
+#pragma GCC unroll 4
+  for (int w = 1; w < V; w *= 2) {
+    // Lanes whose bit w is set change places with those of the partner row where it is clear.
+    const vi set = (lane & splat_i(w)) != splat_i(0);
+    const vi low = select_i(set, (lane ^ splat_i(w)) + splat_i(V), lane),
+             high = select_i(set, lane + splat_i(V), lane ^ splat_i(w));
+#pragma GCC unroll 16
+    for (int i = 0; i < V; i++) {
+      if (i & w) continue;
+      vf p = v[i], q = v[i | w];
+      v[i] = __builtin_shuffle(p, q, low);
+      v[i | w] = __builtin_shuffle(p, q, high);
+    }
+  }
+}
+
 /// Horizontal sum and maximum, in a fixed tree order.
 DAGRT_INLINE float sum(vf v) {
 #pragma GCC unroll 4

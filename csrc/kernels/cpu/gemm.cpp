@@ -1,0 +1,276 @@
+// The micro-kernels' instances (gemm.h), once for all kernels that multiply.
+#include "kernels/cpu/gemm.h"
+
+namespace dagrt::DAGRT_ISA {
+namespace {
+
+/// Stores the first j.n columns of a tile of `count` rows, `ld` apart.
+__attribute__((noinline)) void finish_rows(const TileJob& j, const SimpleEpilogue& e, const float* rows, int count, int ld,
+                                           float* c, int64_t row) {
+  for (int m = 0; m < count; m++, rows += ld, c += j.ldc, row += j.row_step)
+    each_vector(j.n, [&](int64_t i, int n) {
+      vf t = load(rows + i);
+      if (j.accumulate) t += load_n(c + i, n);
+      store_n(c + i, finish(e, t, row, j.column + i, n), n);
+    });
+}
+
+/// f(m, i) for every vector of a tile, unrolled: the tile stays in registers from one pass to the next.
+template <int MR, int NV, class F> DAGRT_INLINE void each_of_tile(const F& f) {
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; m++)
+#pragma GCC unroll 2
+    for (int i = 0; i < NV; i++) f(m, i);
+}
+
+/// Stores a tile of whole vectors; one pass for each thing to be done, so that no vector asks whether it is.
+template <int MR, int NV>
+DAGRT_INLINE void finish_whole(const TileJob& j, const SimpleEpilogue& e, vf (&t)[MR][NV], float* c, int64_t row) {
+  const int64_t ldc = j.ldc;
+  if (j.accumulate)
+    each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] += load(c + m * ldc + i * V); });
+  if (e.bias) {
+    const float* bias = e.bias + j.column;
+    vf b[NV];
+#pragma GCC unroll 2
+    for (int i = 0; i < NV; i++) b[i] = load(bias + i * V);
+    each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] += b[i]; });
+  }
+  if (e.residual) {
+    const float* from = e.residual + row * e.ld_residual + j.column;
+    const int64_t ld = j.row_step * e.ld_residual;
+    each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] += load(from + m * ld + i * V); });
+  }
+  if (e.relu) each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] = vmax(t[m][i], splat(0)); });
+  each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { store(c + m * ldc + i * V, t[m][i]); });
+}
+
+/// Stores the first j.n columns of a tile, by way of memory.
+template <int MR, int NV>
+DAGRT_INLINE void finish_part(const TileJob& j, const SimpleEpilogue& e, const vf (&t)[MR][NV], float* c, int64_t row) {
+  float rows[MR * NV * V];
+  each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { store(rows + (m * NV + i) * V, t[m][i]); });
+  finish_rows(j, e, rows, MR, NV * V, c, row);
+}
+
+/// `tiles` tiles of MR rows each, one behind the other; `row`: the first row's place in the epilogue's operands.
+template <int MR, int NV, bool scattered>
+void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64_t row) {
+  const int64_t K = j.K, a_row = j.a_row, a_col = j.a_col, b_row = j.b_row, ldc = j.ldc, row_step = j.row_step;
+  const int32_t* taps = j.taps;
+  const float* panel = j.b;
+  const bool whole = j.n == NV * V;
+  const SimpleEpilogue simple(j.finish ? *j.finish : Epilogue{});
+  for (; tiles; tiles--, a += MR * a_row, c += MR * ldc, row += MR * row_step) {
+    vf acc[MR][NV];
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 2
+      for (int i = 0; i < NV; i++) acc[m][i] = vf{};
+    const float *b = panel, *ak = a;
+    for (int64_t k = 0; k < K; k++) {
+      if (scattered) ak = a + taps[k];
+      vf bv[NV];
+#pragma GCC unroll 2
+      for (int i = 0; i < NV; i++) bv[i] = load(b + i * V);
+#pragma GCC unroll 16
+      for (int m = 0; m < MR; m++) {
+        vf av = splat(ak[m * a_row]);
+#pragma GCC unroll 2
+        for (int i = 0; i < NV; i++) acc[m][i] += av * bv[i];
+      }
+      if (!scattered) ak += a_col;
+      b += b_row;
+    }
+    if (whole)
+      finish_whole<MR, NV>(j, simple, acc, c, row);
+    else
+      finish_part<MR, NV>(j, simple, acc, c, row);
+  }
+}
+
+using GemmTiles = void (*)(const TileJob&, int64_t, const float*, float*, int64_t);
+
+template <int NV, bool scattered> GemmTiles gemm_tiles_of(int64_t rows) {
+  static constexpr GemmTiles table[15] = {
+      nullptr,
+      gemm_tiles<1, NV, scattered>,
+      gemm_tiles<2, NV, scattered>,
+      gemm_tiles<3, NV, scattered>,
+      gemm_tiles<4, NV, scattered>,
+#if DAGRT_V >= 8
+      gemm_tiles<5, NV, scattered>,
+      gemm_tiles<6, NV, scattered>,
+#endif
+#if DAGRT_V == 16
+      gemm_tiles<7, NV, scattered>,
+      gemm_tiles<8, NV, scattered>,
+      gemm_tiles<9, NV, scattered>,
+      gemm_tiles<10, NV, scattered>,
+      gemm_tiles<11, NV, scattered>,
+      gemm_tiles<12, NV, scattered>,
+      gemm_tiles<13, NV, scattered>,
+      gemm_tiles<14, NV, scattered>,
+#endif
+  };
+  return table[rows];
+}
+
+/// Vectors of columns that a tile of so few rows takes at once.
+constexpr int gemm_few_nv(int rows) { return V == 16 ? (rows == 1 ? 8 : 4) : rows <= 2 ? 4 : 2; }
+
+/// A wide tile: vector j of B's row lies at (j / 2) b_panel + (j % 2) V. With `edge` only n columns are loaded.
+template <int MR, int NV, bool edge>
+void gemm_wide_tile(int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row, int64_t b_panel,
+                    float* c, int64_t ldc, int n, bool accumulate) {
+  constexpr int sets = MR * NV >= 8 ? 1 : MR * NV >= 4 ? 2 : 4;  // of accumulators, for every second or fourth k
+  vf acc[sets][MR][NV];
+#pragma GCC unroll 4
+  for (int s = 0; s < sets; s++)
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; m++)
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) acc[s][m][j] = vf{};
+  const int last = n - (NV - 1) * V;  // columns of the last vector
+  int64_t k = 0;
+  auto step = [&](vf(&sum)[MR][NV], const float* ak, const float* bk) __attribute__((always_inline)) {
+    vf bv[NV];
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) {
+      const float* at = bk + (j / 2) * b_panel + (j % 2) * V;
+      bv[j] = edge && j == NV - 1 && last < V ? load_n(at, last) : load(at);
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; m++) {
+      vf av = splat(ak[m * a_row]);
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; j++) sum[m][j] += av * bv[j];
+    }
+  };
+  for (; k + sets <= K; k += sets)
+#pragma GCC unroll 4
+    for (int s = 0; s < sets; s++) step(acc[s], a + (k + s) * a_col, b + (k + s) * b_row);
+  if (sets > 1)
+    for (; k < K; k++) step(acc[0], a + k * a_col, b + k * b_row);
+#pragma GCC unroll 4
+  for (int m = 0; m < MR; m++) {
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; j++) {
+      vf t = acc[0][m][j];
+#pragma GCC unroll 4
+      for (int s = 1; s < sets; s++) t += acc[s][m][j];
+      float* to = c + m * ldc + j * V;
+      if (edge && j == NV - 1 && last < V)
+        store_n(to, accumulate ? t + load_n(to, last) : t, last);
+      else
+        store(to, accumulate ? t + load(to) : t);
+    }
+  }
+}
+
+template <int MR>
+void gemm_few_of(int64_t N, int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
+                 int64_t b_panel, float* c, int64_t ldc, bool accumulate) {
+  constexpr int wide = gemm_few_nv(MR);
+  for (; N >= wide * V; N -= wide * V, b += wide / 2 * b_panel, c += wide * V)
+    gemm_wide_tile<MR, wide, false>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, wide * V, accumulate);
+  switch (int n = int(N); (n + V - 1) / V) {
+    case 1: return gemm_wide_tile<MR, 1, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+    case 2: return gemm_wide_tile<MR, 2, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+    case 3:
+      if constexpr (wide > 2) return gemm_wide_tile<MR, 3, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    case 4:
+      if constexpr (wide > 2) return gemm_wide_tile<MR, 4, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    case 5:
+      if constexpr (wide > 4) return gemm_wide_tile<MR, 5, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    case 6:
+      if constexpr (wide > 4) return gemm_wide_tile<MR, 6, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    case 7:
+      if constexpr (wide > 4) return gemm_wide_tile<MR, 7, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    case 8:
+      if constexpr (wide > 4) return gemm_wide_tile<MR, 8, true>(K, a, a_row, a_col, b, b_row, b_panel, c, ldc, n, accumulate);
+      break;
+    default: break;
+  }
+}
+
+}  // namespace
+
+void gemm_run(const TileJob& j, int64_t M, const float* a, float* c, int64_t row) {
+  if (!M) return;
+  const int64_t tiles = (M + gemm_mr - 1) / gemm_mr, low = M / tiles, high = M - low * tiles;  // `high` tiles have low + 1 rows
+  const bool narrow = j.n <= V;
+  auto run = [&](int64_t rows, int64_t count) {
+    GemmTiles f = j.taps ? (narrow ? gemm_tiles_of<1, true>(rows) : gemm_tiles_of<2, true>(rows))
+                         : (narrow ? gemm_tiles_of<1, false>(rows) : gemm_tiles_of<2, false>(rows));
+    f(j, count, a, c, row);
+    a += rows * count * j.a_row, c += rows * count * j.ldc, row += rows * count * j.row_step;
+  };
+  if (high) run(low + 1, high);
+  if (low && tiles > high) run(low, tiles - high);
+}
+
+void gemm_few(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
+              int64_t b_panel, float* c, int64_t ldc, bool accumulate) {
+  switch (M) {
+    case 1: return gemm_few_of<1>(N, K, a, a_row, a_col, b, b_row, b_panel, c, ldc, accumulate);
+    case 2: return gemm_few_of<2>(N, K, a, a_row, a_col, b, b_row, b_panel, c, ldc, accumulate);
+    case 3: return gemm_few_of<3>(N, K, a, a_row, a_col, b, b_row, b_panel, c, ldc, accumulate);
+    case 4: return gemm_few_of<4>(N, K, a, a_row, a_col, b, b_row, b_panel, c, ldc, accumulate);
+    default: break;
+  }
+}
+
+void gemm_pack(int64_t K, const float* b, int64_t b_row, int64_t b_col, int n, float* panel) {
+  if (b_col == 1) {
+    for (int64_t k = 0; k < K; k++, b += b_row, panel += gemm_nr) {
+      if (n == gemm_nr) {
+        store(panel, load(b));
+        store(panel + V, load(b + V));
+      } else {
+        int low = n < V ? n : V;
+        store(panel, load_n(b, low));
+        store(panel + V, n > V ? load_n(b + V, n - V) : vf{});
+      }
+    }
+    return;
+  }
+  if (b_row == 1) {  // B transposed: V x V blocks, turned in registers
+    for (int64_t k = 0; k < K; k += V) {
+      const int deep = int(K - k < V ? K - k : V);
+#pragma GCC unroll 1
+      for (int half = 0; half < gemm_nr; half += V) {
+        vf v[V];
+        if (deep == V && n - half >= V) {
+#pragma GCC unroll 16
+          for (int j = 0; j < V; j++) v[j] = load(b + (half + j) * b_col + k);
+        } else {
+#pragma GCC unroll 16
+          for (int j = 0; j < V; j++) v[j] = half + j < n ? load_n(b + (half + j) * b_col + k, deep) : vf{};
+        }
+        transpose_lanes(v);
+        if (deep == V) {
+#pragma GCC unroll 16
+          for (int j = 0; j < V; j++) store(panel + (k + j) * gemm_nr + half, v[j]);
+        } else {
+#pragma GCC unroll 16
+          for (int j = 0; j < V; j++)
+            if (j < deep) store(panel + (k + j) * gemm_nr + half, v[j]);
+        }
+      }
+    }
+    return;
+  }
+  for (int64_t k0 = 0; k0 < K; k0 += 16) {  // any strides: small blocks, so that both sides stay in cache
+    int64_t k1 = k0 + 16 < K ? k0 + 16 : K;
+    for (int j = 0; j < gemm_nr; j++)
+      for (int64_t k = k0; k < k1; k++) panel[k * gemm_nr + j] = j < n ? b[k * b_row + j * b_col] : 0.0f;
+  }
+}
+
+}  // namespace dagrt::DAGRT_ISA
