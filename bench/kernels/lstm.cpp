@@ -27,7 +27,7 @@ void row(const Layer& l, int threads, double peak) {
   a.workspace = forward.workspace();
   lstm_pack(a, forward.stream);
   double flops = 2.0 * double(rows) * double(G) * double(l.C + l.U);
-  double ns = best_ns([&] { lstm(a, forward.stream); }, threads);
+  double ns = best_ns([&] { lstm(a, forward.stream); });
   std::printf("%4lld x %3lld, %3lld -> %3lld  forward %9.3f ms  %5.1f %% of peak", (long long)l.B, (long long)l.T, (long long)l.C,
               (long long)l.U, ns / 1e6, 100 * flops / ns / peak / threads);
   if (l.B == 1) std::printf("  %6.0f ns a step, R at %.1f GB/s", ns / double(l.T), double(l.U * G) * 4 * double(l.T) / ns);
@@ -41,8 +41,8 @@ void row(const Layer& l, int threads, double peak) {
     LstmMemory n = lstm_grad_memory(l.B, l.T, l.C, l.U);
     Workspace back(n.workspace, n.scratch, threads);
     g.workspace = back.workspace();
-    double forward_ns = best_ns([&] { lstm_pack(t, forward.stream), lstm(t, forward.stream); }, threads);
-    double back_ns = best_ns([&] { lstm_grad(g, back.stream); }, threads);
+    double forward_ns = best_ns([&] { lstm_pack(t, forward.stream), lstm(t, forward.stream); });
+    double back_ns = best_ns([&] { lstm_grad(g, back.stream); });
     std::printf("  training %9.3f + %9.3f ms  %5.1f, %5.1f %%", forward_ns / 1e6, back_ns / 1e6,
                 100 * flops / forward_ns / peak / threads, 200 * flops / back_ns / peak / threads);
   }

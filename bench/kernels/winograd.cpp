@@ -64,7 +64,7 @@ void measure(const Layer& l, int64_t batch, int threads, int tile, const std::st
         else
           conv2d_winograd(a, memory.stream);
       },
-      threads, 0.25);
+      0.25);
   const double flops = 2.0 * double(batch * P * P) * double(l.window * l.window) * double(l.C * l.F), rate = flops / ns;
   const double guess = filter ? conv2d_filter_grad_winograd_ns(a) : conv2d_winograd_ns(a);
   std::printf("%-16s F(%d,%lld) %-8s batch %-3lld %9.1f us  %7.1f GFLOP/s  %5.2f of peak  asked %5.2f  model %5.2f  %5.1f MB\n",

@@ -49,12 +49,16 @@ ConvMemory conv2d_memory(const ConvArgs&);
 ConvMemory conv2d_input_grad_memory(const ConvArgs&);
 ConvMemory conv2d_filter_grad_memory(const ConvArgs&);
 
-/// Pixels that one step of a kernel works on, and into how many sums the filter gradient's pixels are cut.
-inline constexpr int64_t conv_block = 112, conv_grad_block = 128;
+/// Pixels that one step of a kernel works on; the filter gradient's rows of dw in a unit of work.
+inline constexpr int64_t conv_block = 112, conv_grad_block = 160, conv_grad_chunk = 192;
 /// Elements of a window multiplied at once: their part of a panel stays in L1.
 inline constexpr int64_t conv_slice = 640;
-/// Filters of at most so many may be multiplied by vectors over channels.
+/// Whether a window of so many columns and channels is multiplied with so few filters that vectors of so many lanes run over
+/// its channels rather than over filters; `conv_few_filters`: more never are.
 inline constexpr int64_t conv_few_filters = 8;
+inline bool conv_few(int64_t groups, int64_t filters, int64_t window_columns, int64_t channels, int64_t lanes) {
+  return groups == 1 && filters > 0 && filters <= lanes / 2 && window_columns * channels >= lanes;
+}
 /// Whether tiles run along the image's rows, and of how many rows a unit of work is.
 inline bool conv_by_rows(int64_t columns) { return columns >= 12; }
 inline int64_t conv_rows(int64_t rows, int64_t columns, int64_t depth, int64_t filters) {
@@ -63,6 +67,9 @@ inline int64_t conv_rows(int64_t rows, int64_t columns, int64_t depth, int64_t f
   const int64_t n = (pixels + columns - 1) / columns;
   return n < 1 ? 1 : n > rows ? rows : n;
 }
+/// The filter gradient's work: image rows in a block, into how many sums the blocks are cut, and into how many units each.
+int64_t conv2d_filter_grad_rows(const ConvArgs&);
 int64_t conv2d_filter_grad_splits(const ConvArgs&);
+int64_t conv2d_filter_grad_chunks(const ConvArgs&);
 
 }  // namespace dagrt

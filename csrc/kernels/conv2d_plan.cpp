@@ -52,21 +52,37 @@ ConvMemory conv2d_input_grad_memory(const ConvArgs& a) {
   return {a.groups * round_up(c) * size_t(depth) * 4 + 64, scratch};
 }
 
+int64_t conv2d_filter_grad_rows(const ConvArgs& a) {
+  return std::min(a.P, std::max<int64_t>(1, conv_grad_block / std::max<int64_t>(1, a.Q)));
+}
+
 int64_t conv2d_filter_grad_splits(const ConvArgs& a) {
-  int64_t pixels = a.B * a.P * a.Q, splits = 1;
+  int64_t splits = 1;
   if (is_depthwise(a.groups, a.C, a.F)) {
     while (splits < 8 && a.B * a.P / (splits * 2) >= 4) splits *= 2;
     return splits;
   }
-  while (splits < 8 && a.R * a.groups * splits < 12 && pixels / (splits * 2) >= conv_grad_block) splits *= 2;
+  const int64_t rows = conv2d_filter_grad_rows(a), blocks = rows ? a.B * ((a.P + rows - 1) / rows) : 0;
+  const int64_t units = a.groups * conv2d_filter_grad_chunks(a);
+  while (splits < 8 && units * splits < 12 && blocks >= splits * 2) splits *= 2;
   return splits;
 }
 
+int64_t conv2d_filter_grad_chunks(const ConvArgs& a) {
+  // Every chunk packs dy and, where windows reach outside, copies x anew: with windows they are larger.
+  const int64_t c = a.C / a.groups, chunk = a.R * a.S > 1 ? 4 * conv_grad_chunk : conv_grad_chunk;
+  return std::clamp<int64_t>(a.R * a.S * c / chunk, 1, a.R * std::max<int64_t>(1, c / conv_grad_chunk));
+}
+
 ConvMemory conv2d_filter_grad_memory(const ConvArgs& a) {
-  int64_t splits = conv2d_filter_grad_splits(a);
-  int64_t weights = a.R * a.S * (a.C / a.groups) * a.F;
-  return {size_t(splits > 1 ? splits * weights : 0) * 4 + 64,
-          size_t(conv_grad_block) * (size_t(a.S * (a.C / a.groups)) + round_up(a.F / a.groups)) * 4 + 128};
+  const int64_t splits = conv2d_filter_grad_splits(a), c = a.C / a.groups, weights = a.R * a.S * c * a.F;
+  const int64_t rows = conv2d_filter_grad_rows(a), pixels = rows * a.Q;
+  const int64_t high = (rows - 1) * a.stride_h + (a.R - 1) * a.dilation_h + 1;
+  const int64_t wide = (a.Q - 1) * a.stride_w + (a.S - 1) * a.dilation_w + 1;
+  const bool outside = a.pad_top > 0 || a.pad_left > 0 || (a.P - 1) * a.stride_h - a.pad_top + (a.R - 1) * a.dilation_h >= a.H ||
+                       (a.Q - 1) * a.stride_w - a.pad_left + (a.S - 1) * a.dilation_w >= a.W;
+  const int64_t floats = pixels * 32 + int64_t(round_up(pixels)) + (outside && pixels > 0 ? high * wide * c : 0);
+  return {size_t(splits > 1 ? splits * weights : 0) * 4 + 64, size_t(floats) * 4 + 192};
 }
 
 }  // namespace dagrt

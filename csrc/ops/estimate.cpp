@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/conv2d.h"
 #include "kernels/winograd.h"
 
 namespace dagrt {
@@ -10,6 +11,7 @@ namespace {
 // Of one core at about 3.4 GHz with two multiply-adds a cycle (AVX-512: one, or a slower clock), as the Winograd kernels'
 // own estimates have it.
 constexpr double multiply_ns = 0.17, overhead_ns = 500;
+constexpr double few_sum_ns = 2;  // of adding up the lanes of one sum, where vectors run over channels
 
 int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 double lanes() { return chosen_isa == Isa::avx512 ? 16 : chosen_isa == Isa::avx2 ? 8 : 4; }
@@ -30,11 +32,13 @@ WinogradArgs arguments(const ConvSizes& s, int64_t tile) {
 
 }  // namespace
 
-double direct_conv2d_ns(const ConvSizes& s) {
-  const double filters = double(up(s.F / s.groups, int64_t(lanes()))) * double(s.groups);
+double direct_conv2d_ns(const ConvSizes& s, bool filter_gradient) {
+  const bool few = !filter_gradient && conv_few(s.groups, s.F, s.S, s.C, int64_t(lanes()));
+  const double filters = few ? double(s.F) : double(up(s.F / s.groups, int64_t(lanes()))) * double(s.groups);
   const double weights = double(s.R * s.S) * double(s.C / s.groups) * double(s.F);
   const double products = double(s.B * s.P * s.Q) * double(s.R * s.S) * double(s.C / s.groups) * filters;
-  return std::max(products * multiply_ns / lanes(), memory_ns(4 * weights)) + overhead_ns;
+  const double sums = few ? double(s.B * s.P * s.Q * s.F) * few_sum_ns : 0;
+  return std::max(products * multiply_ns / lanes() + sums, memory_ns(4 * weights)) + overhead_ns;
 }
 
 bool has_winograd(int64_t window_h, int64_t window_w, int64_t tile) { return winograd_applies(window_h, window_w, tile); }

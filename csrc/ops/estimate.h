@@ -10,8 +10,8 @@ struct ConvSizes {  // y[B,P,Q,F] from x[B,H,W,C], w[R,S,C/groups,F]
   int64_t B = 0, H = 0, W = 0, C = 0, P = 0, Q = 0, F = 0, R = 0, S = 0, groups = 1;
 };
 
-/// The direct sum: forward, input gradient or filter gradient, all with the same products.
-double direct_conv2d_ns(const ConvSizes& s);
+/// The direct sum: forward, input gradient or filter gradient, with the same products, but that the last knows no few filters.
+double direct_conv2d_ns(const ConvSizes& s, bool filter_gradient = false);
 
 /// Minimal filtering: whether there is such a transform, and what it takes. `weights`: with their transform in every run.
 bool has_winograd(int64_t window_h, int64_t window_w, int64_t tile);

@@ -130,7 +130,7 @@ class Chooser {
     AttrMap map = attrs_of(n);
     Conv c(map, shape(n.inputs[0]), shape(n.outputs[0]), shape(n.inputs[1]));
     if (c.empty()) return;
-    int64_t tile = best_tile(c, direct_conv2d_ns(c.s), [&](int64_t t) { return winograd_filter_grad_ns(c.s, t); });
+    int64_t tile = best_tile(c, direct_conv2d_ns(c.s, true), [&](int64_t t) { return winograd_filter_grad_ns(c.s, t); });
     if (!tile) return;
     for (const char* name : {"strides", "dilations", "groups"}) map.erase(name);
     map["tile"] = {tile};

@@ -5,7 +5,6 @@
 // window needs no gathering.
 // Input gradient: the input pixels of one residue (h mod stride, w mod stride) see the same taps; for each residue it is a
 // forward convolution of dy with those taps, window reversed.
-// Filter gradient: gathered rows, transposed, times dy; window rows and runs of pixels are separate sums, added in order.
 // Few filters (conv2d_few.cpp): vectors over the window. Depthwise (one channel a group): vectors over channels, no products.
 #include "kernels/cpu/conv2d_pass.h"
 
@@ -40,30 +39,27 @@ inline void gather(const float* src, int64_t ld, int64_t width, int64_t channels
   }
 }
 
-/// Weights as panels [depth][n]: row k of group g begins at line(g, k), its elements `step` apart.
-template <class Line>
-void pack_panels(const Stream& s, int64_t groups, int64_t n, int64_t depth, int64_t step, bool few, float* packed,
-                 const Line& line) {
+/// Taps (r - i every_r, q - j every_q) of the window, as the input gradient of one residue walks them.
+struct Taps {
+  int64_t r = 0, every_r = 1, count_r = 0, q = 0, every_q = 1, count_q = 0;
+};
+
+/// The weights of such taps, filters and channels exchanged, as panels [taps F/groups][C/groups].
+void pack_taps(const Stream& s, const ConvArgs& a, const Taps& t, bool few, float* packed) {
+  const int64_t c = a.C / a.groups, f = a.F / a.groups, panels = (c + gemm_nr - 1) / gemm_nr, taps = t.count_r * t.count_q;
+  auto tap = [&](int64_t i) {
+    return a.w + ((t.r - i / t.count_q * t.every_r) * a.S + t.q - i % t.count_q * t.every_q) * c * a.F;
+  };
   if (few) {
-    for (int64_t k = 0; k < depth; k++) {
-      const float* from = line(0, k);
-      for (int64_t j = 0; j < n; j++) packed[j * depth + k] = from[j * step];
-    }
+    for (int64_t n = 0; n < c; n++)
+      for (int64_t i = 0; i < taps; i++) copy(packed + (n * taps + i) * f, tap(i) + n * a.F, f);
     return;
   }
-  int64_t panels = (n + gemm_nr - 1) / gemm_nr;
-  s.parallel(groups * panels, double(depth) * gemm_nr * 0.3, [&](int64_t unit, char*) {
-    int64_t g = unit / panels, n0 = unit % panels * gemm_nr;
-    float* to = packed + unit * depth * gemm_nr;
-    int64_t have = n - n0 < gemm_nr ? n - n0 : gemm_nr;
-    for (int64_t k = 0; k < depth; k++, to += gemm_nr) {
-      const float* from = line(g, k) + n0 * step;
-      if (step == 1)
-        copy(to, from, have);
-      else
-        for (int64_t j = 0; j < have; j++) to[j] = from[j * step];
-      if (have < gemm_nr) zero(to + have, gemm_nr - have);
-    }
+  s.parallel(a.groups * panels, double(taps * f) * gemm_nr * 0.6, [&](int64_t unit, char*) {
+    const int64_t g = unit / panels, n = unit % panels * gemm_nr;
+    const int columns = int(c - n < gemm_nr ? c - n : gemm_nr);
+    float* to = packed + unit * taps * f * gemm_nr;
+    for (int64_t i = 0; i < taps; i++, to += f * gemm_nr) gemm_pack(f, tap(i) + n * a.F + g * f, 1, a.F, columns, to);
   });
 }
 
@@ -189,19 +185,6 @@ void run_pass(const Stream& s, const Pass& t, bool few) {
     return pass_in_place(s, t);
   if (conv_by_rows(grid.J) && h.count) return pass_rows(s, t);
   pass_gathered(s, t);
-}
-
-/// dw = the sum of `splits` partial sums, in order.
-void add_partials(float* dw, const float* partial, int64_t weights, int64_t splits, const Stream& s) {
-  s.parallel((weights + 1023) / 1024, 200.0 * double(splits), [&](int64_t unit, char*) {
-    int64_t end = unit * 1024 + 1024 < weights ? unit * 1024 + 1024 : weights;
-    for (int64_t i = unit * 1024; i < end; i += V) {
-      int n = int(end - i < V ? end - i : V);
-      vf t = load_n(partial + i, n);
-      for (int64_t k = 1; k < splits; k++) t += load_n(partial + k * weights + i, n);
-      store_n(dw + i, t, n);
-    }
-  });
 }
 
 /// One channel a group: y[c] = sum of x[c] w[c] over the taps of a pixel; no panels, vectors over channels.
@@ -337,81 +320,6 @@ void depthwise(const Stream& s, const Depthwise& d) {
   });
 }
 
-/// N taps of V (n) channels over pixels [q0, q1) of a row: dw[tap] += sum x dy.
-template <int N>
-void depthwise_taps(const float* x, int64_t next, const int64_t* tap, const float* dy, int64_t ldy, int64_t pixels, float* dw,
-                    int64_t ldw, int n) {
-  vf acc[N];
-#pragma GCC unroll 12
-  for (int i = 0; i < N; i++) acc[i] = n == V ? load(dw + i * ldw) : load_n(dw + i * ldw, n);
-  for (int64_t q = 0; q < pixels; q++, x += next, dy += ldy) {
-    const vf g = n == V ? load(dy) : load_n(dy, n);
-#pragma GCC unroll 12
-    for (int i = 0; i < N; i++) acc[i] += (n == V ? load(x + tap[i]) : load_n(x + tap[i], n)) * g;
-  }
-#pragma GCC unroll 12
-  for (int i = 0; i < N; i++) {
-    if (n == V)
-      store(dw + i * ldw, acc[i]);
-    else
-      store_n(dw + i * ldw, acc[i], n);
-  }
-}
-
-using DepthwiseTaps = void (*)(const float*, int64_t, const int64_t*, const float*, int64_t, int64_t, float*, int64_t, int);
-
-/// Runs of the image's rows are separate sums, added in order. Within a row, a window row's taps (up to 12 at once) are
-/// summed over the pixels that have them all; the others tap by tap.
-void depthwise_filter_grad(const ConvArgs& a, const Stream& s) {
-  static constexpr DepthwiseTaps taps[] = {nullptr,           depthwise_taps<1>, depthwise_taps<2>,  depthwise_taps<3>,
-                                           depthwise_taps<4>, depthwise_taps<5>, depthwise_taps<6>,  depthwise_taps<7>,
-                                           depthwise_taps<8>, depthwise_taps<9>, depthwise_taps<10>, depthwise_taps<11>,
-                                           depthwise_taps<12>};
-  constexpr int64_t most = 12;
-  const int64_t splits = conv2d_filter_grad_splits(a), rows = a.B * a.P, window = a.R * a.S, weights = window * a.C;
-  float* partial = splits > 1 ? aligned(a.workspace) : a.w;
-  const double ns = double(rows * a.Q) / double(splits) * double(weights) * (0.4 / V) + 200;
-  s.parallel(splits, ns, [&](int64_t split, char*) {
-    float* dw = partial + split * weights;
-    zero(dw, weights);
-    for (int64_t row = rows * split / splits; row < rows * (split + 1) / splits; row++) {
-      const int64_t b = row / a.P, top = row % a.P * a.stride_h - a.pad_top;
-      const float* dy = a.y + row * a.Q * a.ldy;
-      const int64_t next = a.stride_w * a.ldx;
-      for (int64_t first = 0; first < window; first += most) {
-        const int count = int(window - first < most ? window - first : most);
-        int64_t tap[most], begin[most], end[most], from = 0, to = a.Q;  // pixels that have the tap, and those that have all
-        const float* x = a.x + (b * a.H + top) * a.W * a.ldx - a.pad_left * a.ldx;
-        for (int i = 0; i < count; i++) {
-          const int64_t r = (first + i) / a.S * a.dilation_h, k = (first + i) % a.S * a.dilation_w, left = k - a.pad_left;
-          tap[i] = (r * a.W + k) * a.ldx;
-          begin[i] = left < 0 ? (-left + a.stride_w - 1) / a.stride_w : 0;
-          end[i] = left >= a.W ? 0 : (a.W - 1 - left) / a.stride_w + 1;
-          if (top + r < 0 || top + r >= a.H) begin[i] = end[i] = 0;
-          if (end[i] > a.Q) end[i] = a.Q;
-          if (begin[i] > end[i]) begin[i] = end[i];
-          if (begin[i] > from) from = begin[i];
-          if (end[i] < to) to = end[i];
-        }
-        const bool all = to > from;
-        for (int64_t c = 0; c < a.C; c += V) {
-          const int n = int(a.C - c < V ? a.C - c : V);
-          float* sum = dw + first * a.C + c;
-          auto run = [&](int i, int taps_at_once, int64_t q0, int64_t q1) {
-            if (q1 > q0)
-              taps[taps_at_once](x + q0 * next + c, next, tap + i, dy + q0 * a.ldy + c, a.ldy, q1 - q0, sum + i * a.C, a.C, n);
-          };
-          for (int i = 0; i < count; i++) run(i, 1, begin[i], all ? from : end[i]);
-          if (!all) continue;
-          run(0, count, from, to);
-          for (int i = 0; i < count; i++) run(i, 1, to, end[i]);
-        }
-      }
-    }
-  });
-  if (splits > 1) add_partials(a.w, partial, weights, splits, s);
-}
-
 int64_t floor_mod(int64_t a, int64_t b) { return (a % b + b) % b; }
 
 /// The taps r (of `count`) with (position + pad - r * dilation) divisible by stride, as an axis over dy; false: none.
@@ -489,7 +397,6 @@ void conv2d(const ConvArgs& a, const Stream& s) {
 void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
   if (!a.B || !a.H || !a.W || !a.C) return;
   const bool per_channel = is_depthwise(a.groups, a.C, a.F);
-  const int64_t c = a.C / a.groups, f = a.F / a.groups;
   const bool few = few_filters(a.groups, a.C, a.S, a.F);
   float* packed = aligned(a.workspace);
   for (int64_t rh = 0; rh < a.stride_h && rh < a.H; rh++)
@@ -506,51 +413,9 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
         depthwise(s, {pass, a.w + (first_h * a.S + first_w) * a.C, -every_h * a.S * a.C, -every_w * a.C});
         continue;
       }
-      int64_t depth = h.count * w.count * f, taps_w = w.count ? w.count : 1;
-      pack_panels(s, a.groups, c, depth, a.F, few, packed, [&](int64_t g, int64_t k) {
-        int64_t r = first_h - k / f / taps_w * every_h, q = first_w - k / f % taps_w * every_w;
-        return a.w + (r * a.S + q) * c * a.F + g * f + k % f;
-      });
+      pack_taps(s, a, {first_h, every_h, h.count, first_w, every_w, w.count}, few, packed);
       run_pass(s, pass, few);
     }
-}
-
-void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
-  const int64_t c = a.C / a.groups, f = a.F / a.groups, line = a.S * c, weights = a.R * line * a.F;
-  if (!weights) return;
-  if (is_depthwise(a.groups, a.C, a.F)) return depthwise_filter_grad(a, s);
-  const int64_t splits = conv2d_filter_grad_splits(a), pixels = a.B * a.P * a.Q;
-  const int64_t wide = (f + 31) / 32 * 32;
-  float* partial = splits > 1 ? aligned(a.workspace) : a.w;
-  const bool copy_dy = f % gemm_nr != 0 && f % V != 0;
-  double ns = double(pixels) / double(splits) * double(line) * double(f) * (0.6 / V) + 200;
-  s.parallel(splits * a.R * a.groups, ns, [&](int64_t unit, char* scratch) {
-    int64_t g = unit % a.groups, r = unit / a.groups % a.R, split = unit / a.groups / a.R;
-    int64_t begin = pixels * split / splits, end = pixels * (split + 1) / splits;
-    float* lines = aligned(scratch);
-    float* dy = lines + (conv_grad_block * line + 15) / 16 * 16;
-    float* to = partial + split * weights + r * line * a.F + g * f;
-    Axis h{a.stride_h, r * a.dilation_h - a.pad_top, 1, 1, a.H}, w{a.stride_w, -a.pad_left, a.dilation_w, a.S, a.W};
-    bool started = false;
-    for (int64_t from = begin; from < end || !started; from += conv_grad_block) {
-      int64_t rows = end - from < conv_grad_block ? end - from : conv_grad_block;
-      for (int64_t m = 0; m < rows; m++) {
-        int64_t at = from + m, q = at % a.Q, p = at / a.Q % a.P, b = at / a.Q / a.P;
-        gather(a.x + b * a.H * a.W * a.ldx + g * c, a.ldx, a.W, c, h, w, p, q, lines + m * line);
-        if (copy_dy) {
-          copy(dy + m * wide, a.y + at * a.ldy + g * f, f);
-          zero(dy + m * wide + f, wide - f);
-        }
-      }
-      for (int64_t n = 0; n < f; n += gemm_nr) {
-        int columns = int(f - n < gemm_nr ? f - n : gemm_nr);
-        const float* right = copy_dy ? dy + n : a.y + from * a.ldy + g * f + n;
-        gemm_panel(line, rows, lines, 1, line, right, copy_dy ? wide : a.ldy, to + n, a.F, columns, started);
-      }
-      started = true;
-    }
-  });
-  if (splits > 1) add_partials(a.w, partial, weights, splits, s);
 }
 
 }  // namespace dagrt::DAGRT_ISA

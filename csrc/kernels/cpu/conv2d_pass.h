@@ -90,10 +90,9 @@ inline Rows rows_under(const Pass& t, int64_t b, int64_t g, int64_t i0, int64_t 
   return {copied, sc, line};
 }
 
-/// Whether a window of so many columns and channels is multiplied with so few filters that a vector over its channels does
-/// better than one over filters. Their panels are rows [filters][R S channels] without gaps.
+/// Few filters: their panels are rows [filters][R S channels] without gaps.
 inline bool few_filters(int64_t groups, int64_t filters, int64_t window_columns, int64_t channels) {
-  return groups == 1 && filters > 0 && filters <= V / 2 && window_columns * channels >= V;
+  return conv_few(groups, filters, window_columns, channels, V);
 }
 /// A pass of such filters.
 void pass_few(const Stream& s, const Pass& t);

@@ -1,0 +1,169 @@
+// Filter gradient of convolutions: dw[r,s,c,f] = the sum over pixels of x[their pixel under (r,s), c] dy[pixel, f].
+//
+// A product of K = pixels: rows of A are the channels under a window's row (S C contiguous floats of the image, read in place
+// through a table of where each pixel's lie; where windows reach outside, in a padded copy of a block's rows), B is dy, of
+// which a panel at a time is packed for the block and stays in L1 for all rows of A. Runs of blocks are separate sums,
+// added in order.
+// Depthwise: vectors over channels, a window's taps side by side in registers.
+#include "kernels/cpu/conv2d_pass.h"
+
+namespace dagrt::DAGRT_ISA {
+namespace {
+
+/// dw = the sum of `splits` partial sums, in order.
+void add_partials(float* dw, const float* partial, int64_t weights, int64_t splits, const Stream& s) {
+  s.parallel((weights + 1023) / 1024, 200.0 * double(splits), [&](int64_t unit, char*) {
+    int64_t end = unit * 1024 + 1024 < weights ? unit * 1024 + 1024 : weights;
+    for (int64_t i = unit * 1024; i < end; i += V) {
+      int n = int(end - i < V ? end - i : V);
+      vf t = load_n(partial + i, n);
+      for (int64_t k = 1; k < splits; k++) t += load_n(partial + k * weights + i, n);
+      store_n(dw + i, t, n);
+    }
+  });
+}
+
+/// N taps of V (n) channels over pixels [q0, q1) of a row: dw[tap] += sum x dy.
+template <int N>
+void depthwise_taps(const float* x, int64_t next, const int64_t* tap, const float* dy, int64_t ldy, int64_t pixels, float* dw,
+                    int64_t ldw, int n) {
+  vf acc[N];
+#pragma GCC unroll 12
+  for (int i = 0; i < N; i++) acc[i] = n == V ? load(dw + i * ldw) : load_n(dw + i * ldw, n);
+  for (int64_t q = 0; q < pixels; q++, x += next, dy += ldy) {
+    const vf g = n == V ? load(dy) : load_n(dy, n);
+#pragma GCC unroll 12
+    for (int i = 0; i < N; i++) acc[i] += (n == V ? load(x + tap[i]) : load_n(x + tap[i], n)) * g;
+  }
+#pragma GCC unroll 12
+  for (int i = 0; i < N; i++) {
+    if (n == V)
+      store(dw + i * ldw, acc[i]);
+    else
+      store_n(dw + i * ldw, acc[i], n);
+  }
+}
+
+using DepthwiseTaps = void (*)(const float*, int64_t, const int64_t*, const float*, int64_t, int64_t, float*, int64_t, int);
+
+/// Runs of the image's rows are separate sums, added in order. Within a row, a window row's taps (up to 12 at once) are
+/// summed over the pixels that have them all; the others tap by tap.
+void depthwise_filter_grad(const ConvArgs& a, const Stream& s) {
+  static constexpr DepthwiseTaps taps[] = {nullptr,           depthwise_taps<1>, depthwise_taps<2>,  depthwise_taps<3>,
+                                           depthwise_taps<4>, depthwise_taps<5>, depthwise_taps<6>,  depthwise_taps<7>,
+                                           depthwise_taps<8>, depthwise_taps<9>, depthwise_taps<10>, depthwise_taps<11>,
+                                           depthwise_taps<12>};
+  constexpr int64_t most = 12;
+  const int64_t splits = conv2d_filter_grad_splits(a), rows = a.B * a.P, window = a.R * a.S, weights = window * a.C;
+  float* partial = splits > 1 ? aligned(a.workspace) : a.w;
+  const double ns = double(rows * a.Q) / double(splits) * double(weights) * (0.4 / V) + 200;
+  s.parallel(splits, ns, [&](int64_t split, char*) {
+    float* dw = partial + split * weights;
+    zero(dw, weights);
+    for (int64_t row = rows * split / splits; row < rows * (split + 1) / splits; row++) {
+      const int64_t b = row / a.P, top = row % a.P * a.stride_h - a.pad_top;
+      const float* dy = a.y + row * a.Q * a.ldy;
+      const int64_t next = a.stride_w * a.ldx;
+      for (int64_t first = 0; first < window; first += most) {
+        const int count = int(window - first < most ? window - first : most);
+        int64_t tap[most], begin[most], end[most], from = 0, to = a.Q;  // pixels that have the tap, and those that have all
+        const float* x = a.x + (b * a.H + top) * a.W * a.ldx - a.pad_left * a.ldx;
+        for (int i = 0; i < count; i++) {
+          const int64_t r = (first + i) / a.S * a.dilation_h, k = (first + i) % a.S * a.dilation_w, left = k - a.pad_left;
+          tap[i] = (r * a.W + k) * a.ldx;
+          begin[i] = left < 0 ? (-left + a.stride_w - 1) / a.stride_w : 0;
+          end[i] = left >= a.W ? 0 : (a.W - 1 - left) / a.stride_w + 1;
+          if (top + r < 0 || top + r >= a.H) begin[i] = end[i] = 0;
+          if (end[i] > a.Q) end[i] = a.Q;
+          if (begin[i] > end[i]) begin[i] = end[i];
+          if (begin[i] > from) from = begin[i];
+          if (end[i] < to) to = end[i];
+        }
+        const bool all = to > from;
+        for (int64_t c = 0; c < a.C; c += V) {
+          const int n = int(a.C - c < V ? a.C - c : V);
+          float* sum = dw + first * a.C + c;
+          auto run = [&](int i, int taps_at_once, int64_t q0, int64_t q1) {
+            if (q1 > q0)
+              taps[taps_at_once](x + q0 * next + c, next, tap + i, dy + q0 * a.ldy + c, a.ldy, q1 - q0, sum + i * a.C, a.C, n);
+          };
+          for (int i = 0; i < count; i++) run(i, 1, begin[i], all ? from : end[i]);
+          if (!all) continue;
+          run(0, count, from, to);
+          for (int i = 0; i < count; i++) run(i, 1, to, end[i]);
+        }
+      }
+    }
+  });
+  if (splits > 1) add_partials(a.w, partial, weights, splits, s);
+}
+
+}  // namespace
+
+void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
+  const int64_t c = a.C / a.groups, f = a.F / a.groups, weights = a.R * a.S * c * a.F;
+  if (!weights) return;
+  if (is_depthwise(a.groups, a.C, a.F)) return depthwise_filter_grad(a, s);
+  if (!a.B || !a.P || !a.Q) return zero(a.w, weights);
+  const int64_t splits = conv2d_filter_grad_splits(a), chunks = conv2d_filter_grad_chunks(a);
+  const int64_t high = conv2d_filter_grad_rows(a), per_image = (a.P + high - 1) / high, blocks = a.B * per_image;
+  float* partial = splits > 1 ? aligned(a.workspace) : a.w;
+  const Epilogue none;
+  const Pass t{a.B,
+               a.x,
+               a.H,
+               a.W,
+               a.ldx,
+               a.C,
+               {a.stride_h, -a.pad_top, a.dilation_h, a.R, a.H},
+               {a.stride_w, -a.pad_left, a.dilation_w, a.S, a.W},
+               {a.P, a.Q},
+               nullptr,
+               nullptr,
+               a.P,
+               a.Q,
+               a.ldy,
+               a.F,
+               a.groups,
+               none};
+  const bool outside = reaches_outside(t);
+  const bool joined = a.dilation_w == 1 && (outside || a.ldx == c);  // the channels under a window's row are contiguous
+  const int64_t runs = joined ? a.R : a.R * a.S, run = joined ? a.S * c : c;
+  const int64_t parts = run > conv_grad_chunk ? run / conv_grad_chunk : 1, pieces = runs * parts;
+  const double ns = double(blocks * high * a.Q) / double(splits * chunks) * double(a.R * a.S * c) * double(f) * (0.3 / V) + 200;
+  s.parallel(splits * chunks * a.groups, ns, [&](int64_t unit, char* scratch) {
+    const int64_t g = unit % a.groups, chunk = unit / a.groups % chunks, split = unit / a.groups / chunks;
+    const int64_t begin = blocks * split / splits, end = blocks * (split + 1) / splits;
+    const int64_t first = pieces * chunk / chunks, last = pieces * (chunk + 1) / chunks;
+    float* to = partial + split * weights + g * f;
+    float* panel = aligned(scratch);
+    int32_t* places = reinterpret_cast<int32_t*>(panel + high * a.Q * gemm_nr);
+    float* copied = reinterpret_cast<float*>(places) + (high * a.Q + 15) / 16 * 16;
+    TileJob job;
+    job.taps = places;
+    job.a_row = 1;
+    job.b = panel;
+    job.ldc = a.F;
+    for (int64_t block = begin; block < end; block++) {
+      const int64_t b = block / per_image, k = block % per_image, i0 = a.P * k / per_image, i1 = a.P * (k + 1) / per_image;
+      job.K = (i1 - i0) * a.Q;
+      job.accumulate = block > begin;
+      const Rows x = rows_under(t, b, g, i0, i1, outside, copied);
+      for (int64_t i = 0; i < i1 - i0; i++)
+        for (int64_t j = 0; j < a.Q; j++) places[i * a.Q + j] = int32_t(i * a.stride_h * x.line + j * a.stride_w * x.ld);
+      for (int64_t n = 0; n < f; n += gemm_nr) {
+        job.n = int(f - n < gemm_nr ? f - n : gemm_nr);
+        gemm_pack(job.K, a.y + (b * a.P + i0) * a.Q * a.ldy + g * f + n, a.ldy, 1, job.n, panel);
+        for (int64_t piece = first; piece < last; piece++) {
+          const int64_t at = piece / parts, m0 = run * (piece % parts) / parts, m1 = run * (piece % parts + 1) / parts;
+          const int64_t r = joined ? at : at / a.S, q = joined ? 0 : at % a.S;
+          gemm_run(job, m1 - m0, x.a + r * a.dilation_h * x.line + q * a.dilation_w * x.ld + m0, to + (at * run + m0) * a.F + n,
+                   0);
+        }
+      }
+    }
+  });
+  if (splits > 1) add_partials(a.w, partial, weights, splits, s);
+}
+
+}  // namespace dagrt::DAGRT_ISA
