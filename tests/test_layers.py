@@ -222,6 +222,11 @@ def test_initial_state_continues_a_sequence() -> None:
         close(rest[0], np.asarray(whole[0]), 1e-5, cls.__name__)
 
 
+def test_embedding_takes_a_table() -> None:
+    for table in ([[0.0, 1.0], [2.0, 3.0]], np.array([[0.0, 1.0], [2.0, 3.0]]), [[[0.0, 1.0], [2.0, 3.0]]]):
+        assert np.asarray(keras.layers.Embedding(2, 2, weights=table)([1])).tolist() == [[2.0, 3.0]]
+
+
 def test_masks_travel() -> None:
     ids = np.array([[1, 2, 0, 0], [3, 0, 0, 0]], "int32")
     embedding = keras.layers.Embedding(5, 3, mask_zero=True)
@@ -273,6 +278,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "concatenate shapes": (lambda: keras.layers.Concatenate()([keras.Input((2, 3)), keras.Input((3, 3))]), "matching"),
     "stateful batch": (lambda: keras.layers.LSTM(3, stateful=True)(keras.Input((4, 2))), "static"),
     "slope": (lambda: keras.layers.LeakyReLU(-1.0), "negative"),
+    "weights": (lambda: keras.layers.Dense(2, weights=[[[1.0, 2.0]]]), "weights"),
     "wrapped": (lambda: keras.layers.Bidirectional("lstm"), "Layer"),
 }
 

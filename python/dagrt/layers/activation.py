@@ -19,7 +19,32 @@ class _Pointwise(Layer):
 
 
 class ReLU(_Pointwise):
-    """x above the threshold, at most `max_value`; negative_slope * (x - threshold) below."""
+    """Rectified linear unit, with an optional ceiling, slope and threshold.
+
+    y = min(x, max_value) where x >= threshold, else negative_slope * (x - threshold). Its gradient at 0 is 0.
+
+    Args:
+        max_value: ceiling of the outputs; None for none.
+        negative_slope: slope below the threshold, not negative.
+        threshold: where the unit begins to pass its input, not negative.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: one of the three is negative.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.ReLU(max_value=6.0, negative_slope=0.1)([-10.0, 2.0, 8.0]).numpy()
+        array([-1.,  2.,  6.], dtype=float32)
+
+    Reference:
+        Nair and Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", ICML 2010.
+    """
 
     def __init__(
         self, max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0, **kwargs: Any
@@ -51,7 +76,30 @@ class ReLU(_Pointwise):
 
 
 class LeakyReLU(_Pointwise):
-    """x above 0, negative_slope * x below."""
+    """Rectified linear unit with a slope below 0.
+
+    y = x where x > 0, else negative_slope * x.
+
+    Args:
+        negative_slope: slope below 0, not negative. The function `activations.leaky_relu` has 0.2 by default.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: a negative slope, or None.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.LeakyReLU(0.5)([-2.0, 2.0]).numpy()
+        array([-1.,  2.], dtype=float32)
+
+    Reference:
+        Maas, Hannun and Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", ICML 2013.
+    """
 
     def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
         if "alpha" in kwargs:
@@ -72,7 +120,28 @@ class LeakyReLU(_Pointwise):
 
 
 class ELU(_Pointwise):
-    """x above 0, alpha * (exp(x) - 1) below."""
+    """Exponential linear unit.
+
+    y = x where x > 0, else alpha * (exp(x) - 1).
+
+    Args:
+        alpha: what the outputs fall to below 0, negated.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.ELU()([-100.0, 2.0]).numpy()
+        array([-1.,  2.], dtype=float32)
+
+    Reference:
+        Clevert, Unterthiner and Hochreiter, "Fast and Accurate Deep Network Learning by Exponential Linear Units",
+        2015, arXiv:1511.07289.
+    """
 
     def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -87,7 +156,31 @@ class ELU(_Pointwise):
 
 
 class PReLU(_Pointwise):
-    """x above 0, alpha * x below, with alpha learned; shared along `shared_axes`."""
+    """Rectified linear unit whose slope below 0 is learned.
+
+    y = max(x, 0) - alpha * max(-x, 0), with one alpha for each element of a sample.
+
+    Args:
+        alpha_initializer: for alpha; zeros by default.
+        alpha_regularizer: penalty on alpha, added to the loss; None for none.
+        alpha_constraint: applied to alpha after each step; None for none.
+        shared_axes: axes (counted from 1; the batch is 0) along which one alpha serves all, as (1, 2) for images.
+
+    Input shape:
+        (batch, ...), with known sizes on the axes that are not shared.
+
+    Output shape:
+        As the input.
+
+    Example:
+        >>> import dagrt as keras
+        >>> layer = keras.layers.PReLU(alpha_initializer="ones", shared_axes=(1, 2))
+        >>> layer(keras.Input((8, 8, 3))).shape, layer.alpha.shape
+        ((None, 8, 8, 3), (1, 1, 3))
+
+    Reference:
+        He, Zhang, Ren and Sun, "Delving Deep into Rectifiers", 2015, arXiv:1502.01852.
+    """
 
     def __init__(
         self,
@@ -126,7 +219,24 @@ class PReLU(_Pointwise):
 
 
 class Softmax(_Pointwise):
-    """Softmax along an axis; masked places get probability 0."""
+    """Softmax along an axis; masked places get probability 0.
+
+    y = exp(x) / sum(exp(x)), the sum over the axis; where a mask is False, 1e9 is taken from x first.
+
+    Args:
+        axis: one axis or several, over which the outputs sum to 1.
+
+    Input shape:
+        Any of at least one axis.
+
+    Output shape:
+        As the input.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Softmax()([1.0, 1.0], mask=[True, False]).numpy()
+        array([1., 0.], dtype=float32)
+    """
 
     def __init__(self, axis: Any = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)

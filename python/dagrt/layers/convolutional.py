@@ -191,10 +191,50 @@ class _Conv(Layer):
 
 
 class Conv2D(_Conv):
-    __doc__ = (_Conv.__doc__ or "").replace(
-        "What all convolutions share: window, strides, padding, filters, bias, activation.",
-        "Convolution of images (cross-correlation, as everywhere in deep learning).",
-    )
+    """Convolution of images (cross-correlation: the kernel is not flipped).
+
+    y[b, p, q, f] = activation(bias[f] + sum over r, s, c of x[b, p * stride + r * dilation, q * stride + s * dilation, c] *
+    kernel[r, s, c, f]).
+
+    Args:
+        filters: channels of the outputs.
+        kernel_size: window in pixels, one number or (rows, columns).
+        strides: pixels between windows, likewise.
+        padding: "valid" (windows inside only) or "same" (output size is input size / stride, rounded up; of an odd padding
+            the larger part is behind).
+        data_format: "channels_last" (batch, rows, columns, channels) or "channels_first"; None for
+            `config.image_data_format()`.
+        dilation_rate: distance in pixels between the window's points.
+        groups: channels and filters are convolved in so many separate groups.
+        activation: name or function; None for none.
+        use_bias: add a bias.
+        kernel_initializer: for the kernel (rows, columns, channels / groups, filters); Glorot uniform by default.
+        bias_initializer: for the bias (filters,).
+        kernel_regularizer: penalty on the kernel, added to the loss.
+        bias_regularizer: penalty on the bias.
+        activity_regularizer: penalty on the outputs, divided by the batch size.
+        kernel_constraint: applied to the kernel after each step.
+        bias_constraint: applied to the bias after each step.
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns). Channels are known, rows and columns may be None.
+
+    Output shape:
+        (batch, new_rows, new_columns, filters), or (batch, filters, new_rows, new_columns).
+
+    Raises:
+        ValueError: sizes below 1, strides together with dilation, channels or filters that groups do not divide, another
+            number of channels than at first, an image smaller than the window.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(keras.Input((28, 28, 1))).shape
+        (None, 14, 14, 8)
+
+    Reference:
+        LeCun, Bottou, Bengio and Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998; the arithmetic of
+        sizes: Dumoulin and Visin, 2016, arXiv:1603.07285.
+    """
 
     def __init__(
         self,
@@ -238,7 +278,35 @@ class Conv2D(_Conv):
 
 
 class Conv1D(_Conv):
-    """Convolution of sequences (batch, steps, channels); arguments as for Conv2D."""
+    """Convolution of sequences (cross-correlation: the kernel is not flipped).
+
+    y[b, p, f] = activation(bias[f] + sum over r, c of x[b, p * stride + r * dilation, c] * kernel[r, c, f]).
+
+    Args:
+        kernel_size: window in steps.
+        strides: steps between windows.
+        padding: "valid", "same", or "causal": all padding in front, so that no output sees a later step.
+        dilation_rate: distance in steps between the window's points.
+
+        The others as for `Conv2D`; the kernel is (steps, channels / groups, filters).
+
+    Input shape:
+        (batch, steps, channels), or (batch, channels, steps) with data_format="channels_first". Steps may be None.
+
+    Output shape:
+        (batch, new_steps, filters), or (batch, filters, new_steps).
+
+    Raises:
+        ValueError: as `Conv2D`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Conv1D(4, 3, padding="causal", dilation_rate=2)(keras.Input((10, 2))).shape
+        (None, 10, 4)
+
+    Reference:
+        Causal, dilated: van den Oord et al., "WaveNet", 2016, arXiv:1609.03499.
+    """
 
     _rank = 1
 
@@ -320,7 +388,35 @@ class _ConvTranspose(_Conv):
 
 
 class Conv2DTranspose(_ConvTranspose):
-    """Transposed convolution of images; arguments as for Conv2D, and `output_padding`."""
+    """Transposed convolution of images: the gradient of a convolution with respect to its input, as a layer that enlarges.
+
+    Each input pixel adds kernel * pixel to a window of the output; windows are `strides` apart and overlaps are summed.
+
+    Args:
+        strides: factor by which rows and columns grow.
+        padding: "valid" (new size (n - 1) * stride + window, at least n * stride) or "same" (n * stride).
+        output_padding: pixels added to the size, below the stride; then new size = (n - 1) * stride + window + output_padding,
+            for "same" less 2 * (window // 2). None: as above.
+
+        The others as for `Conv2D`; the kernel is (rows, columns, filters, channels).
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        (batch, new_rows, new_columns, filters), or (batch, filters, new_rows, new_columns).
+
+    Raises:
+        ValueError: output_padding not below strides, else as `Conv2D`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Conv2DTranspose(3, 4, strides=2, padding="same")(keras.Input((7, 7, 16))).shape
+        (None, 14, 14, 3)
+
+    Reference:
+        Zeiler, Krishnan, Taylor and Fergus, "Deconvolutional Networks", CVPR 2010.
+    """
 
     def __init__(
         self,
@@ -365,7 +461,29 @@ class Conv2DTranspose(_ConvTranspose):
 
 
 class Conv1DTranspose(_ConvTranspose):
-    """Transposed convolution of sequences; arguments as for Conv1D, and `output_padding`."""
+    """Transposed convolution of sequences: the gradient of a convolution with respect to its input, as a layer that lengthens.
+
+    Each step adds kernel * step to a window of the output; windows are `strides` apart and overlaps are summed.
+
+    Args:
+        kernel_size: window in steps.
+
+        The others as for `Conv2DTranspose`; the kernel is (steps, filters, channels).
+
+    Input shape:
+        (batch, steps, channels), or (batch, channels, steps) with data_format="channels_first".
+
+    Output shape:
+        (batch, new_steps, filters), or (batch, filters, new_steps).
+
+    Raises:
+        ValueError: as `Conv2DTranspose`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Conv1DTranspose(3, 4, strides=2)(keras.Input((7, 16))).shape
+        (None, 16, 3)
+    """
 
     _rank = 1
 
@@ -412,7 +530,36 @@ class Conv1DTranspose(_ConvTranspose):
 
 
 class DepthwiseConv2D(_Conv):
-    """Each channel convolved with `depth_multiplier` filters of its own."""
+    """Each channel convolved with `depth_multiplier` filters of its own; channels are not mixed.
+
+    y[b, p, q, c * m + k] = activation(bias + sum over r, s of x[b, p * stride + r, q * stride + s, c] * kernel[r, s, c, k]),
+    where m is `depth_multiplier`.
+
+    Args:
+        depth_multiplier: outputs for each channel.
+        depthwise_initializer: for the kernel (rows, columns, channels, depth_multiplier).
+        depthwise_regularizer: penalty on the kernel.
+        depthwise_constraint: applied to the kernel after each step.
+
+        The others as for `Conv2D`.
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        (batch, new_rows, new_columns, channels * depth_multiplier), or with the channels first.
+
+    Raises:
+        ValueError: as `Conv2D`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.DepthwiseConv2D(3, depth_multiplier=2)(keras.Input((8, 8, 4))).shape
+        (None, 6, 6, 8)
+
+    Reference:
+        Howard et al., "MobileNets", 2017, arXiv:1704.04861.
+    """
 
     def __init__(
         self,
@@ -486,7 +633,37 @@ class DepthwiseConv2D(_Conv):
 
 
 class SeparableConv2D(_Conv):
-    """A depthwise convolution, then one of window 1 over the channels."""
+    """A depthwise convolution, then one of window 1 that mixes the channels; one bias at the end.
+
+    y = activation(conv(depthwise_conv(x, depthwise_kernel), pointwise_kernel) + bias).
+
+    Args:
+        filters: channels of the outputs.
+        depth_multiplier: channels between the two convolutions, for each channel of the input.
+        depthwise_initializer: for the first kernel (rows, columns, channels, depth_multiplier).
+        pointwise_initializer: for the second kernel (1, 1, channels * depth_multiplier, filters).
+        depthwise_regularizer, pointwise_regularizer: penalties on the kernels.
+        depthwise_constraint, pointwise_constraint: applied to the kernels after each step.
+
+        The others as for `Conv2D`.
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        (batch, new_rows, new_columns, filters), or (batch, filters, new_rows, new_columns).
+
+    Raises:
+        ValueError: as `Conv2D`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.SeparableConv2D(16, 3, padding="same")(keras.Input((8, 8, 4))).shape
+        (None, 8, 8, 16)
+
+    Reference:
+        Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", 2016, arXiv:1610.02357.
+    """
 
     def __init__(
         self,

@@ -26,24 +26,36 @@ def _refuse_adapters(layer: Layer, lora_rank: Any, quantization_config: Any) -> 
 
 
 class Dense(Layer):
-    """activation(inputs @ kernel + bias), over the last axis.
+    """Every output from every input, over the last axis.
+
+    y = activation(x @ kernel + bias).
 
     Args:
         units: size of the outputs.
-        activation: name or function; linear by default.
+        activation: name or function; None for none.
         use_bias: add a bias.
-        kernel_initializer, bias_initializer: for the weights (inputs, units) and (units,).
-        kernel_regularizer, bias_regularizer, activity_regularizer: penalties added to the loss.
-        kernel_constraint, bias_constraint: applied after each step.
+        kernel_initializer: for the kernel (inputs, units); Glorot uniform by default.
+        bias_initializer: for the bias (units,).
+        kernel_regularizer: penalty on the kernel, added to the loss.
+        bias_regularizer: penalty on the bias.
+        activity_regularizer: penalty on the outputs, divided by the batch size.
+        kernel_constraint: applied to the kernel after each step.
+        bias_constraint: applied to the bias after each step.
+        lora_rank, lora_alpha, quantization_config: Keras's, not available; leave them out.
 
-    Input shape: (batch, ..., size). Output shape: (batch, ..., units).
+    Input shape:
+        (batch, ..., inputs); the last size is known.
+
+    Output shape:
+        (batch, ..., units).
 
     Raises:
         ValueError: units below 1, or a last axis that does not fit the kernel or is not known.
+        NotImplementedError: a lora_rank or quantization_config.
 
     Example:
         >>> import dagrt as keras
-        >>> keras.layers.Dense(3)(keras.Input((None, 4))).shape
+        >>> keras.layers.Dense(3, activation="relu")(keras.Input((None, 4))).shape
         (None, None, 3)
     """
 
@@ -144,16 +156,34 @@ def check_last_axis(layer: Layer, inputs: Any, kernel: Any) -> None:
 class Embedding(Layer):
     """Rows of a table, looked up by integer ids.
 
+    y[..., :] = embeddings[ids[...], :].
+
     Args:
         input_dim: number of rows; ids are 0..input_dim-1.
         output_dim: size of a row.
-        embeddings_initializer: uniform in ±0.05 by default.
-        mask_zero: id 0 is padding: later layers get a mask.
+        embeddings_initializer: for the table; uniform in ±0.05 by default.
+        embeddings_regularizer: penalty on the table, added to the loss.
+        embeddings_constraint: applied to the table after each step.
+        mask_zero: id 0 is padding: later layers and the loss get a mask that is False there.
+        weights: the table, to begin with.
+        lora_rank, lora_alpha, quantization_config: Keras's, not available; leave them out.
 
-    Input shape: any, integers. Output shape: the same and (output_dim,) behind.
+    Input shape:
+        Any; integers, or floats that are integers.
+
+    Output shape:
+        The input's and output_dim behind it.
 
     Raises:
+        ValueError: input_dim or output_dim below 1.
         IndexError: an id out of range, when it is met; nothing was changed then.
+        NotImplementedError: a lora_rank or quantization_config.
+
+    Example:
+        >>> import dagrt as keras
+        >>> layer = keras.layers.Embedding(3, 2, weights=[[0.0, 0.0], [1.0, 2.0], [3.0, 4.0]])
+        >>> layer([[2, 1]]).numpy().tolist()
+        [[[3.0, 4.0], [1.0, 2.0]]]
     """
 
     def __init__(
@@ -185,7 +215,7 @@ class Embedding(Layer):
         self.autocast = False
         if weights is not None:
             self.build()
-            self.set_weights(weights if isinstance(weights, list) else [weights])
+            self.set_weights(weights if isinstance(weights, list) and len(weights) == 1 else [weights])
 
     def build(self, input_shape: Any = None) -> None:
         self._embeddings = self.add_weight(
@@ -231,8 +261,24 @@ class Embedding(Layer):
 class Activation(Layer):
     """An activation function as a layer.
 
+    y = activation(x), element by element (softmax and glu: along the last axis).
+
     Args:
-        activation: name or function.
+        activation: name in `dagrt.activations`, or a function over `dagrt.ops`.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Activation("relu")([-1.0, 2.0]).numpy()
+        array([0., 2.], dtype=float32)
     """
 
     def __init__(self, activation: Any, **kwargs: Any) -> None:
@@ -252,7 +298,19 @@ class Activation(Layer):
 
 
 class Identity(Layer):
-    """The inputs as they are."""
+    """The inputs as they are, mask included.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Identity(name="features")([1.0, 2.0]).numpy()
+        array([1., 2.], dtype=float32)
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -264,12 +322,25 @@ class Identity(Layer):
 
 
 class Lambda(Layer):
-    """A function as a layer. A named, registered function can be saved, a lambda cannot.
+    """A function as a layer. A named function that is registered can be saved in a file, a Python lambda cannot.
 
     Args:
-        function: of the inputs, over `dagrt.ops`.
-        mask: the output's mask, or a function (inputs, mask) of it.
-        arguments: keyword arguments for the function.
+        function: of the inputs, over `dagrt.ops`; it may also take `mask` and `training`.
+        output_shape: accepted and not used: the shape is found by running the function.
+        mask: the output's mask, or a function (inputs, mask) of it; None for none.
+        arguments: dict of further keyword arguments for the function.
+
+    Input shape:
+        Any that the function takes.
+
+    Output shape:
+        The function's.
+
+    Example:
+        >>> import dagrt as keras
+        >>> double = keras.layers.Lambda(lambda x, factor: x * factor, arguments={"factor": 2.0})
+        >>> double([1.0, 2.0]).numpy()
+        array([2., 4.], dtype=float32)
     """
 
     def __init__(
@@ -315,7 +386,25 @@ class Lambda(Layer):
 
 
 class Masking(Layer):
-    """Masks the steps all of whose features equal `mask_value`, and sets them to 0."""
+    """Masks the steps all of whose features equal `mask_value`, and sets them to 0.
+
+    mask[b, t] = any over c of (x[b, t, c] != mask_value); y = x * mask.
+
+    Args:
+        mask_value: what padding consists of.
+
+    Input shape:
+        (batch, steps, features), or any other of which the last axis is the features.
+
+    Output shape:
+        As the input.
+
+    Example:
+        >>> import dagrt as keras
+        >>> x = [[[1.0, 2.0], [9.0, 9.0]]]
+        >>> keras.layers.Masking(mask_value=9.0)(x).numpy().tolist()
+        [[[1.0, 2.0], [0.0, 0.0]]]
+    """
 
     def __init__(self, mask_value: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -335,7 +424,25 @@ class Masking(Layer):
 
 
 class Rescaling(Layer):
-    """inputs * scale + offset."""
+    """Fixed scale and offset, as for pixels: Rescaling(1 / 255).
+
+    y = x * scale + offset. Integers become floats first.
+
+    Args:
+        scale: number, or array that broadcasts against the inputs.
+        offset: likewise; 0 by default.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Rescaling(2.0, offset=-1.0)([0.0, 0.5, 1.0]).numpy()
+        array([-1.,  0.,  1.], dtype=float32)
+    """
 
     def __init__(self, scale: Any, offset: Any = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -351,12 +458,36 @@ class Rescaling(Layer):
 
 
 class EinsumDense(Layer):
-    """activation(einsum(equation, inputs, kernel) + bias).
+    """A dense layer whose product is any Einstein summation of the inputs and one kernel.
+
+    y = activation(einsum(equation, x, kernel) + bias).
 
     Args:
-        equation: as "ab,bc->ac"; "..." stands for leading axes.
-        output_shape: sizes of the outputs without the batch; None where they follow from the inputs.
-        bias_axes: letters of the output that the bias has.
+        equation: as "ab,bc->ac", inputs and kernel left, outputs right; "..." stands for leading axes.
+        output_shape: sizes of the outputs without the batch (with "...": of the named axes); None where a size follows from
+            the inputs.
+        activation: name or function; None for none.
+        bias_axes: letters of the output that the bias has; None for no bias.
+        kernel_initializer: for the kernel, shaped as the equation says; Glorot uniform by default.
+        bias_initializer: for the bias.
+        kernel_regularizer, bias_regularizer: penalties added to the loss.
+        kernel_constraint, bias_constraint: applied after each step.
+        lora_rank, lora_alpha, gptq_unpacked_column_size, quantization_config: Keras's, not available; leave them out.
+
+    Input shape:
+        What the equation says.
+
+    Output shape:
+        What the equation and `output_shape` say.
+
+    Raises:
+        NotImplementedError: a lora_rank or quantization_config.
+
+    Example:
+        >>> import dagrt as keras
+        >>> heads = keras.layers.EinsumDense("abc,cde->abde", output_shape=(None, 4, 8), bias_axes="de")
+        >>> heads(keras.Input((10, 32))).shape, heads.kernel.shape, heads.bias.shape
+        ((None, 10, 4, 8), (32, 4, 8), (4, 8))
     """
 
     def __init__(

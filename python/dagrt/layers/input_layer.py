@@ -10,7 +10,27 @@ from dagrt.tensor import KerasTensor
 
 
 class InputLayer(Layer):
-    """The layer behind an `Input`; see there."""
+    """The layer behind an `Input`; use that function, which gives the symbolic tensor.
+
+    Args:
+        shape, batch_size, dtype, batch_shape, optional, name, sparse, ragged: as for `Input`.
+        input_tensor: an existing symbolic tensor, `tensor` there.
+
+    Input shape:
+        None: data enters the model here.
+
+    Output shape:
+        (batch_size, *shape).
+
+    Raises:
+        ValueError: no shape, two, or sizes that are none.
+        NotImplementedError: sparse or ragged, or a call.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.InputLayer(shape=(4,), name="x").output.shape
+        (None, 4)
+    """
 
     def __init__(
         self,
@@ -96,8 +116,9 @@ def Input(
 
     Args:
         shape: sizes without the batch axis; None where a size varies, as in `(None, None, 3)` for any image.
-        batch_size: the batch's size, where it is fixed.
+        batch_size: the batch's size, where it is fixed; None for any.
         dtype: element type; "float32" by default, "int32" for token ids.
+        sparse, ragged: Keras's, not available; leave them out.
         batch_shape: all sizes, instead of `shape`.
         name: name of the input, by which dicts of data are bound.
         tensor: an existing symbolic tensor.
@@ -107,7 +128,8 @@ def Input(
         A KerasTensor of shape `(batch_size, *shape)`.
 
     Raises:
-        ValueError: no shape, or sizes that are none.
+        ValueError: no shape, two, or sizes that are none.
+        NotImplementedError: sparse or ragged.
 
     Example:
         >>> import dagrt as keras

@@ -8,7 +8,24 @@ from dagrt import tree
 
 
 class InputSpec:
-    """Expected rank, shape, dtype or sizes of some axes of an input; see Keras's `InputSpec`."""
+    """What a layer demands of an input, as its attribute `input_spec`; checked before the layer's `call`.
+
+    Args:
+        dtype: element type.
+        shape: sizes, None where any will do; sets ndim too.
+        ndim: number of axes.
+        max_ndim, min_ndim: bounds of it.
+        axes: dict of an axis's number to its size.
+        allow_last_axis_squeeze, name, optional: kept for Keras's sake.
+
+    Example:
+        >>> import dagrt as keras
+        >>> layer = keras.layers.Identity()
+        >>> layer.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: 3})
+        >>> layer(keras.Input((4,), name="x"))
+        Traceback (most recent call last):
+        ValueError: ...: the input must have size 3 on axis -1, got shape (None, 4)
+    """
 
     def __init__(
         self,

@@ -105,7 +105,8 @@ class Layer(Operation):
     """A callable with weights.
 
     Subclasses write `build(input_shape)`, which creates weights with `add_weight`, and `call(inputs)`, in terms of
-    `dagrt.ops`; `call` runs in C++ like any layer of dagrt's own.
+    `dagrt.ops`; `call` runs in C++ like any layer of dagrt's own. A layer without weights of its own needs no `build`, one
+    without arguments of its own no `get_config`. All layers take these arguments:
 
     Args:
         activity_regularizer: regulariser of the outputs, its value divided by the batch size.
@@ -113,6 +114,9 @@ class Layer(Operation):
         dtype: dtype or policy; float32 by default.
         autocast: cast floating inputs to the compute dtype.
         name: unique in a model; by default the class's name in snake_case, numbered.
+
+    Raises:
+        ValueError: an argument that is none of these.
 
     Example:
         >>> import dagrt as keras
@@ -150,7 +154,6 @@ class Layer(Operation):
         input_dim = kwargs.pop("input_dim", None)
         if "batch_input_shape" in kwargs:
             input_shape = tuple(kwargs.pop("batch_input_shape"))[1:]
-        kwargs.pop("weights", None)
         kwargs.pop("quantization_config", None)
         if kwargs:
             raise ValueError(f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}")
@@ -276,11 +279,14 @@ class Layer(Operation):
 
         Args:
             shape: sizes, () by default.
-            initializer: name, initializer or function of (shape, dtype); Glorot uniform for floats, else zeros.
+            initializer: name, initializer or function of (shape, dtype); by default Glorot uniform for floats, else zeros.
             dtype: the layer's variable dtype by default.
             trainable: whether the optimiser changes it.
+            autocast: read it in the compute dtype where a policy has another.
             regularizer: added to the model's loss.
             constraint: applied after each optimiser step.
+            aggregation, overwrite_with_gradient: kept for Keras's sake.
+            name: last part of the variable's path.
 
         Raises:
             ValueError: a size that is not known: weights need numbers.
@@ -373,7 +379,14 @@ class Layer(Operation):
         return [v.numpy() for v in self.weights]
 
     def set_weights(self, weights: Any) -> None:
-        """Sets all weights; ValueError (and nothing changed) where number or shapes do not fit."""
+        """Sets all weights.
+
+        Args:
+            weights: arrays in the order of `weights`, as `get_weights` gives them.
+
+        Raises:
+            ValueError: another number or other shapes; nothing was changed then.
+        """
         own = self.weights
         values = [np.asarray(w.numpy() if hasattr(w, "numpy") else w) for w in weights]
         if len(values) != len(own):
@@ -387,7 +400,11 @@ class Layer(Operation):
             v.assign(a)
 
     def count_params(self) -> int:
-        """The number of weights, as scalars."""
+        """The number of weights, as scalars.
+
+        Raises:
+            ValueError: the layer has no weights yet.
+        """
         if not self.built and not self.weights:
             raise ValueError(f"{self.name}: has no weights yet; call it on data, or build() it, before counting them")
         return sum(int(np.prod(v.shape)) for v in self.weights)
@@ -395,7 +412,22 @@ class Layer(Operation):
     # --- losses --------------------------------------------------------------------------------------------------
 
     def add_loss(self, loss: Any) -> None:
-        """Adds a scalar (or several) to the loss of the model, from within `call`."""
+        """Adds to the loss of the model, from within `call`.
+
+        Args:
+            loss: a scalar, or several in a list.
+
+        Example:
+            >>> import dagrt as keras
+            >>> class Sparse(keras.layers.Layer):
+            ...     def call(self, inputs):
+            ...         self.add_loss(0.5 * keras.ops.sum(keras.ops.abs(inputs)))
+            ...         return inputs
+            >>> layer = Sparse()
+            >>> y = layer([1.0, -3.0])
+            >>> float(layer.losses[0])
+            2.0
+        """
         from dagrt import tracing
 
         trace = tracing.current_trace()
@@ -525,7 +557,16 @@ class Layer(Operation):
         return self._run(args, kwargs)
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Any:
-        """Shapes of the outputs for the shapes of the inputs."""
+        """Shapes of the outputs for the shapes of the inputs, found by running the layer on symbols.
+
+        Args:
+            args, kwargs: shapes as tuples, nested as `call` takes its tensors.
+
+        Example:
+            >>> import dagrt as keras
+            >>> keras.layers.Flatten().compute_output_shape((None, 4, 5))
+            (None, 20)
+        """
 
         def spec(shape: Any) -> Any:
             if _is_shape(shape):
@@ -631,7 +672,12 @@ class Layer(Operation):
     # --- masks ---------------------------------------------------------------------------------------------------
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """The mask of the outputs; by default that of the inputs."""
+        """The mask of the outputs; by default that of the inputs. Override it in a layer that has `supports_masking`.
+
+        Args:
+            inputs: as `call` got them.
+            previous_mask: their mask, or masks in the same nesting.
+        """
         return previous_mask
 
     def _set_masks(self, inputs: Any, outputs: Any, masks: Any) -> None:

@@ -65,7 +65,27 @@ class _Merge(Layer):
 
 
 class Add(_Merge):
-    """Sum of the inputs."""
+    """Sum of the inputs.
+
+    y = x1 + x2 + ...
+
+    Args:
+        kwargs: those of `Layer`.
+
+    Input shape:
+        A list of tensors whose shapes broadcast, the batch staying first.
+
+    Output shape:
+        The broadcast shape.
+
+    Raises:
+        ValueError: no list, or shapes that do not broadcast.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Add()([keras.ops.ones((1, 2)), keras.ops.ones((1, 2))]).numpy()
+        array([[2., 2.]], dtype=float32)
+    """
 
     def _merge(self, inputs: list[Any]) -> Any:
         total = inputs[0]
@@ -75,7 +95,27 @@ class Add(_Merge):
 
 
 class Subtract(_Merge):
-    """First minus second of two inputs."""
+    """First minus second of two inputs.
+
+    y = x1 - x2.
+
+    Args:
+        kwargs: those of `Layer`.
+
+    Input shape:
+        A list of two tensors whose shapes broadcast, the batch staying first.
+
+    Output shape:
+        The broadcast shape.
+
+    Raises:
+        ValueError: other than two inputs, or shapes that do not broadcast.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Subtract()([keras.ops.ones((1, 2)), keras.ops.full((1, 2), 3.0)]).numpy()
+        array([[-2., -2.]], dtype=float32)
+    """
 
     def build(self, input_shape: Any) -> None:
         self._check(input_shape)
@@ -89,7 +129,29 @@ class Subtract(_Merge):
 
 
 class Multiply(_Merge):
-    """Product of the inputs, element by element."""
+    """Product of the inputs, element by element.
+
+    y = x1 * x2 * ...
+
+    Args:
+        kwargs: those of `Layer`.
+
+    Input shape:
+        A list of tensors whose shapes broadcast, the batch staying first.
+
+    Output shape:
+        The broadcast shape.
+
+    Raises:
+        ValueError: no list, or shapes that do not broadcast.
+
+    Example:
+        >>> import dagrt as keras
+        >>> gate = keras.layers.Dense(8, activation="sigmoid")
+        >>> x = keras.Input((8,))
+        >>> keras.layers.Multiply()([x, gate(x)]).shape
+        (None, 8)
+    """
 
     def _merge(self, inputs: list[Any]) -> Any:
         product = inputs[0]
@@ -99,7 +161,27 @@ class Multiply(_Merge):
 
 
 class Average(_Merge):
-    """Mean of the inputs, element by element."""
+    """Mean of the inputs, element by element.
+
+    y = (x1 + ... + xn) / n.
+
+    Args:
+        kwargs: those of `Layer`.
+
+    Input shape:
+        A list of tensors whose shapes broadcast, the batch staying first.
+
+    Output shape:
+        The broadcast shape.
+
+    Raises:
+        ValueError: no list, or shapes that do not broadcast.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Average()([keras.ops.ones((1, 2)), keras.ops.zeros((1, 2))]).numpy()
+        array([[0.5, 0.5]], dtype=float32)
+    """
 
     def _merge(self, inputs: list[Any]) -> Any:
         total = inputs[0]
@@ -109,7 +191,27 @@ class Average(_Merge):
 
 
 class Maximum(_Merge):
-    """Largest of the inputs, element by element."""
+    """Largest of the inputs, element by element; of equal ones each gets its share of the gradient.
+
+    y = max(x1, x2, ...).
+
+    Args:
+        kwargs: those of `Layer`.
+
+    Input shape:
+        A list of tensors whose shapes broadcast, the batch staying first.
+
+    Output shape:
+        The broadcast shape.
+
+    Raises:
+        ValueError: no list, or shapes that do not broadcast.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Maximum()([keras.ops.ones((1, 2)), keras.ops.zeros((1, 2))]).numpy()
+        array([[1., 1.]], dtype=float32)
+    """
 
     def _merge(self, inputs: list[Any]) -> Any:
         result = inputs[0]
@@ -119,7 +221,27 @@ class Maximum(_Merge):
 
 
 class Minimum(_Merge):
-    """Smallest of the inputs, element by element."""
+    """Smallest of the inputs, element by element; of equal ones each gets its share of the gradient.
+
+    y = min(x1, x2, ...).
+
+    Args:
+        kwargs: those of `Layer`.
+
+    Input shape:
+        A list of tensors whose shapes broadcast, the batch staying first.
+
+    Output shape:
+        The broadcast shape.
+
+    Raises:
+        ValueError: no list, or shapes that do not broadcast.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Minimum()([keras.ops.ones((1, 2)), keras.ops.zeros((1, 2))]).numpy()
+        array([[0., 0.]], dtype=float32)
+    """
 
     def _merge(self, inputs: list[Any]) -> Any:
         result = inputs[0]
@@ -132,7 +254,21 @@ class Concatenate(_Merge):
     """The inputs joined along an axis.
 
     Args:
-        axis: the axis; all other sizes must be equal.
+        axis: the axis along which they differ; the last by default.
+
+    Input shape:
+        A list of tensors with equal sizes on all other axes.
+
+    Output shape:
+        The same, with the sum of the sizes on the axis.
+
+    Raises:
+        ValueError: no list, or other sizes that differ.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Concatenate()([keras.Input((8, 3)), keras.Input((8, 5))]).shape
+        (None, 8, 8)
     """
 
     def __init__(self, axis: int = -1, **kwargs: Any) -> None:
@@ -187,8 +323,25 @@ class Concatenate(_Merge):
 class Dot(_Merge):
     """Sums of products of two inputs over an axis of each, batch by batch.
 
+    y[b, ...] = sum over k of x1[b, .., k, ..] * x2[b, .., k, ..].
+
     Args:
-        axes: the axis of both, or one of each; normalize: divide by norms first (cosine).
+        axes: the axis of both, or a pair (axis of the first, axis of the second).
+        normalize: divide each by its norm along the axis first: a cosine.
+
+    Input shape:
+        A list of two tensors (batch, ...), of equal size on the axes.
+
+    Output shape:
+        (batch, the other axes of the first, the other axes of the second); (batch, 1) where there are none.
+
+    Raises:
+        ValueError: other than two inputs.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Dot(axes=1, normalize=True)([keras.ops.ones((1, 4)), keras.ops.full((1, 4), 3.0)]).shape
+        (1, 1)
     """
 
     def __init__(self, axes: Any, normalize: bool = False, **kwargs: Any) -> None:
@@ -223,40 +376,122 @@ class Dot(_Merge):
 
 
 def add(inputs: Any, **kwargs: Any) -> Any:
-    """`Add()(inputs)`."""
+    """`Add(**kwargs)(inputs)`.
+
+    Args:
+        inputs: list of tensors.
+        kwargs: those of `Layer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.add([keras.Input((4,)), keras.Input((4,))]).shape
+        (None, 4)
+    """
     return Add(**kwargs)(inputs)
 
 
 def subtract(inputs: Any, **kwargs: Any) -> Any:
-    """`Subtract()(inputs)`."""
+    """`Subtract(**kwargs)(inputs)`.
+
+    Args:
+        inputs: list of two tensors.
+        kwargs: those of `Layer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.subtract([keras.Input((4,)), keras.Input((4,))]).shape
+        (None, 4)
+    """
     return Subtract(**kwargs)(inputs)
 
 
 def multiply(inputs: Any, **kwargs: Any) -> Any:
-    """`Multiply()(inputs)`."""
+    """`Multiply(**kwargs)(inputs)`.
+
+    Args:
+        inputs: list of tensors.
+        kwargs: those of `Layer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.multiply([keras.Input((4,)), keras.Input((1,))]).shape
+        (None, 4)
+    """
     return Multiply(**kwargs)(inputs)
 
 
 def average(inputs: Any, **kwargs: Any) -> Any:
-    """`Average()(inputs)`."""
+    """`Average(**kwargs)(inputs)`.
+
+    Args:
+        inputs: list of tensors.
+        kwargs: those of `Layer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.average([keras.Input((4,)), keras.Input((4,))]).shape
+        (None, 4)
+    """
     return Average(**kwargs)(inputs)
 
 
 def maximum(inputs: Any, **kwargs: Any) -> Any:
-    """`Maximum()(inputs)`."""
+    """`Maximum(**kwargs)(inputs)`.
+
+    Args:
+        inputs: list of tensors.
+        kwargs: those of `Layer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.maximum([keras.Input((4,)), keras.Input((4,))]).shape
+        (None, 4)
+    """
     return Maximum(**kwargs)(inputs)
 
 
 def minimum(inputs: Any, **kwargs: Any) -> Any:
-    """`Minimum()(inputs)`."""
+    """`Minimum(**kwargs)(inputs)`.
+
+    Args:
+        inputs: list of tensors.
+        kwargs: those of `Layer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.minimum([keras.Input((4,)), keras.Input((4,))]).shape
+        (None, 4)
+    """
     return Minimum(**kwargs)(inputs)
 
 
 def concatenate(inputs: Any, axis: int = -1, **kwargs: Any) -> Any:
-    """`Concatenate(axis)(inputs)`."""
+    """`Concatenate(axis, **kwargs)(inputs)`.
+
+    Args:
+        inputs: list of tensors.
+        axis: the axis along which they differ; the last by default.
+        kwargs: those of `Layer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.concatenate([keras.Input((4,)), keras.Input((2,))]).shape
+        (None, 6)
+    """
     return Concatenate(axis=axis, **kwargs)(inputs)
 
 
 def dot(inputs: Any, axes: Any = -1, **kwargs: Any) -> Any:
-    """`Dot(axes)(inputs)`."""
+    """`Dot(axes, **kwargs)(inputs)`.
+
+    Args:
+        inputs: list of two tensors.
+        axes: the axis of both, or a pair.
+        kwargs: `normalize` and those of `Layer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.dot([keras.Input((5, 4)), keras.Input((3, 4))], axes=-1).shape
+        (None, 5, 3)
+    """
     return Dot(axes=axes, **kwargs)(inputs)

@@ -15,15 +15,42 @@ from dagrt.ops.raw import emit
 class BatchNormalization(Layer):
     """Normalises each channel over the batch, then scales and shifts.
 
-    In training by the statistics of the batch (biased variance), which also move the running ones:
-    moving = momentum * moving + (1 - momentum) * batch. Otherwise, and where `trainable` is False, by the running ones.
+    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta. In training by the statistics of the batch (biased variance;
+    masked places left out), which also move the running ones: moving = momentum * moving + (1 - momentum) * batch.
+    Otherwise, and where `trainable` is False, by the running ones. Computed in float32 under any policy.
 
     Args:
         axis: the channels.
-        momentum, epsilon: see above; epsilon is added to the variance.
+        momentum: share of the running statistics that stays in each step.
+        epsilon: added to the variance.
         center, scale: have beta, gamma.
+        beta_initializer, gamma_initializer: for them; zeros and ones by default.
+        moving_mean_initializer, moving_variance_initializer: for the running statistics; zeros and ones by default.
+        beta_regularizer, gamma_regularizer: penalties added to the loss.
+        beta_constraint, gamma_constraint: applied after each step.
+        renorm, renorm_clipping, renorm_momentum: Keras's batch renormalisation, not available; leave them out.
+        synchronized: accepted; there is one replica.
 
-    Reference: Ioffe and Szegedy, 2015.
+    Input shape:
+        Any of known size on the axis.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: an unknown size on the axis.
+        NotImplementedError: renorm.
+
+    Example:
+        >>> import dagrt as keras
+        >>> layer = keras.layers.BatchNormalization(epsilon=0.0)
+        >>> layer([[1.0], [3.0]], training=True).numpy().tolist()
+        [[-1.0], [1.0]]
+        >>> round(float(layer.moving_mean.numpy()[0]), 4)
+        0.02
+
+    Reference:
+        Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167.
     """
 
     def __init__(
@@ -176,12 +203,32 @@ class BatchNormalization(Layer):
 class LayerNormalization(Layer):
     """Normalises over the given axes of each sample, then scales and shifts.
 
+    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, mean and biased variance over the axes. Computed in float32.
+
     Args:
         axis: one or several axes.
         epsilon: added to the variance.
         center, scale: have beta, gamma.
+        beta_initializer, gamma_initializer: for them; zeros and ones by default.
+        beta_regularizer, gamma_regularizer: penalties added to the loss.
+        beta_constraint, gamma_constraint: applied after each step.
 
-    Reference: Ba et al., 2016.
+    Input shape:
+        Any of known sizes on the axes.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        NotImplementedError: Keras's rms_scaling; see `RMSNormalization`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.LayerNormalization(epsilon=0.0)([[1.0, 3.0], [10.0, 30.0]]).numpy().tolist()
+        [[-1.0, 1.0], [-1.0, 1.0]]
+
+    Reference:
+        Ba, Kiros and Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
     """
 
     def __init__(
@@ -275,7 +322,31 @@ class LayerNormalization(Layer):
 
 
 class RMSNormalization(Layer):
-    """Divides by the root mean square over an axis, then scales (Zhang and Sennrich, 2019)."""
+    """Divides by the root mean square over an axis, then scales.
+
+    y = scale * x / sqrt(mean(x²) + epsilon).
+
+    Args:
+        axis: the axis.
+        epsilon: added to the mean square.
+
+    Input shape:
+        Any of known size on the axis.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        NotImplementedError: several axes.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.RMSNormalization(epsilon=0.0)([[3.0, 3.0]]).numpy()
+        array([[1., 1.]], dtype=float32)
+
+    Reference:
+        Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019, arXiv:1910.07467.
+    """
 
     def __init__(self, axis: Any = -1, epsilon: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -297,7 +368,37 @@ class RMSNormalization(Layer):
 
 
 class GroupNormalization(Layer):
-    """Normalises groups of channels of each sample (Wu and He, 2018)."""
+    """Normalises groups of channels of each sample, then scales and shifts each channel.
+
+    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, mean and biased variance over a group's channels and all
+    places of the sample.
+
+    Args:
+        groups: number of groups; -1 for one channel each (instance normalisation), 1 for all in one.
+        axis: the channels.
+        epsilon: added to the variance.
+        center, scale: have beta, gamma.
+        beta_initializer, gamma_initializer: for them; zeros and ones by default.
+        beta_regularizer, gamma_regularizer: penalties added to the loss.
+        beta_constraint, gamma_constraint: applied after each step.
+
+    Input shape:
+        (batch, ...) of known size on the axis.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: channels that the groups do not divide.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.GroupNormalization(groups=2, epsilon=0.0)([[1.0, 3.0, 10.0, 30.0]]).numpy()
+        array([[-1.,  1., -1.,  1.]], dtype=float32)
+
+    Reference:
+        Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
+    """
 
     def __init__(
         self,
@@ -393,7 +494,24 @@ class GroupNormalization(Layer):
 
 
 class UnitNormalization(Layer):
-    """Norm 1 along the axis."""
+    """Scales to Euclidean norm 1 along an axis.
+
+    y = x / sqrt(max(sum(x²), 1e-24)).
+
+    Args:
+        axis: one axis or several, over which the squares are summed.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.UnitNormalization()([[3.0, 4.0]]).numpy()
+        array([[0.6, 0.8]], dtype=float32)
+    """
 
     def __init__(self, axis: Any = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -409,12 +527,30 @@ class UnitNormalization(Layer):
 
 
 class Normalization(Layer):
-    """(inputs - mean) / sqrt(variance), with statistics that are given or taken from data by `adapt`.
+    """Normalises by statistics that are given, or taken from data by `adapt`.
+
+    y = (x - mean) / max(sqrt(variance), 1e-7); inverted: y = x * max(sqrt(variance), 1e-7) + mean.
 
     Args:
-        axis: axes with statistics of their own; None for one pair of numbers.
-        mean, variance: the statistics, instead of `adapt`.
+        axis: axis or axes with statistics of their own; None for one pair of numbers.
+        mean, variance: the statistics, instead of `adapt`; both or neither.
         invert: undo the normalisation instead.
+
+    Input shape:
+        Any of known sizes on the axes.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: mean without variance or the other way round; `adapt` where they were given.
+
+    Example:
+        >>> import dagrt as keras
+        >>> layer = keras.layers.Normalization()
+        >>> layer.adapt([[1.0], [3.0]])
+        >>> layer([[1.0], [5.0]]).numpy().tolist()
+        [[-1.0], [3.0]]
     """
 
     def __init__(
@@ -445,7 +581,14 @@ class Normalization(Layer):
         self.count = self.add_weight((), "zeros", dtype="int32", trainable=False, name="count")
 
     def adapt(self, data: Any) -> None:
-        """Takes mean and variance from an array."""
+        """Takes mean and variance from data.
+
+        Args:
+            data: array of the inputs' shape, the whole of it at once.
+
+        Raises:
+            ValueError: mean and variance were given to the layer.
+        """
         if self.input_mean is not None:
             raise ValueError(
                 "Cannot `adapt` a Normalization layer that is initialized with static `mean` and `variance`"

@@ -58,7 +58,31 @@ class _Pooling(Layer):
 
 
 class MaxPooling2D(_Pooling):
-    """Largest in each window of an image; arguments: pool_size, strides, padding, data_format."""
+    """Largest of each window of an image; of equal ones the first gets the gradient.
+
+    y[b, p, q, c] = max over the window at (p * stride, q * stride) of x[b, :, :, c].
+
+    Args:
+        pool_size: window in pixels, one number or (rows, columns).
+        strides: pixels between windows; None for the window's size.
+        padding: "valid" (windows inside only) or "same" (output size is input size / stride, rounded up); padding never wins.
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+        name: name of the layer.
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        (batch, new_rows, new_columns, channels), or (batch, channels, new_rows, new_columns).
+
+    Raises:
+        ValueError: sizes below 1, another padding, inputs of another number of axes.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.MaxPooling2D(3, strides=2, padding="same")(keras.Input((15, 15, 8))).shape
+        (None, 8, 8, 8)
+    """
 
     _function = staticmethod(ops.max_pool)
 
@@ -75,13 +99,55 @@ class MaxPooling2D(_Pooling):
 
 
 class AveragePooling2D(_Pooling):
-    """Mean of each window of an image; arguments as for MaxPooling2D."""
+    """Mean of each window of an image.
+
+    y[b, p, q, c] = mean over the window at (p * stride, q * stride) of x[b, :, :, c]; padding does not count in the mean.
+
+    Args:
+        pool_size, strides, padding, data_format, name: as for `MaxPooling2D`.
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        (batch, new_rows, new_columns, channels), or (batch, channels, new_rows, new_columns).
+
+    Raises:
+        ValueError: as `MaxPooling2D`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.AveragePooling2D(2)([[[[1.0], [2.0]], [[3.0], [6.0]]]]).numpy().ravel()
+        array([3.], dtype=float32)
+    """
 
     _function = staticmethod(ops.average_pool)
 
 
 class MaxPooling1D(_Pooling):
-    """Largest in each window of a sequence; arguments as for MaxPooling2D."""
+    """Largest of each window of a sequence; of equal ones the first gets the gradient.
+
+    y[b, p, c] = max over the window at p * stride of x[b, :, c].
+
+    Args:
+        pool_size: window in steps.
+        strides: steps between windows; None for the window's size.
+        padding, data_format, name: as for `MaxPooling2D`.
+
+    Input shape:
+        (batch, steps, channels), or (batch, channels, steps).
+
+    Output shape:
+        (batch, new_steps, channels), or (batch, channels, new_steps).
+
+    Raises:
+        ValueError: as `MaxPooling2D`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.MaxPooling1D(2)([[[1.0], [2.0], [4.0], [3.0]]]).numpy().ravel()
+        array([2., 4.], dtype=float32)
+    """
 
     _rank = 1
     _function = staticmethod(ops.max_pool)
@@ -99,7 +165,29 @@ class MaxPooling1D(_Pooling):
 
 
 class AveragePooling1D(_Pooling):
-    """Mean of each window of a sequence; arguments as for MaxPooling2D."""
+    """Mean of each window of a sequence.
+
+    y[b, p, c] = mean over the window at p * stride of x[b, :, c]; padding does not count in the mean.
+
+    Args:
+        pool_size: window in steps.
+        strides: steps between windows; None for the window's size.
+        padding, data_format, name: as for `MaxPooling2D`.
+
+    Input shape:
+        (batch, steps, channels), or (batch, channels, steps).
+
+    Output shape:
+        (batch, new_steps, channels), or (batch, channels, new_steps).
+
+    Raises:
+        ValueError: as `MaxPooling2D`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.AveragePooling1D(2)([[[1.0], [2.0], [4.0], [3.0]]]).numpy().ravel()
+        array([1.5, 3.5], dtype=float32)
+    """
 
     _rank = 1
     _function = staticmethod(ops.average_pool)
@@ -127,27 +215,113 @@ class _Global(Layer):
 
 
 class GlobalAveragePooling2D(_Global):
-    """Mean over the image: (batch, channels)."""
+    """Mean over the whole image.
+
+    y[b, c] = mean over rows and columns of x[b, :, :, c].
+
+    Args:
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+        keepdims: keep the two axes, with size 1.
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        (batch, channels); with keepdims (batch, 1, 1, channels) or (batch, channels, 1, 1).
+
+    Raises:
+        ValueError: inputs of another number of axes.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.GlobalAveragePooling2D()(keras.Input((None, None, 8))).shape
+        (None, 8)
+
+    Reference:
+        Lin, Chen and Yan, "Network In Network", 2013, arXiv:1312.4400.
+    """
 
     def call(self, inputs: Any) -> Any:
         return ops.mean(inputs, axis=self._axes(inputs), keepdims=self.keepdims)
 
 
 class GlobalMaxPooling2D(_Global):
-    """Largest over the image: (batch, channels)."""
+    """Largest over the whole image; equal ones share the gradient.
+
+    y[b, c] = max over rows and columns of x[b, :, :, c].
+
+    Args:
+        data_format, keepdims: as for `GlobalAveragePooling2D`.
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        (batch, channels); with keepdims (batch, 1, 1, channels) or (batch, channels, 1, 1).
+
+    Raises:
+        ValueError: inputs of another number of axes.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.GlobalMaxPooling2D(keepdims=True)(keras.Input((None, None, 8))).shape
+        (None, 1, 1, 8)
+    """
 
     def call(self, inputs: Any) -> Any:
         return ops.max(inputs, axis=self._axes(inputs), keepdims=self.keepdims)
 
 
 class GlobalMaxPooling1D(GlobalMaxPooling2D):
-    """Largest over the steps: (batch, channels)."""
+    """Largest over all steps; equal ones share the gradient. It knows no mask.
+
+    y[b, c] = max over t of x[b, t, c].
+
+    Args:
+        data_format, keepdims: as for `GlobalAveragePooling2D`.
+
+    Input shape:
+        (batch, steps, channels), or (batch, channels, steps).
+
+    Output shape:
+        (batch, channels); with keepdims (batch, 1, channels) or (batch, channels, 1).
+
+    Raises:
+        ValueError: inputs of another number of axes.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.GlobalMaxPooling1D()([[[1.0], [5.0]]]).numpy()
+        array([[5.]], dtype=float32)
+    """
 
     _rank = 1
 
 
 class GlobalAveragePooling1D(_Global):
-    """Mean over the steps, masked ones left out: (batch, channels)."""
+    """Mean over the steps; masked ones are left out.
+
+    y[b, c] = sum over t of mask[b, t] * x[b, t, c] / sum over t of mask[b, t].
+
+    Args:
+        data_format, keepdims: as for `GlobalAveragePooling2D`.
+
+    Input shape:
+        (batch, steps, channels), or (batch, channels, steps).
+
+    Output shape:
+        (batch, channels); with keepdims (batch, 1, channels) or (batch, channels, 1).
+
+    Raises:
+        ValueError: inputs of another number of axes.
+
+    Example:
+        >>> import dagrt as keras
+        >>> import numpy as np
+        >>> x, mask = np.array([[[1.0], [3.0], [100.0]]]), np.array([[True, True, False]])
+        >>> keras.layers.GlobalAveragePooling1D()(x, mask=mask).numpy()
+        array([[2.]], dtype=float32)
+    """
 
     _rank = 1
 

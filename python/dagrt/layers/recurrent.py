@@ -157,7 +157,44 @@ class _Cell(Layer):
 
 
 class LSTMCell(_Cell):
-    """One step of an LSTM; gates i, f, c, o side by side in the kernels."""
+    """One step of an LSTM; the kernels hold the gates i, f, c, o side by side.
+
+    z = x kernel + h recurrent_kernel + bias, split into zi, zf, zc, zo; with s = recurrent_activation:
+    c' = s(zf) c + s(zi) activation(zc); h' = s(zo) activation(c').
+
+    Args:
+        units: size of the state and of the outputs.
+        activation: of the candidate and of the cell.
+        recurrent_activation: of the gates.
+        use_bias: have a bias (4 * units,).
+        kernel_initializer: for the kernel (inputs, 4 * units).
+        recurrent_initializer: for the recurrent kernel (units, 4 * units).
+        bias_initializer: for the bias.
+        unit_forget_bias: the bias of the gate f begins at 1.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties added to the loss.
+        kernel_constraint, recurrent_constraint, bias_constraint: applied after each step of the optimiser.
+        dropout, recurrent_dropout: shares of the inputs and of h dropped in training.
+        seed: integer for the same dropout in every run.
+
+    Input shape:
+        (batch, inputs), and the states: a list of two (batch, units), h and c.
+
+    Output shape:
+        (batch, units), and the new states.
+
+    Raises:
+        ValueError: units below 1, or an unknown last size.
+
+    Example:
+        >>> import dagrt as keras
+        >>> cell = keras.layers.LSTMCell(4)
+        >>> y, states = cell(keras.ops.ones((2, 3)), cell.get_initial_state(2))
+        >>> y.shape, len(states)
+        ((2, 4), 2)
+
+    Reference:
+        Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997; the gate f: Gers, Schmidhuber and Cummins, 2000.
+    """
 
     gates = 4
 
@@ -232,7 +269,44 @@ class LSTMCell(_Cell):
 
 
 class GRUCell(_Cell):
-    """One step of a GRU; gates z, r, h side by side in the kernels."""
+    """One step of a GRU; the kernels hold the gates z, r, h side by side.
+
+    With s = recurrent_activation: z = s(x Wz + h Uz); r = s(x Wr + h Ur); candidate = activation(x Wh + r (h Uh)), or
+    activation(x Wh + (r h) Uh) without reset_after; h' = z h + (1 - z) candidate. Biases are added to each product.
+
+    Args:
+        units: size of the state and of the outputs.
+        activation: of the candidate.
+        recurrent_activation: of the gates.
+        use_bias: have a bias: (2, 3 * units) with reset_after (for x and for h), else (3 * units,).
+        kernel_initializer: for the kernel (inputs, 3 * units).
+        recurrent_initializer: for the recurrent kernel (units, 3 * units).
+        bias_initializer: for the bias.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties added to the loss.
+        kernel_constraint, recurrent_constraint, bias_constraint: applied after each step of the optimiser.
+        dropout, recurrent_dropout: shares of the inputs and of h dropped in training.
+        reset_after: the gate r acts after the product with Uh, not before.
+        seed: integer for the same dropout in every run.
+
+    Input shape:
+        (batch, inputs), and the state (batch, units).
+
+    Output shape:
+        (batch, units), and a list of the new state.
+
+    Raises:
+        ValueError: units below 1, or an unknown last size.
+
+    Example:
+        >>> import dagrt as keras
+        >>> cell = keras.layers.GRUCell(4)
+        >>> y, states = cell(keras.ops.ones((2, 3)), cell.get_initial_state(2))
+        >>> y.shape, len(states)
+        ((2, 4), 1)
+
+    Reference:
+        Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, arXiv:1406.1078.
+    """
 
     gates = 3
 
@@ -307,7 +381,38 @@ class GRUCell(_Cell):
 
 
 class SimpleRNNCell(_Cell):
-    """activation(x kernel + h recurrent_kernel + bias)."""
+    """One step of a plain recurrent layer.
+
+    h' = activation(x kernel + h recurrent_kernel + bias); the output is h'.
+
+    Args:
+        units: size of the state and of the outputs.
+        activation: of the sum.
+        use_bias: have a bias (units,).
+        kernel_initializer: for the kernel (inputs, units).
+        recurrent_initializer: for the recurrent kernel (units, units).
+        bias_initializer: for the bias.
+        kernel_regularizer, recurrent_regularizer, bias_regularizer: penalties added to the loss.
+        kernel_constraint, recurrent_constraint, bias_constraint: applied after each step of the optimiser.
+        dropout, recurrent_dropout: shares of the inputs and of h dropped in training.
+        seed: integer for the same dropout in every run.
+
+    Input shape:
+        (batch, inputs), and the state (batch, units).
+
+    Output shape:
+        (batch, units), and a list of the new state.
+
+    Raises:
+        ValueError: units below 1, or an unknown last size.
+
+    Example:
+        >>> import dagrt as keras
+        >>> cell = keras.layers.SimpleRNNCell(4)
+        >>> y, states = cell(keras.ops.ones((2, 3)), cell.get_initial_state(2))
+        >>> y.shape, len(states)
+        ((2, 4), 1)
+    """
 
     def __init__(
         self,
@@ -357,18 +462,35 @@ class SimpleRNNCell(_Cell):
 
 
 class RNN(Layer):
-    """A cell over the steps of (batch, steps, features).
+    """A cell over the steps of a sequence.
+
+    For each step: output, states = cell(x[:, t], states). Masked steps keep the states and repeat the output.
+    Call arguments: `initial_state` (a list; zeros by default), `mask` (batch, steps), `training`.
 
     Args:
-        cell: the cell.
-        return_sequences: all outputs, (batch, steps, units), instead of the last.
+        cell: `LSTMCell`, `GRUCell` or `SimpleRNNCell`.
+        return_sequences: all outputs instead of the last.
         return_state: the final states as well.
         go_backwards: from the last step to the first; outputs in that order.
-        stateful: each batch goes on from the states of the one before; needs a fixed batch size.
+        stateful: each batch goes on from the states of the one before, until `reset_state()`; needs a fixed batch size.
         unroll: accepted; there is nothing to gain.
         zero_output_for_mask: masked steps give 0 instead of the output before.
 
-    Masked steps keep the states. Call arguments: `initial_state` (a list), `mask` (batch, steps), `training`.
+    Input shape:
+        (batch, steps, features).
+
+    Output shape:
+        (batch, units), or (batch, steps, units) with return_sequences; with return_state a list of that and the states, each
+        (batch, units).
+
+    Raises:
+        ValueError: inputs of another number of axes, stateful without a fixed batch size.
+
+    Example:
+        >>> import dagrt as keras
+        >>> layer = keras.layers.RNN(keras.layers.GRUCell(4), return_sequences=True)
+        >>> layer(keras.Input((None, 3))).shape
+        (None, None, 4)
     """
 
     def __init__(
@@ -570,7 +692,38 @@ _DOC = """
 
 
 class LSTM(_CellRNN):
-    __doc__ = "Long short-term memory (Hochreiter and Schmidhuber, 1997): one fused op, forward and backward." + _DOC
+    """Long short-term memory: one fused op, forward and backward.
+
+    The steps are those of `LSTMCell`. Other activations than tanh and sigmoid, and recurrent_dropout in training, run step by
+    step instead.
+
+    Args:
+        units: size of the state and of the outputs.
+        activity_regularizer: penalty on the outputs, divided by the batch size.
+        dropout, recurrent_dropout: shares of the inputs and of the state dropped in training, alike in all steps.
+        return_sequences, return_state, go_backwards, stateful, unroll: see `RNN`.
+        use_cudnn: accepted and not used.
+
+        The others as for `LSTMCell`.
+
+    Input shape:
+        (batch, steps, features).
+
+    Output shape:
+        As `RNN`; the states are h and c.
+
+    Raises:
+        ValueError: as `RNN` and `LSTMCell`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> y, h, c = keras.layers.LSTM(4, return_sequences=True, return_state=True)(keras.Input((None, 3)))
+        >>> y.shape, h.shape, c.shape
+        ((None, None, 4), (None, 4), (None, 4))
+
+    Reference:
+        Hochreiter and Schmidhuber, "Long Short-Term Memory", 1997.
+    """
 
     _cell_class = LSTMCell
 
@@ -628,7 +781,36 @@ class LSTM(_CellRNN):
 
 
 class GRU(_CellRNN):
-    __doc__ = "Gated recurrent unit (Cho et al., 2014)." + _DOC
+    """Gated recurrent unit, over `ops.scan`.
+
+    The steps are those of `GRUCell`.
+
+    Args:
+        units: size of the state and of the outputs.
+        activity_regularizer: penalty on the outputs, divided by the batch size.
+        dropout, recurrent_dropout: shares of the inputs and of the state dropped in training, alike in all steps.
+        return_sequences, return_state, go_backwards, stateful, unroll: see `RNN`.
+        use_cudnn: accepted and not used.
+
+        The others as for `GRUCell`.
+
+    Input shape:
+        (batch, steps, features).
+
+    Output shape:
+        As `RNN`.
+
+    Raises:
+        ValueError: as `RNN` and `GRUCell`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.GRU(4)(keras.Input((None, 3))).shape
+        (None, 4)
+
+    Reference:
+        Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, arXiv:1406.1078.
+    """
 
     _cell_class = GRUCell
 
@@ -665,7 +847,35 @@ class GRU(_CellRNN):
 
 
 class SimpleRNN(_CellRNN):
-    __doc__ = "A plain recurrent layer: h = activation(x kernel + h recurrent_kernel + bias)." + _DOC
+    """A plain recurrent layer, over `ops.scan`.
+
+    h = activation(x[:, t] kernel + h recurrent_kernel + bias), step by step.
+
+    Args:
+        units: size of the state and of the outputs.
+        activity_regularizer: penalty on the outputs, divided by the batch size.
+        dropout, recurrent_dropout: shares of the inputs and of the state dropped in training, alike in all steps.
+        return_sequences, return_state, go_backwards, stateful, unroll: see `RNN`.
+
+        The others as for `SimpleRNNCell`.
+
+    Input shape:
+        (batch, steps, features).
+
+    Output shape:
+        As `RNN`.
+
+    Raises:
+        ValueError: as `RNN` and `SimpleRNNCell`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.SimpleRNN(4, return_sequences=True)(keras.Input((10, 3))).shape
+        (None, 10, 4)
+
+    Reference:
+        Elman, "Finding Structure in Time", Cognitive Science 14, 1990.
+    """
 
     _cell_class = SimpleRNNCell
 
@@ -707,12 +917,30 @@ def _split_arguments(given: dict[str, Any], cell: type) -> tuple[dict[str, Any],
 
 
 class Bidirectional(Layer):
-    """A recurrent layer run forwards and another backwards, their outputs combined.
+    """A recurrent layer run forwards and another backwards, their outputs combined step by step.
 
     Args:
-        layer: a recurrent layer; the backward one is made like it.
-        merge_mode: "concat", "sum", "mul", "ave", or None for both.
-        backward_layer: a layer of its own for the way back, with go_backwards=True.
+        layer: a recurrent layer; both directions are made from its configuration, with weights of their own.
+        merge_mode: "concat", "sum", "mul", "ave", or None for a pair of outputs.
+        weights: initial weights of both, the forward layer's first.
+        backward_layer: a layer of its own for the way back, with the other go_backwards.
+
+    Input shape:
+        (batch, steps, features).
+
+    Output shape:
+        As the layer's; the last size doubles with "concat". With return_state the states of both follow.
+
+    Raises:
+        ValueError: another merge_mode, no layer, two layers of one direction.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Bidirectional(keras.layers.LSTM(4))(keras.Input((None, 3))).shape
+        (None, 8)
+
+    Reference:
+        Schuster and Paliwal, "Bidirectional Recurrent Neural Networks", 1997.
     """
 
     def __init__(
@@ -814,7 +1042,27 @@ class Bidirectional(Layer):
 
 
 class TimeDistributed(Layer):
-    """A layer applied to every step of (batch, steps, ...)."""
+    """A layer applied to every step of a sequence, with the same weights.
+
+    y[:, t] = layer(x[:, t]).
+
+    Args:
+        layer: the layer.
+
+    Input shape:
+        (batch, steps, ...).
+
+    Output shape:
+        (batch, steps, ...): the layer's output behind the steps.
+
+    Raises:
+        ValueError: no layer.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.TimeDistributed(keras.layers.Conv2D(4, 3))(keras.Input((10, 8, 8, 3))).shape
+        (None, 10, 6, 6, 4)
+    """
 
     def __init__(self, layer: Any, **kwargs: Any) -> None:
         if not isinstance(layer, Layer):

@@ -10,12 +10,33 @@ from dagrt.layers.reshaping import data_format_of
 
 
 class Dropout(Layer):
-    """In training, elements become 0 with probability `rate`, the others are divided by 1 - rate.
+    """In training, elements become 0 at random and the others grow, so that the mean stays.
+
+    y = x * keep / (1 - rate), where keep is 1 with probability 1 - rate, else 0. Otherwise y = x.
 
     Args:
-        rate: between 0 and 1.
-        noise_shape: sizes of the random choice, broadcast to the inputs; None for the input's size.
-        seed: integer for the same numbers in every run.
+        rate: probability of 0, between 0 and 1.
+        noise_shape: sizes of the random choice, broadcast to the inputs, as (batch, 1, features) for the same choice in all
+            steps; None for the inputs' shape.
+        seed: integer for the same numbers in every run; None for fresh ones.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: a rate outside 0 to 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> y = keras.layers.Dropout(0.5, seed=1)(keras.ops.ones((1000,)), training=True)
+        >>> sorted(set(y.numpy().tolist()))
+        [0.0, 2.0]
+
+    Reference:
+        Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 15, 2014.
     """
 
     def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any) -> None:
@@ -46,7 +67,32 @@ class Dropout(Layer):
 
 
 class SpatialDropout1D(Dropout):
-    """Dropout of whole channels of sequences."""
+    """Dropout of whole channels of sequences: a channel is 0 in all steps or in none.
+
+    Args:
+        rate: probability of 0, between 0 and 1.
+        seed: integer for the same numbers in every run; None for fresh ones.
+        name: name of the layer.
+        dtype: dtype or policy.
+
+    Input shape:
+        (batch, steps, channels).
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: a rate outside 0 to 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> y = keras.layers.SpatialDropout1D(0.5, seed=1)(keras.ops.ones((1, 5, 100)), training=True)
+        >>> sorted(set(y.numpy().sum(axis=1).ravel().tolist()))
+        [0.0, 10.0]
+
+    Reference:
+        Tompson et al., "Efficient Object Localization Using Convolutional Networks", 2014, arXiv:1411.4280.
+    """
 
     def __init__(self, rate: float, seed: int | None = None, name: str | None = None, dtype: Any = None) -> None:
         super().__init__(rate, None, seed, name=name, dtype=dtype)
@@ -60,7 +106,33 @@ class SpatialDropout1D(Dropout):
 
 
 class SpatialDropout2D(SpatialDropout1D):
-    """Dropout of whole channels of images."""
+    """Dropout of whole channels of images: a channel is 0 in all pixels or in none.
+
+    Args:
+        rate: probability of 0, between 0 and 1.
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+        seed: integer for the same numbers in every run; None for fresh ones.
+        name: name of the layer.
+        dtype: dtype or policy.
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: a rate outside 0 to 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> y = keras.layers.SpatialDropout2D(0.5, seed=1)(keras.ops.ones((1, 2, 2, 100)), training=True)
+        >>> sorted(set(y.numpy().sum(axis=(1, 2)).ravel().tolist()))
+        [0.0, 8.0]
+
+    Reference:
+        Tompson et al., "Efficient Object Localization Using Convolutional Networks", 2014, arXiv:1411.4280.
+    """
 
     def __init__(
         self,
@@ -82,7 +154,26 @@ class SpatialDropout2D(SpatialDropout1D):
 
 
 class GaussianNoise(Layer):
-    """In training, adds normal noise of the given standard deviation."""
+    """In training, adds normal noise.
+
+    y = x + n, n normal with mean 0 and the given standard deviation. Otherwise y = x.
+
+    Args:
+        stddev: standard deviation of the noise.
+        seed: integer for the same numbers in every run; None for fresh ones.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Example:
+        >>> import dagrt as keras
+        >>> y = keras.layers.GaussianNoise(0.1, seed=1)(keras.ops.zeros((10000,)), training=True)
+        >>> round(float(keras.ops.std(y)), 2)
+        0.1
+    """
 
     def __init__(self, stddev: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -102,7 +193,32 @@ class GaussianNoise(Layer):
 
 
 class GaussianDropout(Layer):
-    """In training, multiplies by normal numbers of mean 1 and variance rate / (1 - rate)."""
+    """In training, multiplies by normal numbers around 1.
+
+    y = x * n, n normal with mean 1 and variance rate / (1 - rate): the variance that dropout gives. Otherwise y = x.
+
+    Args:
+        rate: the dropout rate it resembles, between 0 and 1.
+        seed: integer for the same numbers in every run; None for fresh ones.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Raises:
+        ValueError: a rate outside 0 to 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> y = keras.layers.GaussianDropout(0.2, seed=1)(keras.ops.ones((10000,)), training=True)
+        >>> round(float(keras.ops.mean(y)), 1), round(float(keras.ops.std(y)), 1)
+        (1.0, 0.5)
+
+    Reference:
+        Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 15, 2014.
+    """
 
     def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -127,7 +243,27 @@ class GaussianDropout(Layer):
 
 
 class ActivityRegularization(Layer):
-    """Adds l1 * sum|x| + l2 * sum x² to the loss and passes the inputs on."""
+    """Passes the inputs on and adds a penalty on them to the loss.
+
+    loss += (l1 * sum|x| + l2 * sum x²) / batch size.
+
+    Args:
+        l1: factor of the absolute values.
+        l2: factor of the squares.
+
+    Input shape:
+        Any.
+
+    Output shape:
+        As the input.
+
+    Example:
+        >>> import dagrt as keras
+        >>> layer = keras.layers.ActivityRegularization(l1=1.0)
+        >>> y = layer([[1.0, -2.0], [3.0, 0.0]])
+        >>> float(layer.losses[0])
+        3.0
+    """
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0, **kwargs: Any) -> None:
         from dagrt.regularizers import L1L2

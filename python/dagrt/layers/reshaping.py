@@ -31,7 +31,25 @@ def tuple_of(value: Any, n: int, name: str, least: int = 1) -> tuple[int, ...]:
 
 
 class Reshape(Layer):
-    """The same elements in another shape, batch aside; one size may be -1."""
+    """The same elements in another shape, the batch aside.
+
+    Args:
+        target_shape: sizes without the batch; one may be -1: what is left.
+
+    Input shape:
+        (batch, ...).
+
+    Output shape:
+        (batch, *target_shape).
+
+    Raises:
+        ValueError: more than one -1, or another number of elements.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Reshape((-1, 2))(keras.Input((3, 4))).shape
+        (None, 6, 2)
+    """
 
     def __init__(self, target_shape: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -61,7 +79,23 @@ class Reshape(Layer):
 
 
 class Flatten(Layer):
-    """All axes but the batch as one."""
+    """All axes but the batch as one, the last varying fastest.
+
+    Args:
+        data_format: of the input; "channels_first" is brought to channels last before. None for
+            `config.image_data_format()`.
+
+    Input shape:
+        (batch, ...).
+
+    Output shape:
+        (batch, product of the other sizes).
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Flatten()(keras.Input((3, 4))).shape
+        (None, 12)
+    """
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -80,7 +114,27 @@ class Flatten(Layer):
 
 
 class Permute(Layer):
-    """Axes in another order; `dims` counts from 1, the batch stays first."""
+    """Axes in another order; the batch stays first.
+
+    y[b, i1, i2, ...]: axis k of the output is axis dims[k - 1] of the input.
+
+    Args:
+        dims: the axes in their new order, counted from 1, without the batch.
+
+    Input shape:
+        (batch, ...) with len(dims) axes behind the batch.
+
+    Output shape:
+        The same sizes in the new order.
+
+    Raises:
+        ValueError: dims that are not 1 to n, each once.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Permute((2, 1))(keras.Input((3, 4))).shape
+        (None, 4, 3)
+    """
 
     def __init__(self, dims: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -99,7 +153,27 @@ class Permute(Layer):
 
 
 class RepeatVector(Layer):
-    """(batch, features) repeated n times: (batch, n, features)."""
+    """A vector repeated as the steps of a sequence.
+
+    y[b, t, c] = x[b, c].
+
+    Args:
+        n: number of steps.
+
+    Input shape:
+        (batch, features).
+
+    Output shape:
+        (batch, n, features).
+
+    Raises:
+        TypeError: n is no integer.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.RepeatVector(3)(keras.Input((8,))).shape
+        (None, 3, 8)
+    """
 
     def __init__(self, n: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -146,7 +220,26 @@ class _Borders(Layer):
 
 
 class ZeroPadding2D(_Borders):
-    """Rows and columns of zeros around images: ((top, bottom), (left, right))."""
+    """Rows and columns of zeros around images.
+
+    Args:
+        padding: pixels: one number, (rows, columns), or ((top, bottom), (left, right)).
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        The same with top + bottom more rows and left + right more columns.
+
+    Raises:
+        ValueError: negative numbers, or others than said above.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.ZeroPadding2D(((1, 0), (2, 2)))(keras.Input((8, 8, 3))).shape
+        (None, 9, 12, 3)
+    """
 
     def __init__(self, padding: Any = (1, 1), data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(padding, data_format, **kwargs)
@@ -158,7 +251,26 @@ class ZeroPadding2D(_Borders):
 
 
 class ZeroPadding1D(ZeroPadding2D):
-    """Steps of zeros before and behind."""
+    """Steps of zeros before and behind sequences.
+
+    Args:
+        padding: steps: one number, or (before, behind).
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+
+    Input shape:
+        (batch, steps, channels), or (batch, channels, steps).
+
+    Output shape:
+        The same with before + behind more steps.
+
+    Raises:
+        ValueError: negative numbers, or others than said above.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.ZeroPadding1D((2, 0))(keras.Input((8, 3))).shape
+        (None, 10, 3)
+    """
 
     _axes = 1
 
@@ -167,7 +279,26 @@ class ZeroPadding1D(ZeroPadding2D):
 
 
 class Cropping2D(_Borders):
-    """Rows and columns cut off: ((top, bottom), (left, right))."""
+    """Rows and columns cut off images.
+
+    Args:
+        cropping: pixels: one number, (rows, columns), or ((top, bottom), (left, right)).
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        The same with top + bottom fewer rows and left + right fewer columns.
+
+    Raises:
+        ValueError: negative numbers, or others than said above.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Cropping2D(((1, 0), (2, 2)))(keras.Input((8, 8, 3))).shape
+        (None, 7, 4, 3)
+    """
 
     _name = "cropping"
 
@@ -182,7 +313,25 @@ class Cropping2D(_Borders):
 
 
 class Cropping1D(Cropping2D):
-    """Steps cut off before and behind."""
+    """Steps cut off sequences, before and behind.
+
+    Args:
+        cropping: steps: one number, or (before, behind).
+
+    Input shape:
+        (batch, steps, channels).
+
+    Output shape:
+        (batch, steps - before - behind, channels).
+
+    Raises:
+        ValueError: negative numbers, or others than said above.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.Cropping1D((2, 0))(keras.Input((8, 3))).shape
+        (None, 6, 3)
+    """
 
     _axes = 1
 
@@ -193,9 +342,27 @@ class Cropping1D(Cropping2D):
 class UpSampling2D(Layer):
     """Images enlarged by whole factors.
 
+    Nearest: y[b, p, q, c] = x[b, p // rows, q // columns, c]. Bilinear: output p lies at (p + 1/2) / factor - 1/2 of the
+    input, between its two neighbours; the border is held.
+
     Args:
-        size: factors of rows and columns.
-        interpolation: "nearest" or "bilinear" (half-pixel centres).
+        size: factors, one number or (rows, columns).
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+        interpolation: "nearest" or "bilinear".
+
+    Input shape:
+        (batch, rows, columns, channels), or (batch, channels, rows, columns).
+
+    Output shape:
+        The same with rows and columns times their factors.
+
+    Raises:
+        ValueError: factors below 1, another interpolation.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.UpSampling2D((1, 2), interpolation="bilinear")([[[[0.0], [1.0]]]]).numpy().ravel()
+        array([0.  , 0.25, 0.75, 1.  ], dtype=float32)
     """
 
     def __init__(
@@ -253,7 +420,24 @@ def _linear(x: Any, axis: int, factor: int) -> Any:
 
 
 class UpSampling1D(Layer):
-    """Each step repeated `size` times."""
+    """Each step repeated.
+
+    y[b, t, c] = x[b, t // size, c].
+
+    Args:
+        size: how often.
+
+    Input shape:
+        (batch, steps, channels).
+
+    Output shape:
+        (batch, steps * size, channels).
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.layers.UpSampling1D(2)([[[1.0], [2.0]]]).numpy().ravel()
+        array([1., 1., 2., 2.], dtype=float32)
+    """
 
     def __init__(self, size: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
