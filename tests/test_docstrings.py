@@ -25,17 +25,18 @@ def test_examples(name: str) -> None:
     assert not result.failed
 
 
-DOCUMENTED = ("layers",)
+DOCUMENTED = ("layers", "losses", "metrics", "optimizers", "optimizers.schedules")
 SECTIONS = ("Args", "Attributes", "Input shape", "Output shape", "Returns", "Raises", "Example", "Reference")
 
 
 def public(module: str) -> dict[str, Any]:
-    """A module's classes and functions, each once, by the name it was made with."""
-    namespace = importlib.import_module(f"dagrt.{module}")
-    names = [n for n in getattr(namespace, "__all__", dir(namespace)) if not n.startswith("_")]
-    things = [getattr(namespace, n) for n in names]
-    own = [t for t in things if inspect.isroutine(t) or inspect.isclass(t)]
-    return {t.__name__: t for t in own if str(t.__module__).startswith("dagrt")}
+    """A module's classes and functions, each once, by the name it was made with: its own, or those in `__all__`."""
+    path = f"dagrt.{module}"
+    namespace = importlib.import_module(path)
+    listed = getattr(namespace, "__all__", None)
+    things = [getattr(namespace, n) for n in listed or dir(namespace) if not n.startswith("_")]
+    things = [t for t in things if inspect.isroutine(t) or inspect.isclass(t)]
+    return {t.__name__: t for t in things if str(t.__module__).startswith("dagrt" if listed else path)}
 
 
 PUBLIC = {f"{module}.{name}": thing for module in DOCUMENTED for name, thing in public(module).items()}

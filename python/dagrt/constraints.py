@@ -88,21 +88,52 @@ _NAMES = {
 
 
 def serialize(constraint: Any) -> Any:
-    """The constraint as plain data, for `deserialize` and files."""
+    """The constraint as plain data, for `deserialize` and files.
+
+    Args:
+        constraint: the constraint, an object or function.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.constraints.serialize(keras.constraints.MaxNorm(3))["class_name"]
+        'MaxNorm'
+    """
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(constraint)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
-    """The constraint that `serialize` described."""
+    """The constraint that `serialize` described.
+
+    Args:
+        config: what `serialize` gave.
+        custom_objects: dict of names to classes and functions that are not registered.
+
+    Example:
+        >>> import dagrt as keras
+        >>> type(keras.constraints.deserialize(keras.constraints.serialize(keras.constraints.MaxNorm(3)))).__name__
+        'MaxNorm'
+    """
     from dagrt.saving import deserialize_keras_object
 
     return deserialize_keras_object(config, custom_objects)
 
 
 def get(identifier: Any) -> Any:
-    """The constraint that a name, config or object stands for; None is none."""
+    """The constraint that something stands for.
+
+    Args:
+        identifier: name, class, config, object or function; None is none.
+
+    Raises:
+        ValueError: an unknown name, or something else.
+
+    Example:
+        >>> import dagrt as keras
+        >>> type(keras.constraints.get("non_neg")).__name__
+        'NonNeg'
+    """
     if identifier is None:
         return None
     if isinstance(identifier, dict):

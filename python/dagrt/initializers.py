@@ -259,24 +259,51 @@ _NAMES.update({"normal": RandomNormal, "uniform": RandomUniform, "zero": Zeros, 
 
 
 def serialize(initializer: Any) -> Any:
-    """The initializer as plain data, for `deserialize` and files."""
+    """The initializer as plain data, for `deserialize` and files.
+
+    Args:
+        initializer: the initializer, an object or function.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.initializers.serialize(keras.initializers.HeNormal())["class_name"]
+        'HeNormal'
+    """
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(initializer)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
-    """The initializer that `serialize` described."""
+    """The initializer that `serialize` described.
+
+    Args:
+        config: what `serialize` gave.
+        custom_objects: dict of names to classes and functions that are not registered.
+
+    Example:
+        >>> import dagrt as keras
+        >>> type(keras.initializers.deserialize(keras.initializers.serialize(keras.initializers.HeNormal()))).__name__
+        'HeNormal'
+    """
     from dagrt.saving import deserialize_keras_object
 
     return deserialize_keras_object(config, custom_objects)
 
 
 def get(identifier: Any) -> Any:
-    """The initializer that a name, config, object, array or function stands for.
+    """The initializer that something stands for.
+
+    Args:
+        identifier: name, class, config, object, number, array or function of (shape, dtype); None is none.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or something else.
+
+    Example:
+        >>> import dagrt as keras
+        >>> type(keras.initializers.get("he_normal")).__name__
+        'HeNormal'
     """
     if identifier is None or isinstance(identifier, Initializer):
         return identifier

@@ -6,7 +6,9 @@ Formulas are given at the functions, which give one value for each sample: shape
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +18,15 @@ from dagrt.tensor import Tensor
 
 
 def squeeze_or_expand_to_same_rank(x1: Any, x2: Any, expand_rank_1: bool = True) -> tuple[Any, Any]:
-    """Keras's repair of ranks: (N,) beside (N, 1)."""
+    """Keras's repair of ranks: (N,) beside (N, 1).
+
+    Args:
+        x1, x2: two tensors, often targets and predictions.
+        expand_rank_1: (N,) becomes (N, 1); otherwise (N, 1) becomes (N,).
+
+    Returns:
+        Both, of one rank where a last axis of size 1 was the difference.
+    """
     r1, r2 = len(x1.shape), len(x2.shape)
     if r1 == r2:
         return x1, x2
@@ -35,7 +45,14 @@ def squeeze_or_expand_to_same_rank(x1: Any, x2: Any, expand_rank_1: bool = True)
 
 
 def reduce_to_samplewise_values(values: Any, sample_weight: Any, reduce_fn: Callable, dtype: str) -> tuple[Any, Any]:
-    """For metrics: values of (batch,) and weights of the same shape. Without weights, a mask serves as them."""
+    """For metrics: values of (batch,) and weights of the same shape. Without weights, a mask serves as them.
+
+    Args:
+        values: one or more for each sample.
+        sample_weight: broadcasts to the values; None for none.
+        reduce_fn: `ops.mean` or `ops.sum`, over all axes but the first.
+        dtype: of the results.
+    """
     mask = getattr(values, "_keras_mask", None)
     values = ops.cast(values, dtype)
     if sample_weight is not None:
@@ -57,7 +74,14 @@ def reduce_to_samplewise_values(values: Any, sample_weight: Any, reduce_fn: Call
 
 
 def apply_mask(sample_weight: Any, mask: Any, dtype: str, reduction: str | None) -> Any:
-    """Weights that leave masked places out; the mean counts valid places only."""
+    """Weights that leave masked places out; the mean counts valid places only.
+
+    Args:
+        sample_weight: weights of samples; None for 1.
+        mask: bool, True where a place counts; None for no mask.
+        dtype: of the result.
+        reduction: the loss's: for means the mask is scaled by all places / valid places.
+    """
     if mask is None:
         return sample_weight
     mask = ops.cast(mask, dtype)
@@ -82,7 +106,13 @@ def _size(x: Any, dtype: str) -> Any:
 
 
 def reduce_values(values: Any, sample_weight: Any = None, reduction: str | None = "sum_over_batch_size") -> Any:
-    """The scalar of a loss; the mean is over all elements, whatever their weights sum to."""
+    """The scalar of a loss; the mean is over all elements, whatever their weights sum to.
+
+    Args:
+        values: times their weights already.
+        sample_weight: the divisor's, for "mean_with_sample_weight".
+        reduction: as for `Loss`.
+    """
     if reduction in (None, "none") or not values.shape:
         return values
     total = ops.sum(values)
@@ -97,7 +127,15 @@ def reduce_values(values: Any, sample_weight: Any = None, reduction: str | None 
 
 
 def reduce_weighted_values(values: Any, reduction: str | None, sample_weight: Any, mask: Any, dtype: str) -> Any:
-    """Values of samples, times their weights and mask, reduced to the scalar of a loss."""
+    """Values of samples, times their weights and mask, reduced to the scalar of a loss.
+
+    Args:
+        values: one for each sample.
+        reduction: as for `Loss`.
+        sample_weight: weights of the samples; None for 1.
+        mask: bool, True where a place counts; None for all.
+        dtype: of the result.
+    """
     values = ops.convert_to_tensor(values, dtype=dtype)
     if sample_weight is not None:
         sample_weight = ops.convert_to_tensor(sample_weight, dtype=dtype)
@@ -116,12 +154,25 @@ _REDUCTIONS = (None, "none", "sum", "sum_over_batch_size", "mean", "mean_with_sa
 class Loss:
     """A loss of (y_true, y_pred). Subclasses write `call`, one value for each sample.
 
+    loss = sum(values * sample_weight * mask) / number of values. Called with (y_true, y_pred, sample_weight=None); a mask that
+    y_pred carries leaves its places out, and the mean is over those left.
+
     Args:
-        name: name of the loss.
-        reduction: "sum_over_batch_size" (mean over all elements), "sum", "mean_with_sample_weight" or None.
+        name: name of the loss; by default the class's, numbered.
+        reduction: "sum_over_batch_size" or "mean" (over all elements, whatever their weights), "sum",
+            "mean_with_sample_weight" (divided by the sum of weights), None or "none" (values as they are).
+        dtype: dtype that it is computed in; float32 by default.
 
     Raises:
         ValueError: another reduction.
+
+    Example:
+        >>> import dagrt as keras
+        >>> class Cubed(keras.losses.Loss):
+        ...     def call(self, y_true, y_pred):
+        ...         return keras.ops.mean(keras.ops.abs(y_true - y_pred) ** 3, axis=-1)
+        >>> float(Cubed()([[0.0], [0.0]], [[1.0], [2.0]], sample_weight=[1.0, 0.5]))
+        2.5
     """
 
     def __init__(
@@ -173,7 +224,19 @@ class Loss:
 
 
 class LossFunctionWrapper(Loss):
-    """A Loss of a function of (y_true, y_pred)."""
+    """A `Loss` of a function of (y_true, y_pred).
+
+    Args:
+        fn: gives one value for each sample, over `dagrt.ops`.
+        reduction, name, dtype: as for `Loss`.
+        kwargs: passed on to fn.
+
+    Example:
+        >>> import dagrt as keras
+        >>> loss = keras.losses.LossFunctionWrapper(keras.losses.huber, delta=2.0)
+        >>> float(loss([[0.0]], [[2.0]]))
+        2.0
+    """
 
     def __init__(
         self,
@@ -228,38 +291,133 @@ def _of_shape(t: Any, p: Any) -> Any:
 
 
 def mean_squared_error(y_true: Any, y_pred: Any) -> Any:
-    """mean((y_true - y_pred)²) over the last axis."""
+    """Mean of squared errors.
+
+    value = mean((y_true - y_pred)²) over the last axis.
+
+    Args:
+        y_true: targets, of the predictions' shape.
+        y_pred: predictions.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.mean_squared_error([[0.0, 1.0]], [[1.0, 1.0]]).numpy()
+        array([0.5], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     return ops.mean(ops.square(t - p), axis=-1)
 
 
 def mean_absolute_error(y_true: Any, y_pred: Any) -> Any:
-    """mean(|y_true - y_pred|) over the last axis."""
+    """Mean of absolute errors.
+
+    value = mean(|y_true - y_pred|) over the last axis.
+
+    Args:
+        y_true: targets, of the predictions' shape.
+        y_pred: predictions.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.mean_absolute_error([[0.0, 1.0]], [[3.0, 1.0]]).numpy()
+        array([1.5], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     return ops.mean(ops.absolute(t - p), axis=-1)
 
 
 def mean_absolute_percentage_error(y_true: Any, y_pred: Any) -> Any:
-    """100 mean(|y_true - y_pred| / max(|y_true|, 1e-7))."""
+    """Mean of absolute errors, in per cent of the targets.
+
+    value = 100 mean(|y_true - y_pred| / max(|y_true|, 1e-7)) over the last axis.
+
+    Args:
+        y_true: targets, of the predictions' shape.
+        y_pred: predictions.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.mean_absolute_percentage_error([[2.0, 4.0]], [[1.0, 4.0]]).numpy()
+        array([25.], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     return 100.0 * ops.mean(ops.absolute((t - p) / ops.maximum(ops.absolute(t), _config.epsilon())), axis=-1)
 
 
 def mean_squared_logarithmic_error(y_true: Any, y_pred: Any) -> Any:
-    """mean((log(y_true + 1) - log(y_pred + 1))²), both at least 1e-7."""
+    """Mean of squared errors of logarithms: errors count by ratio.
+
+    value = mean((log(max(y_true, 1e-7) + 1) - log(max(y_pred, 1e-7) + 1))²) over the last axis.
+
+    Args:
+        y_true: targets, not negative, of the predictions' shape.
+        y_pred: predictions.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.mean_squared_logarithmic_error([[1.0, 3.0]], [[1.0, 3.0]]).numpy()
+        array([0.], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     a, b = (ops.log(ops.maximum(x, _config.epsilon()) + 1.0) for x in (t, p))
     return ops.mean(ops.square(a - b), axis=-1)
 
 
 def cosine_similarity(y_true: Any, y_pred: Any, axis: int = -1) -> Any:
-    """-sum(normalised y_true * normalised y_pred)."""
+    """Minus the cosine of the angle between targets and predictions: -1 where they point alike, 1 where opposite.
+
+    value = -sum(y_true / |y_true| * y_pred / |y_pred|) over the axis.
+
+    Args:
+        y_true: targets, of the predictions' shape.
+        y_pred: predictions.
+        axis: the axis of the vectors.
+
+    Returns:
+        One value for each sample: y_pred's shape without the axis.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.cosine_similarity([[0.0, 2.0]], [[0.0, 5.0]]).numpy()
+        array([-1.], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     return -ops.sum(ops.normalize(t, axis=axis) * ops.normalize(p, axis=axis), axis=axis)
 
 
 def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Any:
-    """mean of e²/2 where |e| <= delta, else delta |e| - delta²/2."""
+    """Squares of small errors, absolute values of large ones.
+
+    value = mean(e²/2 where |e| <= delta, else delta |e| - delta²/2) over the last axis, e = y_true - y_pred.
+
+    Args:
+        y_true: targets, of the predictions' shape.
+        y_pred: predictions.
+        delta: where an error becomes large.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.huber([[0.0, 0.0]], [[1.0, 3.0]]).numpy()
+        array([1.5], dtype=float32)
+
+    Reference:
+        Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics 35, 1964.
+    """
     t, p = _both(y_true, y_pred)
     e = p - t
     a = ops.absolute(e)
@@ -267,20 +425,65 @@ def huber(y_true: Any, y_pred: Any, delta: float = 1.0) -> Any:
 
 
 def log_cosh(y_true: Any, y_pred: Any) -> Any:
-    """mean(log(cosh(y_pred - y_true)))."""
+    """Logarithm of the hyperbolic cosine of errors: e²/2 for small ones, |e| - log(2) for large ones.
+
+    value = mean(log(cosh(y_pred - y_true))) over the last axis, without overflow.
+
+    Args:
+        y_true: targets, of the predictions' shape.
+        y_pred: predictions.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.log_cosh([[0.0, 1.0]], [[0.0, 1.0]]).numpy()
+        array([0.], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     x = p - t
     return ops.mean(x + ops.softplus(-2.0 * x) - math.log(2.0), axis=-1)
 
 
 def hinge(y_true: Any, y_pred: Any) -> Any:
-    """mean(max(1 - y_true y_pred, 0)); labels 0 and 1 become -1 and 1."""
+    """Distance by which predictions miss a margin of 1.
+
+    value = mean(max(1 - y_true y_pred, 0)) over the last axis; labels that are all 0 or 1 become -1 and 1.
+
+    Args:
+        y_true: labels -1 and 1 (or 0 and 1), of the predictions' shape.
+        y_pred: predictions, any numbers.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.hinge([[-1.0, 1.0]], [[0.5, 2.0]]).numpy()
+        array([0.75], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     return ops.mean(ops.maximum(1.0 - _signs(t) * p, 0.0), axis=-1)
 
 
 def squared_hinge(y_true: Any, y_pred: Any) -> Any:
-    """mean(max(1 - y_true y_pred, 0)²)."""
+    """Square of the distance by which predictions miss a margin of 1.
+
+    value = mean(max(1 - y_true y_pred, 0)²) over the last axis; labels that are all 0 or 1 become -1 and 1.
+
+    Args:
+        y_true: labels -1 and 1 (or 0 and 1), of the predictions' shape.
+        y_pred: predictions, any numbers.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.squared_hinge([[-1.0, 1.0]], [[1.0, 2.0]]).numpy()
+        array([2.], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     return ops.mean(ops.square(ops.maximum(1.0 - _signs(t) * p, 0.0)), axis=-1)
 
@@ -291,20 +494,68 @@ def _signs(t: Any) -> Any:
 
 
 def categorical_hinge(y_true: Any, y_pred: Any) -> Any:
-    """max(max((1 - y_true) y_pred) - sum(y_true y_pred) + 1, 0)."""
+    """Margin between the right class and the best of the wrong ones.
+
+    value = max(max((1 - y_true) y_pred) - sum(y_true y_pred) + 1, 0), over the last axis.
+
+    Args:
+        y_true: one-hot classes, of the predictions' shape.
+        y_pred: scores of the classes, any numbers.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.categorical_hinge([[0.0, 1.0]], [[0.5, 1.0]]).numpy()
+        array([0.5], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     return ops.maximum(ops.max((1.0 - t) * p, axis=-1) - ops.sum(t * p, axis=-1) + 1.0, 0.0)
 
 
 def kl_divergence(y_true: Any, y_pred: Any) -> Any:
-    """sum(y_true log(y_true / y_pred)), both in [1e-7, 1]."""
+    """Kullback-Leibler divergence of the predicted distribution from the true one.
+
+    value = sum(y_true log(y_true / y_pred)) over the last axis, both kept in [1e-7, 1].
+
+    Args:
+        y_true: probabilities, of the predictions' shape.
+        y_pred: predicted probabilities.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.kl_divergence([[0.5, 0.5]], [[0.5, 0.5]]).numpy()
+        array([0.], dtype=float32)
+
+    Reference:
+        Kullback and Leibler, "On Information and Sufficiency", Annals of Mathematical Statistics 22, 1951.
+    """
     t, p = _both(y_true, y_pred)
     t, p = (ops.clip(x, _config.epsilon(), 1.0) for x in (t, p))
     return ops.sum(t * ops.log(t / p), axis=-1)
 
 
 def poisson(y_true: Any, y_pred: Any) -> Any:
-    """mean(y_pred - y_true log(y_pred + 1e-7))."""
+    """Negative log-likelihood of counts with a Poisson distribution, but for a constant.
+
+    value = mean(y_pred - y_true log(y_pred + 1e-7)) over the last axis.
+
+    Args:
+        y_true: counts, of the predictions' shape.
+        y_pred: predicted means, positive.
+
+    Returns:
+        One value for each sample, of shape y_pred.shape[:-1].
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.poisson([[0.0, 3.0]], [[2.0, 1.0]]).numpy().round(4)
+        array([1.5], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     return ops.mean(p - t * ops.log(p + _config.epsilon()), axis=-1)
 
@@ -312,7 +563,26 @@ def poisson(y_true: Any, y_pred: Any) -> Any:
 def categorical_crossentropy(
     y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
 ) -> Any:
-    """-sum(y_true log(y_pred)); probabilities are normalised and kept in [1e-7, 1 - 1e-7]."""
+    """Cross-entropy of class probabilities.
+
+    value = -sum(y_true log(p)) over the axis; probabilities are normalised to sum 1 and kept in [1e-7, 1 - 1e-7], logits go
+    through a softmax (one fused, stable op).
+
+    Args:
+        y_true: one-hot classes, or probabilities, of the predictions' shape.
+        y_pred: predicted probabilities, or logits.
+        from_logits: y_pred are logits.
+        label_smoothing: share of y_true that is spread evenly over all classes, 0 to 1.
+        axis: the axis of the classes.
+
+    Returns:
+        One value for each sample: y_pred's shape without the axis.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.categorical_crossentropy([[0.0, 1.0]], [[0.5, 0.5]]).numpy().round(4)
+        array([0.6931], dtype=float32)
+    """
     p = as_tensor(y_pred)
     t = as_tensor(y_true, p.dtype)
     if p.shape and p.shape[-1] == 1:
@@ -332,7 +602,28 @@ def categorical_crossentropy(
 def sparse_categorical_crossentropy(
     y_true: Any, y_pred: Any, from_logits: bool = False, ignore_class: int | None = None, axis: int = -1
 ) -> Any:
-    """-log of the probability of the class that y_true names."""
+    """Cross-entropy of class probabilities, with class numbers as targets.
+
+    value = -log(p[y_true]); p as in `categorical_crossentropy`.
+
+    Args:
+        y_true: class numbers, of shape (...) or (..., 1).
+        y_pred: predicted probabilities, or logits, (..., classes).
+        from_logits: y_pred are logits.
+        ignore_class: class number whose samples count as masked; None for none.
+        axis: the axis of the classes.
+
+    Returns:
+        One value for each sample: y_pred's shape without the axis.
+
+    Raises:
+        IndexError: a class number out of range, when it is met; nothing was changed then.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.sparse_categorical_crossentropy([1, 0], [[0.5, 0.5], [1.0, 0.0]]).numpy().round(4)
+        array([0.6931, 0.    ], dtype=float32)
+    """
     p, t = as_tensor(y_pred), as_tensor(y_true)
     if len(t.shape) == len(p.shape) and t.shape[-1] == 1:
         t = ops.squeeze(t, -1)
@@ -349,7 +640,26 @@ def sparse_categorical_crossentropy(
 def binary_crossentropy(
     y_true: Any, y_pred: Any, from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
 ) -> Any:
-    """mean(-t log(p) - (1 - t) log(1 - p)); probabilities are kept in [1e-7, 1 - 1e-7]."""
+    """Cross-entropy of yes or no, each on its own.
+
+    value = mean(-t log(p) - (1 - t) log(1 - p)) over the axis; probabilities are kept in [1e-7, 1 - 1e-7], logits are
+    computed stably: max(x, 0) - x t + log(1 + exp(-|x|)).
+
+    Args:
+        y_true: 0 and 1, or probabilities, of the predictions' shape.
+        y_pred: predicted probabilities, or logits.
+        from_logits: y_pred are logits.
+        label_smoothing: share of y_true that becomes 1/2, 0 to 1.
+        axis: the axis of the mean.
+
+    Returns:
+        One value for each sample: y_pred's shape without the axis.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.binary_crossentropy([[0.0, 1.0]], [[0.5, 0.5]]).numpy().round(4)
+        array([0.6931], dtype=float32)
+    """
     t, p = _both(y_true, y_pred)
     if label_smoothing:
         t = t * (1.0 - label_smoothing) + 0.5 * label_smoothing
@@ -366,7 +676,32 @@ def binary_focal_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
 ) -> Any:
-    """Binary cross-entropy times (1 - p_t)^gamma (Lin et al., 2017)."""
+    """Binary cross-entropy in which what is known well counts little.
+
+    value = mean(weight (1 - p_t)^gamma entropy) over the axis; p_t = p where t is 1, else 1 - p; weight = alpha where t is 1,
+    else 1 - alpha, with class balancing only.
+
+    Args:
+        y_true: 0 and 1, of the predictions' shape.
+        y_pred: predicted probabilities, or logits.
+        apply_class_balancing: weigh the two classes by alpha.
+        alpha: weight of class 1; class 0 has 1 - alpha.
+        gamma: how little the known counts; 0 is `binary_crossentropy`.
+        from_logits: y_pred are logits.
+        label_smoothing: share of y_true that becomes 1/2, 0 to 1.
+        axis: the axis of the mean.
+
+    Returns:
+        One value for each sample: y_pred's shape without the axis.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.binary_focal_crossentropy([[0.0, 1.0]], [[0.5, 0.5]]).numpy().round(4)
+        array([0.1733], dtype=float32)
+
+    Reference:
+        Lin, Goyal, Girshick, He and Dollar, "Focal Loss for Dense Object Detection", 2017, arXiv:1708.02002.
+    """
     t, p = _both(y_true, y_pred)
     if label_smoothing:
         t = t * (1.0 - label_smoothing) + 0.5 * label_smoothing
@@ -389,7 +724,30 @@ def categorical_focal_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
 ) -> Any:
-    """Categorical cross-entropy times alpha (1 - p)^gamma."""
+    """Categorical cross-entropy in which what is known well counts little.
+
+    value = -sum(alpha (1 - p)^gamma y_true log(p)) over the axis; p is normalised and kept in [1e-7, 1 - 1e-7].
+
+    Args:
+        y_true: one-hot classes, of the predictions' shape.
+        y_pred: predicted probabilities, or logits.
+        alpha: factor of all values.
+        gamma: how little the known counts; 0 is alpha * `categorical_crossentropy`.
+        from_logits: y_pred are logits.
+        label_smoothing: share of y_true that is spread evenly over all classes, 0 to 1.
+        axis: the axis of the classes.
+
+    Returns:
+        One value for each sample: y_pred's shape without the axis.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.categorical_focal_crossentropy([[0.0, 1.0]], [[0.5, 0.5]]).numpy().round(4)
+        array([0.0433], dtype=float32)
+
+    Reference:
+        Lin, Goyal, Girshick, He and Dollar, "Focal Loss for Dense Object Detection", 2017, arXiv:1708.02002.
+    """
     p = as_tensor(y_pred)
     t = as_tensor(y_true, p.dtype)
     if label_smoothing:
@@ -402,14 +760,55 @@ def categorical_focal_crossentropy(
 
 
 def dice(y_true: Any, y_pred: Any, axis: Any = None) -> Any:
-    """1 - 2 sum(y_true y_pred) / (sum y_true + sum y_pred)."""
+    """1 less the Dice coefficient: how little two regions overlap.
+
+    value = 1 - 2 sum(y_true y_pred) / (sum(y_true) + sum(y_pred) + 1e-7), over the axes.
+
+    Args:
+        y_true: 0 and 1, of the predictions' shape.
+        y_pred: predicted probabilities.
+        axis: axes of the sums; None for all: one value for the whole batch.
+
+    Returns:
+        A scalar, or y_pred's shape without the axes.
+
+    Example:
+        >>> import dagrt as keras
+        >>> round(float(keras.losses.dice([[0.0, 1.0]], [[1.0, 1.0]])), 4)
+        0.3333
+
+    Reference:
+        Milletari, Navab and Ahmadi, "V-Net", 2016, arXiv:1606.04797.
+    """
     t, p = _both(y_true, y_pred)
     both = ops.sum(t * p, axis=axis)
     return 1.0 - 2.0 * both / (ops.sum(t, axis=axis) + ops.sum(p, axis=axis) + _config.epsilon())
 
 
 def tversky(y_true: Any, y_pred: Any, alpha: float = 0.5, beta: float = 0.5, axis: Any = None) -> Any:
-    """1 - hit / (hit + alpha sum((1 - y_pred) y_true) + beta sum(y_pred (1 - y_true))): alpha weighs misses, as in Keras."""
+    """1 less the Tversky index: an overlap that weighs misses and false alarms.
+
+    value = 1 - hit / (hit + alpha sum((1 - y_pred) y_true) + beta sum(y_pred (1 - y_true)) + 1e-7), hit = sum(y_true y_pred),
+    over the axes. alpha weighs misses, as in Keras.
+
+    Args:
+        y_true: 0 and 1, of the predictions' shape.
+        y_pred: predicted probabilities.
+        alpha: weight of what was missed.
+        beta: weight of false alarms; alpha = beta = 0.5 is `dice`.
+        axis: axes of the sums; None for all: one value for the whole batch.
+
+    Returns:
+        A scalar, or y_pred's shape without the axes.
+
+    Example:
+        >>> import dagrt as keras
+        >>> round(float(keras.losses.tversky([[0.0, 1.0]], [[1.0, 1.0]], beta=1.0)), 4)
+        0.5
+
+    Reference:
+        Salehi, Erdogmus and Gholipour, "Tversky loss function for image segmentation", 2017, arXiv:1706.05721.
+    """
     p = as_tensor(y_pred)
     t = as_tensor(y_true, p.dtype)
     hit = ops.sum(t * p, axis=axis)
@@ -420,15 +819,38 @@ def tversky(y_true: Any, y_pred: Any, alpha: float = 0.5, beta: float = 0.5, axi
 # --- classes -------------------------------------------------------------------------------------------------------
 
 
+def page_of(fn: Callable, names: list[str], more: str, example: tuple[str, str]) -> str:
+    """The docstring of a class made from a function: its summary, the arguments that the class keeps, its reference.
+
+    Args:
+        fn: the function, each argument on one line of its docstring.
+        names: of the arguments that the class keeps.
+        more: further sections: the class's own arguments, errors.
+        example: an expression and what it prints.
+    """
+    text = inspect.cleandoc(fn.__doc__ or "")
+    summary, _, rest = text.partition("\n\nArgs:\n")
+    lines = [line + "\n" for line in rest.partition("\n\n")[0].split("\n") if line.split(":")[0].strip() in names]
+    reference = re.search(r"\n\nReference:\n.*", text, re.S)
+    expression, printed = example
+    return (
+        f"{summary}\n\nArgs:\n{''.join(lines)}{more}\nExample:\n    >>> import dagrt as keras\n"
+        f"    >>> {expression}\n    {printed}{reference[0] if reference else ''}\n"
+    )
+
+
 def _wrapped(
     class_name: str,
     fn: Callable,
     default_name: str,
+    example: tuple[str, str],
     *parameters: tuple[str, Any],
     late: tuple[tuple[str, Any], ...] = (),
-    integers: bool = False,
 ) -> type:
-    """A Loss class of a function, with Keras's argument order: the function's own, reduction, name, `late` ones, dtype."""
+    """A Loss class of a function, with Keras's argument order: the function's own, reduction, name, `late` ones, dtype.
+
+    The example is the call's text behind the class's name, and the loss to four places.
+    """
 
     names = [n for n, _ in (*parameters, *late)]
     source = (
@@ -439,31 +861,51 @@ def _wrapped(
     )
     scope: dict[str, Any] = {"LossFunctionWrapper": LossFunctionWrapper, "fn": fn}
     exec(source, scope)
-    doc = f"{(fn.__doc__ or '').strip()} See `{fn.__name__}`; reduced as `Loss` says."
-    body = {"__init__": scope["__init__"], "__doc__": doc, "__module__": __name__, "_keeps_integers": integers}
+    more = "    reduction, name, dtype: as for `Loss`.\n\nRaises:\n    ValueError: another reduction.\n"
+    call, value = example
+    doc = page_of(fn, names, more, (f"round(float(keras.losses.{class_name}{call}), 4)", value))
+    body = {"__init__": scope["__init__"], "__doc__": doc, "__module__": __name__}
     return type(class_name, (LossFunctionWrapper,), body)
 
 
-MeanSquaredError = _wrapped("MeanSquaredError", mean_squared_error, "mean_squared_error")
-MeanAbsoluteError = _wrapped("MeanAbsoluteError", mean_absolute_error, "mean_absolute_error")
+MeanSquaredError = _wrapped(
+    "MeanSquaredError",
+    mean_squared_error,
+    "mean_squared_error",
+    ("()([[0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 0.0]])", "0.5"),
+)
+MeanAbsoluteError = _wrapped(
+    "MeanAbsoluteError", mean_absolute_error, "mean_absolute_error", ("()([[0.0, 1.0]], [[3.0, 1.0]])", "1.5")
+)
 MeanAbsolutePercentageError = _wrapped(
-    "MeanAbsolutePercentageError", mean_absolute_percentage_error, "mean_absolute_percentage_error"
+    "MeanAbsolutePercentageError",
+    mean_absolute_percentage_error,
+    "mean_absolute_percentage_error",
+    ("()([[2.0, 4.0]], [[1.0, 4.0]])", "25.0"),
 )
 MeanSquaredLogarithmicError = _wrapped(
-    "MeanSquaredLogarithmicError", mean_squared_logarithmic_error, "mean_squared_logarithmic_error"
+    "MeanSquaredLogarithmicError",
+    mean_squared_logarithmic_error,
+    "mean_squared_logarithmic_error",
+    ("()([[1.0, 3.0]], [[3.0, 3.0]])", "0.2402"),
 )
-Huber = _wrapped("Huber", huber, "huber_loss", ("delta", 1.0))
-LogCosh = _wrapped("LogCosh", log_cosh, "log_cosh")
-Hinge = _wrapped("Hinge", hinge, "hinge")
-SquaredHinge = _wrapped("SquaredHinge", squared_hinge, "squared_hinge")
-CategoricalHinge = _wrapped("CategoricalHinge", categorical_hinge, "categorical_hinge")
-KLDivergence = _wrapped("KLDivergence", kl_divergence, "kl_divergence")
-Poisson = _wrapped("Poisson", poisson, "poisson")
-CosineSimilarity = _wrapped("CosineSimilarity", cosine_similarity, "cosine_similarity", ("axis", -1))
+Huber = _wrapped("Huber", huber, "huber_loss", ("(delta=2.0)([[0.0, 0.0]], [[1.0, 4.0]])", "3.25"), ("delta", 1.0))
+LogCosh = _wrapped("LogCosh", log_cosh, "log_cosh", ("()([[0.0, 1.0]], [[1.0, 1.0]])", "0.2169"))
+Hinge = _wrapped("Hinge", hinge, "hinge", ("()([[-1.0, 1.0]], [[0.5, 2.0]])", "0.75"))
+SquaredHinge = _wrapped("SquaredHinge", squared_hinge, "squared_hinge", ("()([[-1.0, 1.0]], [[1.0, 2.0]])", "2.0"))
+CategoricalHinge = _wrapped(
+    "CategoricalHinge", categorical_hinge, "categorical_hinge", ("()([[0.0, 1.0]], [[0.5, 1.0]])", "0.5")
+)
+KLDivergence = _wrapped("KLDivergence", kl_divergence, "kl_divergence", ("()([[0.5, 0.5]], [[0.25, 0.75]])", "0.1438"))
+Poisson = _wrapped("Poisson", poisson, "poisson", ("()([[0.0, 3.0]], [[2.0, 1.0]])", "1.5"))
+CosineSimilarity = _wrapped(
+    "CosineSimilarity", cosine_similarity, "cosine_similarity", ("()([[0.0, 2.0]], [[3.0, 4.0]])", "-0.8"), ("axis", -1)
+)
 BinaryCrossentropy = _wrapped(
     "BinaryCrossentropy",
     binary_crossentropy,
     "binary_crossentropy",
+    ("(from_logits=True)([[0.0, 1.0]], [[-1.0, 1.0]])", "0.3133"),
     ("from_logits", False),
     ("label_smoothing", 0.0),
     ("axis", -1),
@@ -472,6 +914,7 @@ BinaryFocalCrossentropy = _wrapped(
     "BinaryFocalCrossentropy",
     binary_focal_crossentropy,
     "binary_focal_crossentropy",
+    ("(gamma=2.0)([[0.0, 1.0]], [[0.5, 0.5]])", "0.1733"),
     ("apply_class_balancing", False),
     ("alpha", 0.25),
     ("gamma", 2.0),
@@ -483,6 +926,7 @@ CategoricalCrossentropy = _wrapped(
     "CategoricalCrossentropy",
     categorical_crossentropy,
     "categorical_crossentropy",
+    ("(label_smoothing=0.1)([[0.0, 1.0]], [[0.2, 0.8]])", "0.2925"),
     ("from_logits", False),
     ("label_smoothing", 0.0),
     ("axis", -1),
@@ -491,18 +935,46 @@ CategoricalFocalCrossentropy = _wrapped(
     "CategoricalFocalCrossentropy",
     categorical_focal_crossentropy,
     "categorical_focal_crossentropy",
+    ("(alpha=1.0)([[0.0, 1.0]], [[0.5, 0.5]])", "0.1733"),
     ("alpha", 0.25),
     ("gamma", 2.0),
     ("from_logits", False),
     ("label_smoothing", 0.0),
     ("axis", -1),
 )
-Dice = _wrapped("Dice", dice, "dice", late=(("axis", None),))
-Tversky = _wrapped("Tversky", tversky, "tversky", ("alpha", 0.5), ("beta", 0.5), late=(("axis", None),))
+Dice = _wrapped("Dice", dice, "dice", ("()([[0.0, 1.0]], [[1.0, 1.0]])", "0.3333"), late=(("axis", None),))
+Tversky = _wrapped(
+    "Tversky",
+    tversky,
+    "tversky",
+    ("(beta=1.0)([[0.0, 1.0]], [[1.0, 1.0]])", "0.5"),
+    ("alpha", 0.5),
+    ("beta", 0.5),
+    late=(("axis", None),),
+)
 
 
 class SparseCategoricalCrossentropy(LossFunctionWrapper):
-    """Cross-entropy with class numbers as targets; see `sparse_categorical_crossentropy`."""
+    """Cross-entropy of class probabilities, with class numbers as targets.
+
+    value = -log(p[y_true]); see `sparse_categorical_crossentropy`.
+
+    Args:
+        from_logits: y_pred are logits.
+        ignore_class: class number whose samples count as masked; None for none.
+        axis: the axis of the classes.
+        reduction, name, dtype: as for `Loss`.
+
+    Raises:
+        ValueError: another reduction.
+        IndexError: a class number out of range, when it is met; nothing was changed then.
+
+    Example:
+        >>> import dagrt as keras
+        >>> loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1)
+        >>> round(float(loss([1, -1], [[3.0, 3.0], [0.0, 9.0]])), 4)
+        0.6931
+    """
 
     _keeps_integers = True
 
@@ -583,24 +1055,51 @@ _CLASSES = {n: v for n, v in globals().items() if isinstance(v, type) and issubc
 
 
 def serialize(loss: Any) -> Any:
-    """The loss as plain data, for `deserialize` and files."""
+    """The loss as plain data, for `deserialize` and files.
+
+    Args:
+        loss: the loss, an object or function.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.serialize(keras.losses.Huber(delta=2.0))["class_name"]
+        'Huber'
+    """
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(loss)
 
 
 def deserialize(name: Any, custom_objects: dict | None = None) -> Any:
-    """The loss that `serialize` described."""
+    """The loss that `serialize` described.
+
+    Args:
+        name: what `serialize` gave, or a name.
+        custom_objects: dict of names to classes and functions that are not registered.
+
+    Example:
+        >>> import dagrt as keras
+        >>> type(keras.losses.deserialize(keras.losses.serialize(keras.losses.Huber(delta=2.0)))).__name__
+        'Huber'
+    """
     from dagrt.saving import deserialize_keras_object
 
     return get(name) if isinstance(name, str) else deserialize_keras_object(name, custom_objects)
 
 
 def get(identifier: Any) -> Any:
-    """The loss that a name, function, class, config or object stands for; None is none.
+    """The loss that something stands for.
+
+    Args:
+        identifier: name, function, class, config or object; None is none.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or something else.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.losses.get("mse").__name__
+        'mean_squared_error'
     """
     if identifier is None or isinstance(identifier, Loss):
         return identifier

@@ -71,6 +71,25 @@ class _Confusion(Metric):
         return config
 
 
+_COUNT_PAGE = """Number of {what}.
+
+result = sum of sample_weight over the {what}, for each threshold, over all batches.
+
+Args:
+    thresholds: probability above which the answer is yes, 0 to 1, or several; 0.5 by default.
+    name: name of the metric; numbered by default.
+    dtype: dtype of the state.
+
+Raises:
+    ValueError: thresholds outside 0 to 1.
+
+Example:
+    >>> import dagrt as keras
+    >>> float(keras.metrics.{class_name}()([0, 0, 1, 1], [0.9, 0.1, 0.9, 0.1]))
+    1.0
+"""
+
+
 def _single(class_name: str, count: str) -> type:
     def __init__(self: Any, thresholds: Any = None, name: str | None = None, dtype: Any = None) -> None:
         _Confusion.__init__(self, thresholds, name, dtype)
@@ -83,7 +102,7 @@ def _single(class_name: str, count: str) -> type:
         "result": result,
         "_counts": (count,),
         "__module__": "dagrt.metrics",
-        "__doc__": f"Weighted number of {count.replace('_', ' ')} at the thresholds.",
+        "__doc__": _COUNT_PAGE.format(class_name=class_name, what=count.replace("_", " ")),
     }
     return type(class_name, (_Confusion,), body)
 
@@ -95,7 +114,25 @@ FalseNegatives = _single("FalseNegatives", "false_negatives")
 
 
 class Precision(_Confusion):
-    """True positives / all that were called positive."""
+    """How many of those called positive are positive.
+
+    result = true positives / (true positives + false positives); 0 where nothing was called positive.
+
+    Args:
+        thresholds: probability above which the answer is yes, 0 to 1, or several; 0.5 by default.
+        top_k: the answer is yes for the k most probable classes of a sample; None for the threshold alone.
+        class_id: count this class (index of the last axis) alone; None for all.
+        name: name of the metric; numbered by default.
+        dtype: dtype of the state.
+
+    Raises:
+        ValueError: thresholds outside 0 to 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> float(keras.metrics.Precision()([0, 1, 1], [0.9, 0.8, 0.1]))
+        0.5
+    """
 
     _counts = ("true_positives", "false_positives")
 
@@ -115,7 +152,21 @@ class Precision(_Confusion):
 
 
 class Recall(_Confusion):
-    """True positives / all that are positive."""
+    """How many of the positive are called positive.
+
+    result = true positives / (true positives + false negatives); 0 where nothing is positive.
+
+    Args:
+        thresholds, top_k, class_id, name, dtype: as for `Precision`.
+
+    Raises:
+        ValueError: thresholds outside 0 to 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> float(keras.metrics.Recall()([1, 1, 1, 1], [0.9, 0.1, 0.1, 0.1]))
+        0.25
+    """
 
     _counts = ("true_positives", "false_negatives")
 
@@ -135,12 +186,31 @@ class Recall(_Confusion):
 
 
 class AUC(_Confusion):
-    """Area under the ROC or precision-recall curve, from counts at `num_thresholds` thresholds.
+    """Area under the ROC or precision-recall curve, from counts at evenly spaced thresholds.
+
+    ROC: trapezoids over (false positive rate, true positive rate). PR: precision is interpolated along true positives.
 
     Args:
-        num_thresholds: how fine the curve is.
+        num_thresholds: how fine the curve is, at least 2.
         curve: "ROC" or "PR".
+        summation_method: "interpolation"; there is no other.
+        name: name of the metric; numbered by default.
+        dtype: dtype of the state.
+        thresholds: those between 0 and 1 themselves, instead of num_thresholds.
+        multi_label, num_labels, label_weights: Keras's, not available; use one AUC for each label.
         from_logits: apply a sigmoid to the predictions first.
+
+    Raises:
+        ValueError: another curve, thresholds outside 0 to 1, fewer than 2.
+        NotImplementedError: multi_label, or another summation_method.
+
+    Example:
+        >>> import dagrt as keras
+        >>> round(float(keras.metrics.AUC()([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])), 2)
+        0.75
+
+    Reference:
+        Davis and Goadrich, "The Relationship Between Precision-Recall and ROC Curves", ICML 2006.
     """
 
     _counts = ("true_positives", "false_positives", "true_negatives", "false_negatives")
@@ -213,7 +283,30 @@ class AUC(_Confusion):
 
 
 class FBetaScore(Metric):
-    """(1 + beta²) precision recall / (beta² precision + recall), by class or averaged."""
+    """Weighted harmonic mean of precision and recall, by class or averaged.
+
+    result = (1 + beta²) precision recall / (beta² precision + recall).
+
+    Args:
+        average: None (one score for each class), "micro" (counts of all classes together), "macro" (mean over classes),
+            "weighted" (mean by the number of samples of a class).
+        beta: how many times as much recall counts.
+        threshold: probability above which the answer is yes; None for the most probable class.
+        name: name of the metric.
+        dtype: dtype of the state.
+
+    Raises:
+        ValueError: another average.
+
+    Example:
+        >>> import dagrt as keras
+        >>> score = keras.metrics.FBetaScore(beta=2.0, threshold=0.5)
+        >>> score([[1, 0], [1, 1]], [[0.9, 0.1], [0.1, 0.8]]).numpy().round(4)
+        array([0.5556, 1.    ], dtype=float32)
+
+    Reference:
+        van Rijsbergen, "Information Retrieval", 1979.
+    """
 
     def __init__(
         self,
@@ -276,7 +369,22 @@ class FBetaScore(Metric):
 
 
 class F1Score(FBetaScore):
-    """Harmonic mean of precision and recall."""
+    """Harmonic mean of precision and recall, by class or averaged.
+
+    result = 2 precision recall / (precision + recall).
+
+    Args:
+        average, threshold, name, dtype: as for `FBetaScore`.
+
+    Raises:
+        ValueError: another average.
+
+    Example:
+        >>> import dagrt as keras
+        >>> score = keras.metrics.F1Score(average="micro", threshold=0.5)
+        >>> round(float(score([[1, 0], [0, 1]], [[0.9, 0.1], [0.8, 0.8]])), 4)
+        0.8
+    """
 
     def __init__(
         self, average: str | None = None, threshold: float | None = None, name: str = "f1_score", dtype: Any = None

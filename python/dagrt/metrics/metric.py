@@ -19,12 +19,21 @@ class Metric:
         dtype: dtype of the state.
         name: by default the class's name, numbered.
 
+    Raises:
+        ValueError: variables of another number, when a file is read.
+
     Example:
         >>> import dagrt as keras
-        >>> m = keras.metrics.Mean()
-        >>> m.update_state([1.0, 3.0])
-        >>> float(m.result())
-        2.0
+        >>> class Largest(keras.metrics.Metric):
+        ...     def __init__(self, **kwargs):
+        ...         super().__init__(**kwargs)
+        ...         self.largest = self.add_variable((), "zeros", name="largest")
+        ...     def update_state(self, y_true, y_pred, sample_weight=None):
+        ...         self.largest.assign(keras.ops.maximum(self.largest, keras.ops.max(y_pred)))
+        ...     def result(self):
+        ...         return self.largest.value
+        >>> float(Largest()([0.0, 0.0], [1.0, 7.0]))
+        7.0
     """
 
     def __init__(self, dtype: Any = None, name: str | None = None) -> None:
@@ -52,7 +61,15 @@ class Metric:
         aggregation: Any = None,
         name: str | None = None,
     ) -> Variable:
-        """A variable of the metric's state; `reset_state` sets it back to its initial value."""
+        """A variable of the metric's state; `reset_state` sets it back to its initial value.
+
+        Args:
+            shape: sizes; () by default.
+            initializer: name, initializer or function of (shape, dtype).
+            dtype: the metric's by default.
+            aggregation: kept for Keras's sake.
+            name: last part of the variable's path.
+        """
         from dagrt import initializers
 
         with tracing.path_scope(self.name):
@@ -123,7 +140,21 @@ class Metric:
 
 
 class Sum(Metric):
-    """Sum of all values, each times its weight."""
+    """Sum of all values, each times its weight.
+
+    result = sum(values * sample_weight), over all batches.
+
+    Args:
+        name: name of the metric.
+        dtype: dtype of the state.
+
+    Example:
+        >>> import dagrt as keras
+        >>> total = keras.metrics.Sum()
+        >>> total.update_state([1.0, 3.0])
+        >>> float(total([5.0, 5.0], sample_weight=[1.0, 0.0]))
+        9.0
+    """
 
     def __init__(self, name: str = "sum", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -138,7 +169,21 @@ class Sum(Metric):
 
 
 class Mean(Metric):
-    """Weighted mean of all values."""
+    """Weighted mean of all values.
+
+    result = sum(values * sample_weight) / sum(sample_weight), over all batches; 0 over none.
+
+    Args:
+        name: name of the metric.
+        dtype: dtype of the state.
+
+    Example:
+        >>> import dagrt as keras
+        >>> m = keras.metrics.Mean()
+        >>> m.update_state([1.0, 3.0])
+        >>> float(m.result())
+        2.0
+    """
 
     def __init__(self, name: str = "mean", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
@@ -169,8 +214,16 @@ class MeanMetricWrapper(Mean):
     """Mean over samples of a function of (y_true, y_pred).
 
     Args:
-        fn: gives one value for each sample.
+        fn: gives one value for each sample, over `dagrt.ops`.
+        name: name of the metric; by default the function's.
+        dtype: dtype of the state.
         kwargs: passed on to fn.
+
+    Example:
+        >>> import dagrt as keras
+        >>> m = keras.metrics.MeanMetricWrapper(keras.losses.huber, delta=2.0)
+        >>> float(m([[0.0]], [[2.0]]))
+        2.0
     """
 
     def __init__(self, fn: Callable, name: str | None = None, dtype: Any = None, **kwargs: Any) -> None:

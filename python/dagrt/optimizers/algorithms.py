@@ -56,7 +56,30 @@ def _fusible(v: Variable) -> bool:
 
 @_signature("learning_rate=0.01, momentum=0.0, nesterov=False")
 class SGD(_Checked):
-    """var -= lr * g; with momentum m = momentum * m - lr * g and var += m (Nesterov: var += momentum * m - lr * g)."""
+    """Gradient descent, with momentum where wanted.
+
+    w -= lr * g. With momentum: m = momentum * m - lr * g; w += m, or with Nesterov's w += momentum * m - lr * g.
+
+    Args:
+        learning_rate: number, schedule, or function without arguments.
+        momentum: share of the last step that goes on, 0 to 1.
+        nesterov: look ahead by the momentum.
+
+        The others as for `Optimizer`.
+
+    Raises:
+        ValueError: momentum outside 0 to 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> w = keras.Variable([1.0])
+        >>> keras.optimizers.SGD(0.1).apply([[2.0]], [w])
+        >>> w.numpy()
+        array([0.8], dtype=float32)
+
+    Reference:
+        Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning", ICML 2013.
+    """
 
     _fused_decay = True
 
@@ -93,9 +116,30 @@ class SGD(_Checked):
 
 @_signature("learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False")
 class Adam(_Checked):
-    """Steps by first and second moments of the gradients (Kingma and Ba, 2014).
+    """Steps by running means of gradients and of their squares.
 
-    m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g²; var -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon).
+    m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g²; w -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon), t = 1, 2, ...
+    AMSGrad puts the largest v so far in place of v.
+
+    Args:
+        learning_rate: number, schedule, or function without arguments.
+        beta_1: b1, share of m that stays.
+        beta_2: b2, share of v that stays.
+        epsilon: added to the root; not corrected for t ("epsilon hat" of the paper).
+        amsgrad: never let v fall.
+
+        The others as for `Optimizer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> w = keras.Variable([1.0, 1.0])
+        >>> keras.optimizers.Adam(0.1).apply([[0.001, -1000.0]], [w])
+        >>> w.numpy().round(3)
+        array([0.9, 1.1], dtype=float32)
+
+    Reference:
+        Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980; AMSGrad: Reddi, Kale and Kumar,
+        "On the Convergence of Adam and Beyond", 2018, arXiv:1904.09237.
     """
 
     @property
@@ -157,7 +201,28 @@ _NO_DECAY = _BASE.replace("weight_decay=None, ", "")
 
 @_signature("learning_rate=0.001, weight_decay=0.004, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False", _NO_DECAY)
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter, 2017)."""
+    """Adam with weight decay beside the gradients.
+
+    w -= lr * weight_decay * w, then as `Adam`.
+
+    Args:
+        learning_rate: number, schedule, or function without arguments.
+        weight_decay: share that each step takes, times the learning rate.
+        beta_1, beta_2, epsilon, amsgrad: as for `Adam`.
+
+    Raises:
+        ValueError: weight_decay is None.
+
+    Example:
+        >>> import dagrt as keras
+        >>> w = keras.Variable([1.0])
+        >>> keras.optimizers.AdamW(0.1, weight_decay=0.5).apply([[0.0]], [w])
+        >>> w.numpy()
+        array([0.95], dtype=float32)
+
+    Reference:
+        Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101.
+    """
 
     def _check(self) -> None:
         if self.weight_decay is None:
@@ -166,7 +231,31 @@ class AdamW(Adam):
 
 @_signature("learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False")
 class RMSprop(_Checked):
-    """Gradients divided by the root of a running mean of their squares (Tieleman and Hinton, 2012)."""
+    """Gradients divided by the root of a running mean of their squares.
+
+    v = rho v + (1 - rho) g²; step = lr g / sqrt(v + epsilon); w -= step. Centered: v less the square of the running mean of g.
+    With momentum: m = momentum m + step; w -= m.
+
+    Args:
+        learning_rate: number, schedule, or function without arguments.
+        rho: share of v that stays.
+        momentum: share of the last step that goes on.
+        epsilon: added inside the root.
+        centered: divide by the standard deviation instead.
+
+        The others as for `Optimizer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> w = keras.Variable([1.0])
+        >>> keras.optimizers.RMSprop(0.1, rho=0.75).apply([[8.0]], [w])
+        >>> w.numpy().round(3)
+        array([0.8], dtype=float32)
+
+    Reference:
+        Tieleman and Hinton, "Lecture 6.5: RMSprop", Neural Networks for Machine Learning, 2012; centered: Graves, 2013,
+        arXiv:1308.0850.
+    """
 
     @property
     def _fused_decay(self) -> bool:  # type: ignore[override]
@@ -216,7 +305,27 @@ class RMSprop(_Checked):
 
 @_signature("learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7")
 class Adagrad(_Checked):
-    """Gradients divided by the root of the sum of their squares so far (Duchi et al., 2011)."""
+    """Gradients divided by the root of the sum of their squares so far.
+
+    a += g²; w -= lr g / sqrt(a + epsilon).
+
+    Args:
+        learning_rate: number, schedule, or function without arguments.
+        initial_accumulator_value: a at the start.
+        epsilon: added inside the root.
+
+        The others as for `Optimizer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> w = keras.Variable([1.0])
+        >>> keras.optimizers.Adagrad(0.1, initial_accumulator_value=0.0).apply([[5.0]], [w])
+        >>> w.numpy().round(3)
+        array([0.9], dtype=float32)
+
+    Reference:
+        Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning", JMLR 12, 2011.
+    """
 
     def build(self, variables: Any) -> None:
         if self.built:
@@ -238,7 +347,27 @@ class Adagrad(_Checked):
 
 @_signature("learning_rate=0.001, rho=0.95, epsilon=1e-7")
 class Adadelta(_Checked):
-    """Steps scaled by running means of squared gradients and squared steps (Zeiler, 2012)."""
+    """Steps scaled by running means of squared gradients and squared steps.
+
+    a = rho a + (1 - rho) g²; step = sqrt(d + epsilon) / sqrt(a + epsilon) g; d = rho d + (1 - rho) step²; w -= lr step.
+
+    Args:
+        learning_rate: number, schedule, or function without arguments; the paper has 1.
+        rho: share of a and d that stays.
+        epsilon: added inside the roots.
+
+        The others as for `Optimizer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> w = keras.Variable([1.0])
+        >>> keras.optimizers.Adadelta(1.0, rho=0.0, epsilon=1.0).apply([[0.0]], [w])
+        >>> w.numpy()
+        array([1.], dtype=float32)
+
+    Reference:
+        Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, arXiv:1212.5701.
+    """
 
     def build(self, variables: Any) -> None:
         if self.built:
@@ -263,7 +392,28 @@ class _Moments(_Checked):
 
 @_signature("learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7")
 class Adamax(_Moments):
-    """Adam with the largest gradient in place of the second moment."""
+    """Adam with the largest gradient, slowly forgotten, in place of the mean square.
+
+    m = b1 m + (1 - b1) g; u = max(b2 u, |g|); w -= lr / (1 - b1^t) m / (u + epsilon), t = 1, 2, ...
+
+    Args:
+        learning_rate: number, schedule, or function without arguments.
+        beta_1: b1, share of m that stays.
+        beta_2: b2, share of u that stays.
+        epsilon: added to u.
+
+        The others as for `Optimizer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> w = keras.Variable([1.0])
+        >>> keras.optimizers.Adamax(0.1).apply([[5.0]], [w])
+        >>> w.numpy().round(3)
+        array([0.9], dtype=float32)
+
+    Reference:
+        Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980, section 7.
+    """
 
     def build(self, variables: Any) -> None:
         if self.built:
@@ -283,7 +433,29 @@ class Adamax(_Moments):
 
 @_signature("learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7")
 class Nadam(_Moments):
-    """Adam with Nesterov momentum (Dozat, 2015)."""
+    """Adam with Nesterov momentum.
+
+    As `Adam`, with u_t = b1 (1 - 0.96^t / 2) for b1: m_hat = u_(t+1) m / (1 - u_1 ... u_(t+1)) + (1 - u_t) g / (1 - u_1 ... u_t);
+    w -= lr m_hat / (sqrt(v / (1 - b2^t)) + epsilon).
+
+    Args:
+        learning_rate: number, schedule, or function without arguments.
+        beta_1: b1, share of m that stays.
+        beta_2: b2, share of v that stays.
+        epsilon: added to the root.
+
+        The others as for `Optimizer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> w = keras.Variable([1.0])
+        >>> keras.optimizers.Nadam(0.1).apply([[5.0]], [w])
+        >>> bool(0.8 < w.numpy()[0] < 0.9)
+        True
+
+    Reference:
+        Dozat, "Incorporating Nesterov Momentum into Adam", ICLR workshop 2016.
+    """
 
     def build(self, variables: Any) -> None:
         if self.built:
@@ -318,7 +490,27 @@ class Nadam(_Moments):
 
 @_signature("learning_rate=0.001, beta_1=0.9, beta_2=0.99")
 class Lion(_Checked):
-    """Steps by the sign of an interpolated momentum (Chen et al., 2023)."""
+    """Steps of equal size, by the sign of a mean of momentum and gradient.
+
+    w -= lr sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g.
+
+    Args:
+        learning_rate: number, schedule, or function without arguments; a third to a tenth of Adam's.
+        beta_1: b1, share of m in the step.
+        beta_2: b2, share of m that stays.
+
+        The others as for `Optimizer`.
+
+    Example:
+        >>> import dagrt as keras
+        >>> w = keras.Variable([1.0, 1.0])
+        >>> keras.optimizers.Lion(0.25).apply([[0.001, -1000.0]], [w])
+        >>> w.numpy()
+        array([0.75, 1.25], dtype=float32)
+
+    Reference:
+        Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023, arXiv:2302.06675.
+    """
 
     def build(self, variables: Any) -> None:
         if self.built:
@@ -338,10 +530,34 @@ class Lion(_Checked):
     "l2_regularization_strength=0.0, l2_shrinkage_regularization_strength=0.0, beta=0.0"
 )
 class Ftrl(_Checked):
-    """Follow the regularised leader (McMahan et al., 2013): sparse weights for large linear models.
+    """Follow the regularised leader: sparse weights for large linear models.
 
     n' = n + g²; z += g + 2 shrinkage w - (n'^-p - n^-p) / lr * w; w = (clip(z, ±l1) - z) / (n'^-p / lr + 2 l2 + beta / lr),
     where p is `learning_rate_power`.
+
+    Args:
+        learning_rate: number, schedule, or function without arguments.
+        learning_rate_power: p, at most 0.
+        initial_accumulator_value: n at the start, not negative.
+        l1_regularization_strength: l1, not negative: weights become exactly 0.
+        l2_regularization_strength: l2, not negative.
+        l2_shrinkage_regularization_strength: shrinkage, not negative.
+        beta: see above.
+
+        The others as for `Optimizer`.
+
+    Raises:
+        ValueError: a value of the wrong sign.
+
+    Example:
+        >>> import dagrt as keras
+        >>> w = keras.Variable([1.0])
+        >>> keras.optimizers.Ftrl(0.1, l1_regularization_strength=100.0).apply([[1.0]], [w])
+        >>> w.numpy()
+        array([0.], dtype=float32)
+
+    Reference:
+        McMahan et al., "Ad Click Prediction: a View from the Trenches", KDD 2013.
     """
 
     def _check(self) -> None:

@@ -16,18 +16,34 @@ from dagrt.variable import Variable
 class Optimizer:
     """Base of all optimisers. Subclasses write `build` (slots) and `update_step(gradient, variable, learning_rate)`.
 
+    In each step: gradients are clipped, weights decay, `update_step` runs, constraints are applied, averages follow.
+
     Args:
         learning_rate: number, schedule, or function without arguments.
-        weight_decay: before each step every variable loses this share of itself, times the learning rate.
+        weight_decay: before each step every variable loses this share of itself, times the learning rate; None for none.
         clipnorm: each gradient is scaled to at most this norm.
         clipvalue: each gradient is limited to ±this.
         global_clipnorm: all gradients together are scaled to at most this norm.
         use_ema: keep a moving average of the weights, which replaces them every `ema_overwrite_frequency` steps, or when
             training ends.
-        gradient_accumulation_steps: step once for so many calls, with the mean of their gradients.
+        ema_momentum: share of the average that stays in each step, 0 to 1.
+        ema_overwrite_frequency: steps; None: when training ends.
+        loss_scale_factor: factor of the loss before its gradients are taken; None for 1.
+        gradient_accumulation_steps: step once for so many calls, with the mean of their gradients; at least 2.
+        name: name of the optimiser; by default the class's, numbered.
 
     Raises:
         ValueError: more than one kind of clipping, or values out of range.
+
+    Example:
+        >>> import dagrt as keras
+        >>> class Signs(keras.optimizers.Optimizer):
+        ...     def update_step(self, gradient, variable, learning_rate):
+        ...         self.assign_sub(variable, learning_rate * keras.ops.sign(gradient))
+        >>> w = keras.Variable([1.0, 2.0])
+        >>> Signs(0.5).apply([[10.0, -10.0]], [w])
+        >>> w.numpy()
+        array([0.5, 2.5], dtype=float32)
     """
 
     # Ops update a variable and its slots in one pass; subclasses that do so take the weight decay with them.
@@ -120,13 +136,27 @@ class Optimizer:
         aggregation: Any = None,
         name: str | None = None,
     ) -> Variable:
-        """A variable of the optimiser's state."""
+        """A variable of the optimiser's state.
+
+        Args:
+            shape: sizes.
+            initializer: name, initializer or function of (shape, dtype).
+            dtype: float32 by default.
+            aggregation: kept for Keras's sake.
+            name: last part of its path.
+        """
         return self._new_variable(initializers.get(initializer), name or "variable", shape=shape, dtype=dtype)
 
     def add_variable_from_reference(
         self, reference_variable: Variable, name: str = "slot", initializer: Any = "zeros"
     ) -> Variable:
-        """A slot: a variable of the same shape as one that is trained."""
+        """A slot: a variable of the same shape as one that is trained.
+
+        Args:
+            reference_variable: the trained one.
+            name: what the slot holds; the end of its path.
+            initializer: name, initializer or function of (shape, dtype).
+        """
         base = re.sub("/", "_", getattr(reference_variable, "path", reference_variable.name))
         return self.add_variable(
             tuple(reference_variable.shape), initializer, reference_variable.dtype, name=f"{base}_{name}"
@@ -211,7 +241,15 @@ class Optimizer:
     lr = learning_rate
 
     def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
-        """Variables, or parts of names, that do not decay. Before the first step."""
+        """Variables that do not decay. To be called before the first step.
+
+        Args:
+            var_list: variables.
+            var_names: regular expressions, searched in paths.
+
+        Raises:
+            ValueError: the optimiser was built already.
+        """
         if self.built:
             raise ValueError("`exclude_from_weight_decay()` can only be configured before the optimizer is built.")
         self._excluded = [*(id(v._core) for v in var_list or []), *(var_names or [])]
@@ -234,7 +272,11 @@ class Optimizer:
         self.assign(variable, variable.value - value)
 
     def apply_gradients(self, grads_and_vars: Any) -> Any:
-        """`apply` of pairs."""
+        """`apply` of pairs.
+
+        Args:
+            grads_and_vars: pairs (gradient, variable).
+        """
         grads, variables = zip(*grads_and_vars)
         self.apply(grads, variables)
         return self._iterations

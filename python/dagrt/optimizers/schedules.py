@@ -9,7 +9,18 @@ from dagrt import ops
 
 
 class LearningRateSchedule:
-    """A function from the number of steps taken to the learning rate."""
+    """A function from the number of steps taken to the learning rate. Subclasses write `__call__` over `dagrt.ops`, and
+    `get_config` for files.
+
+    Example:
+        >>> import dagrt as keras
+        >>> class Halves(keras.optimizers.schedules.LearningRateSchedule):
+        ...     def __call__(self, step):
+        ...         return 0.1 * keras.ops.power(0.5, keras.ops.cast(step, "float32"))
+        >>> optimizer = keras.optimizers.SGD(Halves())
+        >>> round(float(optimizer.learning_rate), 4)
+        0.1
+    """
 
     def __call__(self, step: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(step)")
@@ -27,7 +38,26 @@ def _float(step: Any) -> Any:
 
 
 class ExponentialDecay(LearningRateSchedule):
-    """initial * decay_rate ^ (step / decay_steps); with `staircase` the exponent is whole."""
+    """A rate that falls by the same factor in equal times.
+
+    rate = initial * decay_rate ^ (step / decay_steps).
+
+    Args:
+        initial_learning_rate: rate of step 0.
+        decay_steps: steps in which the rate falls by decay_rate.
+        decay_rate: the factor.
+        staircase: round step / decay_steps down: the rate falls at once, then stays.
+        name: name of the schedule.
+
+    Raises:
+        ValueError: decay_steps below 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> rate = keras.optimizers.schedules.ExponentialDecay(1.0, decay_steps=10, decay_rate=0.5)
+        >>> float(rate(20))
+        0.25
+    """
 
     def __init__(
         self,
@@ -59,7 +89,26 @@ class ExponentialDecay(LearningRateSchedule):
 
 
 class InverseTimeDecay(ExponentialDecay):
-    """initial / (1 + decay_rate * step / decay_steps)."""
+    """A rate that falls with the inverse of time.
+
+    rate = initial / (1 + decay_rate * step / decay_steps).
+
+    Args:
+        initial_learning_rate: rate of step 0.
+        decay_steps: the unit of time, in steps.
+        decay_rate: how fast it falls.
+        staircase: round step / decay_steps down.
+        name: name of the schedule.
+
+    Raises:
+        ValueError: decay_steps below 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> rate = keras.optimizers.schedules.InverseTimeDecay(1.0, decay_steps=10, decay_rate=1.0)
+        >>> float(rate(30))
+        0.25
+    """
 
     def __init__(
         self,
@@ -79,7 +128,24 @@ class InverseTimeDecay(ExponentialDecay):
 
 
 class PiecewiseConstantDecay(LearningRateSchedule):
-    """values[i] up to boundaries[i], the last value beyond."""
+    """Rates that hold up to given steps.
+
+    rate = values[i] for the first i with step <= boundaries[i], the last value beyond.
+
+    Args:
+        boundaries: steps, rising.
+        values: rates, one more than boundaries.
+        name: name of the schedule.
+
+    Raises:
+        ValueError: another number of values.
+
+    Example:
+        >>> import dagrt as keras
+        >>> rate = keras.optimizers.schedules.PiecewiseConstantDecay([100, 200], [1.0, 0.5, 0.25])
+        >>> float(rate(100)), float(rate(101)), float(rate(500))
+        (1.0, 0.5, 0.25)
+    """
 
     def __init__(self, boundaries: Any, values: Any, name: str = "PiecewiseConstant") -> None:
         if len(boundaries) != len(values) - 1:
@@ -100,7 +166,27 @@ class PiecewiseConstantDecay(LearningRateSchedule):
 
 
 class PolynomialDecay(LearningRateSchedule):
-    """From the initial rate to the end rate along (1 - step / decay_steps) ^ power; `cycle` starts again, longer."""
+    """A rate that falls to another along a power, linearly by default.
+
+    rate = (initial - end) * (1 - min(step, decay_steps) / decay_steps) ^ power + end.
+
+    Args:
+        initial_learning_rate: rate of step 0.
+        decay_steps: steps until the end rate.
+        end_learning_rate: rate from then on.
+        power: of the curve.
+        cycle: begin again at every multiple of decay_steps, with decay_steps that much longer.
+        name: name of the schedule.
+
+    Raises:
+        ValueError: decay_steps below 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> rate = keras.optimizers.schedules.PolynomialDecay(1.0, decay_steps=10, end_learning_rate=0.0)
+        >>> float(rate(5)), float(rate(50))
+        (0.5, 0.0)
+    """
 
     def __init__(
         self,
@@ -141,7 +227,32 @@ class PolynomialDecay(LearningRateSchedule):
 
 
 class CosineDecay(LearningRateSchedule):
-    """Half a cosine from the initial rate to alpha times it (Loshchilov and Hutter, 2016), after an optional linear warm-up."""
+    """Half a cosine from the initial rate to alpha times it, after a linear warm-up where wanted.
+
+    rate = start * ((1 - alpha) * (1 + cos(pi * min(s, decay_steps) / decay_steps)) / 2 + alpha). Without warm-up s = step and
+    start = initial. With it the rate rises from initial to warmup_target in warmup_steps, then s = step - warmup_steps and
+    start = warmup_target.
+
+    Args:
+        initial_learning_rate: rate of step 0.
+        decay_steps: steps of the fall.
+        alpha: rate at the end, as a share of the start's.
+        name: name of the schedule.
+        warmup_target: rate after the warm-up; None for no warm-up.
+        warmup_steps: steps of the warm-up.
+
+    Raises:
+        ValueError: decay_steps below 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> rate = keras.optimizers.schedules.CosineDecay(0.0, decay_steps=100, warmup_target=1.0, warmup_steps=10)
+        >>> [round(float(rate(step)), 3) for step in (5, 10, 60, 110)]
+        [0.5, 1.0, 0.5, 0.0]
+
+    Reference:
+        Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016, arXiv:1608.03983.
+    """
 
     def __init__(
         self,
@@ -187,7 +298,30 @@ class CosineDecay(LearningRateSchedule):
 
 
 class CosineDecayRestarts(LearningRateSchedule):
-    """Cosine decays one after the other, each t_mul times as long and m_mul times as high."""
+    """Cosine decays one after the other, each t_mul times as long and m_mul times as high.
+
+    rate = initial * ((1 - alpha) * m_mul^i * (1 + cos(pi * part)) / 2 + alpha), in the i-th decay, of which `part` has passed.
+
+    Args:
+        initial_learning_rate: rate of step 0.
+        first_decay_steps: steps of the first decay.
+        t_mul: ratio of each decay's length to that before.
+        m_mul: ratio of each decay's height to that before.
+        alpha: rate at the end of each, as a share of the initial one.
+        name: name of the schedule.
+
+    Raises:
+        ValueError: first_decay_steps below 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> rate = keras.optimizers.schedules.CosineDecayRestarts(1.0, first_decay_steps=10, t_mul=1.0, m_mul=0.5)
+        >>> [round(float(rate(step)), 3) for step in (0, 5, 10)]
+        [1.0, 0.5, 0.5]
+
+    Reference:
+        Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2016, arXiv:1608.03983.
+    """
 
     def __init__(
         self,
@@ -231,14 +365,33 @@ class CosineDecayRestarts(LearningRateSchedule):
 
 
 def serialize(learning_rate_schedule: Any) -> Any:
-    """The schedule as plain data, for `deserialize`."""
+    """The schedule as plain data, for `deserialize` and files.
+
+    Args:
+        learning_rate_schedule: the schedule, an object or function.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.optimizers.schedules.serialize(keras.optimizers.schedules.CosineDecay(0.1, 100))["class_name"]
+        'CosineDecay'
+    """
     from dagrt.saving import serialize_keras_object
 
     return serialize_keras_object(learning_rate_schedule)
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
-    """The schedule that `serialize` described."""
+    """The schedule that `serialize` described.
+
+    Args:
+        config: what `serialize` gave.
+        custom_objects: dict of names to classes and functions that are not registered.
+
+    Example:
+        >>> import dagrt as keras
+        >>> type(keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(keras.optimizers.schedules.CosineDecay(0.1, 100)))).__name__
+        'CosineDecay'
+    """
     from dagrt.saving import deserialize_keras_object
 
     return deserialize_keras_object(config, custom_objects)
