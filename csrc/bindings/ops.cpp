@@ -65,6 +65,7 @@ void bind_ops(py::module_& m) {
       row["checks"] = o->checks;
       row["pointwise"] = o->pointwise;
       row["random"] = o->random;
+      row["spaced"] = py::make_tuple(o->spaced.inputs, o->spaced.outputs);
       row["advice"] = o->not_differentiable ? py::object(py::str(o->not_differentiable)) : py::object(py::none());
       table.append(row);
     }

@@ -123,6 +123,7 @@ void register_batch_norm(Registry& r) {
   f.max_inputs = 3 + epilogue_operands;
   f.infer = infer_batch_norm;
   f.run = run_batch_norm;
+  f.spaced = {~6u, 1};  // x, and what the epilogue takes; y
   f.grad = grad_batch_norm;
   f.residuals = 1;
   f.memory = memory_batch_norm;
@@ -136,6 +137,7 @@ void register_batch_norm(Registry& r) {
   g.max_inputs = 5;
   g.infer = infer_batch_norm_grad;
   g.run = run_batch_norm_grad;
+  g.spaced = {1 | 16, 1};  // x and dy; dx
   g.memory = memory_batch_norm;
   g.cuda_memory = cuda_memory_batch_norm;
   g.not_differentiable = "its second derivative is not available; compose the normalisation from ops.moments";

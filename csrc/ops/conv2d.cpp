@@ -333,6 +333,7 @@ void register_conv2d(Registry& r) {
   forward.min_inputs = 2, forward.max_inputs = 2 + epilogue_operands;
   forward.infer = infer_conv2d;
   forward.run = run_conv2d;
+  forward.spaced = {~2u, 1};  // all but the weights
   forward.grad = grad_conv2d;
   forward.cost = [](const void* a, const Types& in, const Types& out) {
     const auto& attrs = *static_cast<const ForwardAttrs*>(a);
@@ -363,6 +364,7 @@ void register_conv2d(Registry& r) {
   packed.min_inputs = 2, packed.max_inputs = 2 + epilogue_operands;
   packed.infer = infer_packed;
   packed.run = run_packed;
+  packed.spaced = {~2u, 1};
   packed.not_differentiable = advice;
   packed.cost = [](const void* a, const Types& in, const Types& out) {
     const auto& attrs = *static_cast<const PackedAttrs*>(a);
@@ -380,6 +382,7 @@ void register_conv2d(Registry& r) {
   input.min_inputs = 2, input.max_inputs = 2 + epilogue_operands;
   input.infer = infer_input_grad;
   input.run = run_input_grad;
+  input.spaced = {~2u, 1};
   input.grad = grad_input_grad;
   input.cost = [](const void* a, const Types& in, const Types& out) {
     const auto& attrs = *static_cast<const InputGradAttrs*>(a);
@@ -400,6 +403,7 @@ void register_conv2d(Registry& r) {
   filter.min_inputs = filter.max_inputs = 2;
   filter.infer = infer_filter_grad;
   filter.run = run_filter_grad;
+  filter.spaced = {3, 0};
   filter.grad = grad_filter_grad;
   filter.cost = [](const void* a, const Types& in, const Types& out) {
     return cost(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1]));

@@ -102,6 +102,7 @@ void register_fused(Registry& r) {
   o.max_inputs = int(fused_most_inputs);
   o.infer = infer_fused;
   o.run = run_fused;
+  o.spaced = Spaced::all();
   o.cost = cost_fused;
   for (int i = 0; i < int(fused_most_inputs); i++) o.in_place.push_back({i, 0});
   o.not_differentiable = "it is made by passes after gradients are expanded; write the ops one by one";

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "ops/cuda.h"
+#include "ops/layout.h"
 #include "ops/registry.h"
 
 namespace dagrt {
@@ -254,7 +255,7 @@ void run_concat(const RunContext& c) {
     a.dst = const_cast<char*>(at(y, from * a.dst_stride[axis]));
     a.dims[axis] = c.in[k].dims[axis];
     strides_of(c.in[k], a.src_stride);
-    copy_strided(a, c.stream);
+    if (a.src != a.dst) copy_strided(a, c.stream);  // else it was written there (runtime/slices.h)
     from += a.dims[axis];
   }
 }
@@ -488,10 +489,26 @@ Op make(const char* name, const char* equation, AttrType attrs, int inputs, Type
   o.infer = infer;
   o.run = run;
   o.grad = grad;
+  o.spaced = Spaced::all();
   return o;
 }
 
 }  // namespace
+
+size_t concat_axis(const void* attrs, size_t rank) {
+  int64_t axis = static_cast<const ConcatAttrs*>(attrs)->axis;
+  return size_t(axis < 0 ? axis + int64_t(rank) : axis);
+}
+
+bool slice_begin(const void* attrs, std::vector<int64_t>& begin) {
+  const auto& a = *static_cast<const SliceAttrs*>(attrs);
+  begin.clear();
+  for (size_t i = 0; i < a.begin.size(); i++) {
+    if (a.stride[i] != 1 && !a.size[i].is(1)) return false;
+    begin.push_back(a.begin[i].value());
+  }
+  return true;
+}
 
 void register_layout(Registry& r) {
   r.add(make("reshape", "y = the elements of x in order, under another shape", attr_type<ReshapeAttrs>(), 1, infer_reshape,

@@ -167,6 +167,7 @@ void register_lstm(Registry& r) {
   f.max_inputs = 7;
   f.infer = infer_lstm;
   f.run = run_lstm;
+  f.spaced = {1, 1};  // x; y
   f.grad = grad_lstm;
   f.residuals = 3;
   f.cost = [](const void*, const Types& in, const Types& out) {
@@ -196,6 +197,7 @@ void register_lstm(Registry& r) {
   g.max_inputs = 12;
   g.infer = infer_lstm_grad;
   g.run = run_lstm_grad;
+  g.spaced = {1 | 1 << 9, 0};  // x and dy
   g.not_differentiable = "the fused LSTM has no second derivative; write the recurrence with ops.scan, which has";
   g.cost = [](const void*, const Types& in, const Types&) {
     Numbers n = numbers(in);

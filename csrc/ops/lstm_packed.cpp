@@ -209,6 +209,7 @@ void register_lstm_packed(Registry& r) {
   packed.max_inputs = 5;
   packed.infer = infer_packed;
   packed.run = run_packed;
+  packed.spaced = {1, 1};  // x; y
   packed.cost = cost<false>;
   packed.memory = memory;
   packed.units = units;
@@ -223,6 +224,7 @@ void register_lstm_packed(Registry& r) {
   gathered.max_inputs = 6;
   gathered.infer = infer_gathered;
   gathered.run = run_gathered;
+  gathered.spaced = {0, 1};
   gathered.cost = cost<true>;
   gathered.memory = memory;
   gathered.units = units;

@@ -222,6 +222,7 @@ void register_matmul(Registry& r) {
   m.min_inputs = 2, m.max_inputs = 2 + epilogue_operands;
   m.infer = infer_matmul;
   m.run = run_matmul;
+  m.spaced = Spaced::all();
   m.grad = grad_matmul;
   m.cost = cost_matmul;
   m.memory = memory_matmul;
@@ -245,6 +246,7 @@ void register_matmul(Registry& r) {
   packed.min_inputs = 2, packed.max_inputs = 2 + epilogue_operands;
   packed.infer = infer_packed;
   packed.run = run_packed;
+  packed.spaced = {~2u, 1};  // all but the panels
   packed.not_differentiable = advice;
   packed.cost = [](const void* attrs, const Types& in, const Types& out) {
     double products = double(out[0].elements()) * double(in[0].shape.back().value());

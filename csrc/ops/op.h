@@ -106,6 +106,15 @@ struct Memory {
   size_t scratch = 0;    // bytes for each worker thread (Stream::scratch_bytes)
 };
 
+/// Operands whose rows may stand further apart than they are long: `run` honours their View::ld. A bit each; the highest
+/// for all from there on.
+struct Spaced {
+  uint32_t inputs = 0, outputs = 0;
+  static Spaced all() { return {~0u, ~0u}; }
+  bool input(size_t i) const { return inputs >> (i < 31 ? i : 31) & 1; }
+  bool output(size_t i) const { return outputs >> (i < 31 ? i : 31) & 1; }
+};
+
 struct Op {
   std::string name;
   std::string equation;  // one line for docs and tables
@@ -125,6 +134,7 @@ struct Op {
 
   int residuals = 0;  // how many trailing outputs exist only for the gradient; unused ones get null memory
   std::vector<std::pair<int, int>> in_place;  // (input, output): run allows both to be the same memory
+  Spaced spaced;                              // the planner may let these stand in slices of other values (runtime/slices.h)
   bool random = false;                        // never merged, never renumbered
   bool checks = false;                        // may report a fault to Status: all stores come after it
   bool pointwise = false;                    // one functor over operands that broadcast: passes may drop a broadcast_to before it

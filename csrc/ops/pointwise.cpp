@@ -199,6 +199,7 @@ Op pointwise_op(const char* name, std::string equation, int inputs) {
   o.min_inputs = o.max_inputs = inputs;
   for (int i = 0; i < inputs; i++) o.in_place.push_back({i, 0});
   o.pointwise = true;
+  o.spaced = Spaced::all();
   o.cost = cost_of_one;
   return o;
 }

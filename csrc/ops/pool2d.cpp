@@ -94,6 +94,7 @@ void run_pool_grad(const RunContext& c) {
   k.x = c.in[0].as<const float>();
   k.ldx = c.in[0].ld;
   k.dx = c.out[0].as<float>();
+  k.lddx = c.out[0].ld;
   if (c.inputs > 1) {
     k.taken = c.in[1].as<const int32_t>();
     max_pool2d_grad(k, c.stream);
@@ -148,6 +149,7 @@ void register_pool2d(Registry& r) {
   m.attrs = attr_type<PoolAttrs>();
   m.infer = infer_pool;
   m.run = run_pool;
+  m.spaced = {1, 1};  // the argmax is packed
   m.grad = grad_max_pool;
   m.residuals = 1;
   r.add(m);
@@ -165,6 +167,7 @@ void register_pool2d(Registry& r) {
   g.min_inputs = g.max_inputs = 2;
   g.infer = infer_pool_grad;
   g.run = run_pool_grad;
+  g.spaced = {1, 1};
   g.grad = grad_max_pool_grad;
   r.add(g);
 

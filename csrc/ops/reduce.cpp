@@ -517,6 +517,7 @@ void register_reduce(Registry& r) {
     o.attrs = attr_type<ReduceAttrs>();
     o.infer = infer_reduce;
     o.run = row.run;
+    o.spaced = {1, 0};
     o.grad = row.grad;
     o.cost = cost_one_each;
     o.memory = memory_reduce;

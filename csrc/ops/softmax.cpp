@@ -168,6 +168,7 @@ void register_softmax(Registry& r) {
     o.run = logarithm ? run_log_softmax : run_softmax;
     o.grad = logarithm ? grad_log_softmax : grad_softmax;
     o.cost = cost_softmax;
+    o.spaced = {1, 1};
     o.memory = memory_softmax;
     o.in_place = {{0, 0}};
     r.add(std::move(o));

@@ -190,6 +190,7 @@ void register_winograd(Registry& r) {
   f.min_inputs = 2, f.max_inputs = 2 + epilogue_operands;
   f.infer = infer_forward;
   f.run = run_forward;
+  f.spaced = {~2u, 1};  // all but the weights
   f.not_differentiable = advice;
   f.cost = [](const void* a, const Types& in, const Types& out) {
     const auto& attrs = *static_cast<const ForwardAttrs*>(a);
@@ -208,6 +209,7 @@ void register_winograd(Registry& r) {
   g.min_inputs = g.max_inputs = 2;
   g.infer = infer_filter_grad;
   g.run = run_filter_grad;
+  g.spaced = {3, 0};
   g.not_differentiable = advice;
   g.cost = [](const void* a, const Types& in, const Types& out) {
     return cost(sizes(*static_cast<const WinogradAttrs*>(a), in[0], in[1]), double(out[0].bytes()) / 4);

@@ -4,7 +4,9 @@
 // Every rewrite keeps every bit: a cast to the same type, a reshape to the same shape, a transpose that is the identity or
 // undoes another, a slice of everything, a pad by nothing, a concatenation of one; `read` of an assigned value and
 // `stop_gradient`, which matter to gradients alone; a product or quotient with 1 (but no sum with 0: -0 + 0 is +0).
-// A `broadcast_to` or a `full` before a pointwise op goes, where the op's result keeps its shape without it.
+// A `broadcast_to` or a `full` before a pointwise op goes, where the op's result keeps its shape without it. To that end a
+// slice of a broadcast becomes the broadcast of a slice, as in the gradient of a mean behind a concatenation.
+#include <algorithm>
 #include <cmath>
 
 #include "ir/op_view.h"
@@ -131,7 +133,40 @@ struct Folding {
       for (int64_t& p : outer) p = inner[size_t(p)];
       n.attrs = n.op->attrs.read("transpose", {{"perm", attr_list(outer)}});
       n.inputs[0] = before->inputs[0];
+    } else if (n.op->name == "slice" && before->op->name == "broadcast_to") {
+      slice_first(n, before->inputs[0]);
     }
+  }
+
+  /// n, a slice of x broadcast, becomes the broadcast of a slice of x.
+  void slice_first(Node& n, ValueId x) {
+    const Dims from = shape(x), taken = shape(n.outputs[0]);
+    const size_t lead = taken.size() - from.size();
+    AttrMap a = n.op->attrs.write(n.attrs.get());
+    std::vector<int64_t> begin = integers(a, "begin"), stride = integers(a, "stride"), size, to;
+    begin.erase(begin.begin(), begin.begin() + long(lead)), stride.erase(stride.begin(), stride.begin() + long(lead));
+    TensorType part{f.types[size_t(x)].dtype, {}};
+    for (size_t i = 0; i < from.size(); i++) {
+      bool repeated = from[i].is(1);  // each element taken of it is the same one
+      size.push_back(repeated ? std::min<int64_t>(1, taken[lead + i].value()) : taken[lead + i].value());
+      if (repeated) begin[i] = 0, stride[i] = 1;
+      part.shape.push_back(size.back());
+    }
+    for (const Dim& d : taken) to.push_back(d.value());
+    Node s;
+    s.op = n.op;
+    s.attrs = s.op->attrs.read("slice", {{"begin", attr_list(begin)}, {"size", attr_list(size)}, {"stride", attr_list(stride)}});
+    s.inputs = {x};
+    s.outputs = {f.add_value(part)};
+    s.paths = n.paths;
+    n.op = &op("broadcast_to");
+    n.attrs = n.op->attrs.read("broadcast_to", {{"shape", attr_list(to)}});
+    n.inputs = s.outputs;
+    ValueId other = stands_for(s);
+    if (other == no_value)
+      add(std::move(s));
+    else
+      n.inputs = {other};
   }
 
   void add(Node n) {

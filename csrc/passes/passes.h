@@ -21,6 +21,7 @@ void fold_batch_norm(Module& module);
 void join_updates(Module& module);
 void simplify_row_sums(Module& module);
 void mask_before_pooling(Module& module);
+void mask_before_slicing(Module& module);
 void fuse_epilogues(Module& module);
 void fuse_pointwise(Module& module);
 /// Values numbered densely: inputs, then outputs in node order; functions nobody uses are dropped.

@@ -46,6 +46,8 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
     checked(m, true);
     mask_before_pooling(m);
     checked(m, true);
+    mask_before_slicing(m);
+    checked(m, true);
     simplify_row_sums(m);
     checked(m, true);
     fuse_epilogues(m);

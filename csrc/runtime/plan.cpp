@@ -8,6 +8,7 @@
 #include "ir/locate.h"
 #include "ir/op_view.h"
 #include "runtime/offsets.h"
+#include "runtime/slices.h"
 
 namespace dagrt {
 namespace {
@@ -55,6 +56,7 @@ class Planner {
 
   Plan build() {
     lay_bases();
+    slices_ = find_slices(f_, hoist_.nodes, !on_cuda_);
     collect_buffers();
     choose_commits();
     choose_main();
@@ -131,12 +133,15 @@ class Planner {
       } else {
         size_t residuals = n.outputs.size() - std::min(n.outputs.size(), size_t(n.op->residuals));
         for (size_t o = 0; o < n.outputs.size(); o++)
-          if (o < residuals || uses_[size_t(n.outputs[o])])
+          if ((o < residuals || uses_[size_t(n.outputs[o])]) && !in_slice(n.outputs[o]))
             buffer_[size_t(n.outputs[o])] = new_buffer(Source::step, -1, bytes_of(n.outputs[o]));
       }
     }
+    for (size_t v = 0; v < buffer_.size(); v++)
+      if (in_slice(ValueId(v))) buffer_[v] = buffer_[size_t(slices_.at[v].host)];
     for (const Store& s : f_.stores) plan_.uses_variable[size_t(s.variable)] = 1;
   }
+  bool in_slice(ValueId v) const { return slices_.at[size_t(v)].host != no_value; }
 
   bool reads_variable(const Node& n, int32_t variable) const {
     for (ValueId v : n.inputs)
@@ -227,7 +232,9 @@ class Planner {
   }
 
   // --- order ---
-  bool is_step(size_t node) const { return !hoisted(node) && !is_leaf(f_.nodes[node]) && !is_alias(f_.nodes[node]); }
+  bool is_step(size_t node) const {
+    return !hoisted(node) && !is_leaf(f_.nodes[node]) && !is_alias(f_.nodes[node]) && !slices_.gone[node];
+  }
 
   void choose_main() {
     std::vector<char> late(f_.nodes.size(), 0);
@@ -245,12 +252,10 @@ class Planner {
       if (work_[i] >= group_ns && units_[i] <= few_units) candidates.push_back(i);
     if (candidates.size() < 2) return;
 
-    std::vector<int64_t> producer(f_.types.size(), -1);  // of a value: the step
-    for (size_t i = 0; i < f_.nodes.size(); i++) {
-      const Node& n = f_.nodes[i];
-      if (hoisted(i) || is_leaf(n)) continue;
-      for (ValueId v : n.outputs) producer[size_t(v)] = is_alias(n) ? producer[size_t(n.inputs[0])] : int64_t(i);
-    }
+    std::vector<int64_t> producer(f_.types.size(), -1);  // of a value: the node
+    for (size_t i = 0; i < f_.nodes.size(); i++)
+      if (!hoisted(i) && !is_leaf(f_.nodes[i]))
+        for (ValueId v : f_.nodes[i].outputs) producer[size_t(v)] = int64_t(i);
     std::vector<char> done(f_.nodes.size(), 0);
     std::vector<size_t> order;
     auto missing = [&](size_t of) {  // the steps before it that are still to do, in order
@@ -263,7 +268,7 @@ class Planner {
           int64_t p = v == no_value ? -1 : producer[size_t(v)];
           if (p < 0 || seen[size_t(p)] || done[size_t(p)]) continue;
           seen[size_t(p)] = 1;
-          found.push_back(size_t(p));
+          if (is_step(size_t(p))) found.push_back(size_t(p));  // else it is memory of others
           stack.push_back(size_t(p));
         }
       }
@@ -435,7 +440,7 @@ class Planner {
       for (auto [in, out] : n.op->in_place) {
         if (size_t(in) >= n.inputs.size() || size_t(out) >= n.outputs.size()) continue;
         ValueId x = n.inputs[size_t(in)], y = n.outputs[size_t(out)];
-        if (x == no_value || buffer_[size_t(y)] < 0) continue;
+        if (x == no_value || buffer_[size_t(y)] < 0 || in_slice(x) || in_slice(y)) continue;
         int32_t from = find(buffer_[size_t(x)]), to = buffer_[size_t(y)];
         Buffer &a = buffers_[size_t(from)], &b = buffers_[size_t(to)];
         int same = 0;
@@ -493,7 +498,12 @@ class Planner {
     }
     return {arena_base, b.offset};
   }
-  Place place_of(ValueId v) const { return v == no_value ? Place{} : place_of_buffer(buffer_[size_t(v)]); }
+  Place place_of(ValueId v) const {
+    if (v == no_value) return {};
+    Place p = place_of_buffer(buffer_[size_t(v)]);
+    if (in_slice(v)) p.offset += size_t(slices_.at[size_t(v)].offset) * size_of(f_.types[size_t(v)].dtype);
+    return p;
+  }
 
   /// Where the commit finds a value: not in a variable, which it may have overwritten.
   Place staged_place(ValueId v) const {
@@ -506,6 +516,11 @@ class Planner {
     plan_.views.push_back(view);
     plan_.places.push_back(at);
   }
+  void add_view(ValueId v) {
+    View view = v == no_value ? View{} : view_of(f_.types[size_t(v)]);
+    if (v != no_value && in_slice(v)) view.ld = slices_.at[size_t(v)].ld;
+    add_view(view, place_of(v));
+  }
 
   Step step_of(size_t i) {
     const Node& n = f_.nodes[i];
@@ -517,8 +532,8 @@ class Planner {
     s.first_view = int32_t(plan_.views.size());
     s.inputs = int32_t(n.inputs.size());
     s.outputs = int32_t(n.outputs.size());
-    for (ValueId v : n.inputs) add_view(v == no_value ? View{} : view_of(f_.types[size_t(v)]), place_of(v));
-    for (ValueId v : n.outputs) add_view(view_of(f_.types[size_t(v)]), place_of(v));
+    for (ValueId v : n.inputs) add_view(v);
+    for (ValueId v : n.outputs) add_view(v);
     s.scan = scan_of_[i];
     s.checks = s.scan >= 0 ? plan_.scans[size_t(s.scan)].body->checks : n.op->checks;
     if (n.op->checks) {
@@ -582,6 +597,7 @@ class Planner {
   const Function& f_;
   bool on_cuda_;
   const Hoist& hoist_;
+  Slices slices_;
   Plan plan_;
   std::vector<Buffer> buffers_;
   std::vector<int32_t> buffer_;           // by value; -1: an output nobody reads
@@ -604,8 +620,9 @@ void dump(const Plan& plan, std::string& out, const std::string& indent) {
     const Bases& b = plan.bases;
     if (p.base == 0) return "_";
     if (p.base == arena_base) return "arena+" + std::to_string(p.offset);
-    if (p.base < b.outputs) return "input" + std::to_string(p.base - b.inputs);
-    if (p.base < b.variables) return "output" + std::to_string(p.base - b.outputs);
+    std::string at = p.offset ? "+" + std::to_string(p.offset) : "";
+    if (p.base < b.outputs) return "input" + std::to_string(p.base - b.inputs) + at;
+    if (p.base < b.variables) return "output" + std::to_string(p.base - b.outputs) + at;
     if (p.base < b.constants) return "variable" + std::to_string(p.base - b.variables);
     if (p.base < b.prepared) return "constant" + std::to_string(p.base - b.constants);
     return "prepared" + std::to_string(p.base - b.prepared);

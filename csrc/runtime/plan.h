@@ -6,6 +6,8 @@
 //
 // - A value's place is its producer's: in the arena, or straight in the caller's output, or in a variable (commit).
 //   `reshape` is the same memory under another shape; `read`, `constant` and inputs are borrowed.
+// - Parts of a `concat` are written in place and slices are read in place where every op concerned takes rows that stand
+//   apart (slices.h).
 // - An op that may work in place does where its input dies there and lies in memory that the plan owns.
 // - Heavy steps that do not depend on each other and split into few units (two LSTMs at batch 1) stand together: they
 //   share one position, so that nothing that one of them uses is another's memory, and may run at the same time.

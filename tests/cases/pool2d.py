@@ -37,6 +37,26 @@ def pooled(a: dict, mean: bool) -> Any:
     return run
 
 
+def with_places(a: dict) -> Any:
+    """The maximum, and where it was first: NaN counts as the largest."""
+
+    def run(x: np.ndarray) -> list[np.ndarray]:
+        p, q, places = windows(x.shape, a)
+        at = np.zeros((x.shape[0], p, q, x.shape[3]), "int32")
+        for i, j, h, w in places:
+            part = x[:, h, w].reshape(x.shape[0], (h.stop - h.start) * (w.stop - w.start), x.shape[3])
+            row, column = np.divmod(np.argmax(part, 1), w.stop - w.start)
+            at[:, i, j] = (h.start + row) * x.shape[2] + w.start + column
+        return [
+            np.take_along_axis(
+                x.reshape(x.shape[0], -1, x.shape[3]), at.reshape(x.shape[0], -1, x.shape[3]), 1
+            ).reshape(at.shape),
+            at,
+        ]
+
+    return run
+
+
 def spread(a: dict, size: tuple) -> Any:
     def run(dy: np.ndarray) -> np.ndarray:
         dx = np.zeros((dy.shape[0], *size, dy.shape[3]))
@@ -62,6 +82,11 @@ for x, pool, strides, padding, pads in [
     ((2, 6, 6, 3), (2, 2), (2, 2), "valid", None),
     ((1, 5, 7, 17), (3, 2), (2, 1), "same", None),
     ((1, 6, 6, 16), (3, 3), (1, 1), "same", None),
+    ((2, 5, 7, 41), (3, 3), (1, 1), "same", None),
+    ((1, 3, 5, 8), (3, 3), (1, 1), "valid", None),
+    ((1, 1, 1, 19), (3, 3), (1, 1), "same", None),
+    ((1, 4, 2, 16), (3, 3), (1, 1), "explicit", (2, 2, 2, 1)),
+    ((1, 7, 7, 9), (5, 5), (1, 1), "same", None),
     ((2, 5, 5, 1), (2, 3), (3, 2), "valid", None),
     ((1, 6, 5, 33), (3, 3), (2, 2), "explicit", (1, 0, 1, 2)),
     ((0, 4, 4, 2), (2, 2), (2, 2), "valid", None),
@@ -94,6 +119,14 @@ for x, pool, strides, padding, pads in [
             name=name,
         )
     )
+rng = np.random.default_rng(1)
+few = rng.integers(-2, 3, (2, 6, 5, 21)).astype("float32")
+few[0, 2, 1] = few[1, 4, 4, ::3] = np.nan
+few[1, 4, 3, ::2] = np.nan
+for strides in ([1, 1], [2, 2]):
+    attrs = {"pool": [3, 3], "strides": strides, "padding": "same", "pads": [0, 0, 0, 0]}
+    name = f"the first of equals, stride {strides[0]}"
+    CASES.append(Case("max_pool2d", [Arg(few.shape, values=few)], with_places(attrs), attrs, grad=(), name=name))
 nan = np.array([[[[1.0], [np.nan]], [[3.0], [-np.inf]]]])
 CASES.append(
     Case(

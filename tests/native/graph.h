@@ -24,26 +24,29 @@ inline int64_t fault_at = -1;  // salt of the checking node that is to fail
 /// With one output it is written once from in_0 and then again for each other input, which therefore must not be the
 /// same memory, as an op that declares {0, 0} in place may do.
 inline void mix_run(const RunContext& c) {
+  auto at = [](const View& v, int64_t e) -> float& {
+    int64_t width = v.rank ? v.dim(-1) : 1;
+    return v.as<float>()[e / width * v.ld + e % width];
+  };
   int64_t salt = c.attrs<MixAttrs>().salt;
   if (c.node >= 0 && salt == fault_at) c.status.report(Status::index_out_of_range, c.node, 3, 77, 10);
   if (c.workspace) std::memset(c.workspace, 0xEE, 128);  // must not be anyone's
   auto term = [&](int k, int64_t e) {
     int64_t m = c.in[k].data ? c.in[k].elements() : 0;
-    return m ? float(k + 2) * c.in[k].as<float>()[e % m] : 0.0f;
+    return m ? float(k + 2) * at(c.in[k], e % m) : 0.0f;
   };
   int64_t n = c.out[0].elements();
   if (c.outputs == 1) {
-    float* y = c.out[0].as<float>();
-    for (int64_t e = 0; e < n; e++) y[e] = std::fmod(float(salt) + term(0, e), 1021.0f);
+    for (int64_t e = 0; e < n; e++) at(c.out[0], e) = std::fmod(float(salt) + term(0, e), 1021.0f);
     for (int k = 1; k < c.inputs; k++)
-      for (int64_t e = 0; e < n; e++) y[e] = std::fmod(y[e] + term(k, e), 1021.0f);
+      for (int64_t e = 0; e < n; e++) at(c.out[0], e) = std::fmod(at(c.out[0], e) + term(k, e), 1021.0f);
     return;
   }
   for (int64_t e = 0; e < n; e++) {
     float sum = float(salt);
     for (int k = 0; k < c.inputs; k++) sum += term(k, e);
     for (int j = 0; j < c.outputs; j++)
-      if (c.out[j].data) c.out[j].as<float>()[e] = std::fmod(sum + float(j), 1021.0f);
+      if (c.out[j].data) at(c.out[j], e) = std::fmod(sum + float(j), 1021.0f);
   }
 }
 
@@ -58,6 +61,7 @@ inline Op mix_op(const char* name, bool checks, int outputs, bool workspace) {
   if (!checks)
     for (int i = 0; i < outputs; i++)
       for (int k = 0; k <= i; k++) o.in_place.emplace_back(k, i);
+  o.spaced = outputs > 1 ? Spaced{1, 2} : Spaced::all();
   if (workspace) {  // heavy and in one piece: the planner lets several of them run at the same time
     o.memory = [](const void*, const Types&, const Types&) { return Memory{128, 64}; };
     o.cost = [](const void*, const Types&, const Types&) { return Cost{2e6, 0}; };
@@ -108,9 +112,19 @@ class Graph {
     f.nodes.push_back(n);
     return n.outputs;
   }
-  ValueId mix(const Op& op, std::vector<ValueId> in, int64_t n, int64_t salt) {
-    std::vector<TensorType> out(&op == &pair ? 2 : 1, floats(n));
+  ValueId mix(const Op& op, std::vector<ValueId> in, int64_t n, int64_t salt) { return mix(op, std::move(in), floats(n), salt); }
+  ValueId mix(const Op& op, std::vector<ValueId> in, const TensorType& type, int64_t salt) {
+    std::vector<TensorType> out(&op == &pair ? 2 : 1, type);
     return node(op, std::move(in), out, salted(salt))[0];
+  }
+  /// The real op, whose types follow from `infer`.
+  ValueId real(const char* name, std::vector<ValueId> in, const AttrMap& attrs) {
+    const Op& o = op(name);
+    Types types;
+    for (ValueId v : in) types.push_back(f.types[size_t(v)]);
+    Attrs a = o.attrs.read(name, attrs);
+    Types out = infer(o, a.get(), types);
+    return node(o, std::move(in), out, a)[0];
   }
   ValueId below(ValueId in, int64_t limit) { return node(above, {in}, {{DType::bool_, {}}}, salted(limit))[0]; }
   ValueId read(int64_t variable) {
@@ -179,15 +193,43 @@ inline Result reference(const Module& m, const std::vector<std::vector<float>>& 
   return r;
 }
 
+/// A node that joins some matrices of four rows, or takes columns or rows of one.
+inline ValueId join_or_cut(Graph& g, std::mt19937& rng, const std::vector<ValueId>& matrices) {
+  auto upto = [&](int64_t n) { return int64_t(rng() % uint64_t(n)); };
+  auto any = [&] { return matrices[size_t(upto(int64_t(matrices.size())))]; };
+  auto rows = [&](ValueId v) { return g.f.types[size_t(v)].shape[0].value(); };
+  auto columns = [&](ValueId v) { return g.f.types[size_t(v)].shape[1].value(); };
+  std::vector<ValueId> in{any()};
+  if (upto(3)) {
+    int64_t axis = upto(2), length = axis ? columns(in[0]) : rows(in[0]);
+    for (int k = 0; k < 4; k++) {
+      ValueId v = any();
+      bool fits = axis ? rows(v) == rows(in[0]) : columns(v) == columns(in[0]);
+      int64_t more = axis ? columns(v) : rows(v);
+      if (fits && length + more <= 100) in.push_back(v), length += more;
+    }
+    return g.real("concat", in, {{"axis", {axis}}});
+  }
+  int64_t begin[2], size[2], whole[2] = {rows(in[0]), columns(in[0])};
+  for (int i = 0; i < 2; i++) {
+    begin[i] = upto(2) ? 0 : upto(whole[i]);
+    size[i] = upto(2) ? whole[i] - begin[i] : 1 + upto(whole[i] - begin[i]);
+  }
+  auto list = [](int64_t a, int64_t b) { return AttrValue{AttrList{{a}, {b}}}; };
+  return g.real("slice", in, {{"begin", list(begin[0], begin[1])}, {"size", list(size[0], size[1])}, {"stride", list(1, 1)}});
+}
+
 /// A random function over a few variables, with stores of every kind: optimiser-like updates, plain values, inputs,
-/// other variables; with predicates and a guard.
+/// other variables; with predicates and a guard; with matrices that are joined and cut.
 inline void random_graph(Graph& g, std::mt19937& rng) {
   auto upto = [&](int n) { return int(rng() % unsigned(n)); };
   const int64_t sizes[] = {1, 5, 16, 33, 100};
   std::vector<ValueId> pool;
+  std::vector<ValueId> matrices;
   std::map<int64_t, std::vector<ValueId>> by_size;
   auto add = [&](ValueId v) {
     pool.push_back(v);
+    if (g.f.types[size_t(v)].shape.size() == 2) matrices.push_back(v);
     by_size[g.f.types[size_t(v)].elements()].push_back(v);
   };
   int variables = 1 + upto(5);
@@ -196,6 +238,10 @@ inline void random_graph(Graph& g, std::mt19937& rng) {
   for (int i = 0; i < variables; i++)
     if (upto(4)) add(g.read(i));
   for (int i = 0, n = 3 + upto(25); i < n; i++) {
+    if (!matrices.empty() && upto(4) == 0) {
+      add(join_or_cut(g, rng, matrices));
+      continue;
+    }
     std::vector<ValueId> in;
     for (int k = 0, m = 1 + upto(3); k < m; k++) in.push_back(upto(3) ? pool[size_t(upto(int(pool.size())))] : pool.back());
     if (upto(8) == 0) in.push_back(no_value);
@@ -206,7 +252,9 @@ inline void random_graph(Graph& g, std::mt19937& rng) {
       continue;
     }
     const Op& o = upto(5) == 0 ? checking : upto(4) == 0 ? pair : plain;
-    ValueId v = g.mix(o, in, size, i);
+    const int64_t widths[] = {8, 9, 3};
+    bool matrix = upto(3) == 0;
+    ValueId v = g.mix(o, in, matrix ? TensorType{DType::float32, {4, widths[upto(3)]}} : floats(size), i);
     add(v);
     if (&o == &pair && upto(2)) add(v + 1);
   }

@@ -129,6 +129,38 @@ TEST_CASE("mask_before_pooling: the mask of a relu goes to the pooling's smaller
 )");
 }
 
+TEST_CASE("mask_before_slicing: parts that are all masked are masked as one; where one is not, all stay") {
+  for (bool all : {true, false}) {
+    Trace t;
+    ValueId x = t.input("x", floats({2, 3})), z = t.input("z", floats({2, 5})), g = t.input("g", floats({2, 8}));
+    ValueId a = t.b.emit("relu", {x}), b = t.b.emit("relu", {z});
+    ValueId y = t.b.emit("concat", {a, b}, {{"axis", {int64_t(-1)}}});
+    auto part = [&](int64_t from, int64_t columns) {
+      return t.b.emit("slice", {g}, {{"begin", list({0, from})}, {"size", list({2, columns})}, {"stride", list({1, 1})}});
+    };
+    auto mask = [&](ValueId of, ValueId v) { return t.b.select(t.b.emit("greater", {of, t.b.scalar(0)}), v, t.b.scalar(0)); };
+    ValueId da = mask(a, part(0, 3)), db = part(3, 5);
+    t.out({y, da, all ? mask(b, db) : db});
+    std::string s = after(t, {floats({2, 3}), floats({2, 5}), floats({2, 8})}, mask_before_slicing);
+    if (all)
+      CHECK(s == R"(main(%0 x: float32(2, 3), %1 z: float32(2, 5), %2 g: float32(2, 8)) {
+  %3 = relu(%0) : float32(2, 3)
+  %4 = relu(%1) : float32(2, 5)
+  %5 = concat(%3, %4) {axis: -1} : float32(2, 8)
+  %6 = full {dtype: "float32", shape: [], value: 0} : float32()
+  %7 = greater(%5, %6) : bool(2, 8)
+  %8 = full {dtype: "float32", shape: [], value: 0} : float32()
+  %9 = select(%7, %2, %8) : float32(2, 8)
+  %10 = slice(%9) {begin: [0, 0], size: [2, 3], stride: [1, 1]} : float32(2, 3)
+  %11 = slice(%9) {begin: [0, 3], size: [2, 5], stride: [1, 1]} : float32(2, 5)
+  return %5, %10, %11
+}
+)");
+    else
+      CHECK(contains(s, "greater(%3,"));
+  }
+}
+
 TEST_CASE("fold_batch_norm: factors of variables alone go into weights and a bias; a bias alone stays") {
   Trace t;
   ValueId x = t.input("x", floats({1, 4, 4, 2}));

@@ -446,6 +446,20 @@ TEST_CASE("fold_layout: what moves nothing goes, chains merge, constants are mad
 )");
 }
 
+TEST_CASE("fold_layout: a slice of a broadcast is the broadcast of a slice") {
+  Trace t;
+  ValueId x = t.input("x", floats({1, 8})), z = t.input("z", floats({5, 3}));
+  ValueId y = t.b.broadcast_to(x, {5, 8});
+  ValueId part = t.b.emit("slice", {y}, {{"begin", list({0, 2})}, {"size", list({5, 3})}, {"stride", list({1, 2})}});
+  t.out({t.b.mul(part, z)});
+  CHECK(text(compiled(t, {floats({1, 8}), floats({5, 3})})) == R"(main(%0 x: float32(1, 8), %1 z: float32(5, 3)) {
+  %2 = slice(%0) {begin: [0, 2], size: [1, 3], stride: [1, 2]} : float32(1, 3)
+  %3 = multiply(%2, %1) : float32(5, 3)
+  return %3
+}
+)");
+}
+
 TEST_CASE("fold_layout leaves a sum with zero alone: -0 + 0 is +0") {
   Trace t;
   ValueId x = t.input("x", floats({2}));

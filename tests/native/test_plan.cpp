@@ -93,7 +93,7 @@ struct Setup {
 
 TEST_CASE("plans of random graphs do what the graphs mean") {
   std::mt19937 rng(11);
-  size_t in_place_commits = 0, in_place_steps = 0, faults = 0, prepared = 0, together = 0;
+  size_t in_place_commits = 0, in_place_steps = 0, faults = 0, prepared = 0, together = 0, spaced = 0, gone = 0;
   for (int round = 0; round < 3000; round++) {
     set_default_threads(round % 2 ? 1 : 3);
     Graph g;
@@ -108,6 +108,10 @@ TEST_CASE("plans of random graphs do what the graphs mean") {
     prepared += p.plan().prepared.size();
     for (const Commit& c : p.plan().commits) in_place_commits += c.step.kind == Step::Kind::op;
     for (const Step& step : p.plan().steps) together += step.together > 1;
+    for (const View& v : p.plan().views) spaced += v.rank == 2 && v.ld > v.dim(-1);
+    auto cuts = [](const Op& o) { return o.name == "concat" || o.name == "slice"; };
+    for (const Node& n : g.f.nodes) gone += cuts(*n.op);
+    for (const Step& step : p.plan().steps) gone -= step.kind == Step::Kind::op && cuts(*step.op);
     for (const Step& step : p.plan().steps)
       for (int i = 0; i < step.inputs && step.kind == Step::Kind::op; i++) {
         Place a = p.plan().places[size_t(step.first_view + i)], b = p.plan().places[size_t(step.first_view + step.inputs)];
@@ -139,10 +143,38 @@ TEST_CASE("plans of random graphs do what the graphs mean") {
   }
   set_default_threads(0);
   CHECK(together > 500);  // the interesting cases do occur
+  CHECK(spaced > 1000);
+  CHECK(gone > 1000);
   CHECK(in_place_commits > 500);
   CHECK(in_place_steps > 1000);
   CHECK(faults > 500);
   CHECK(prepared > 500);
+}
+
+TEST_CASE("parts of a concat are written in place, slices are read in place; what is given out or narrow is copied") {
+  auto list = [](int64_t a, int64_t b) { return AttrValue{AttrList{{a}, {b}}}; };
+  Graph g;
+  ValueId x = g.input({DType::float32, {2, 24}});
+  auto cut = [&](ValueId v, int64_t from, int64_t columns) {
+    return g.real("slice", {v}, {{"begin", list(0, from)}, {"size", list(2, columns)}, {"stride", list(1, 1)}});
+  };
+  ValueId a = g.mix(plain, {cut(x, 8, 10)}, {DType::float32, {2, 16}}, 1);
+  ValueId b = g.mix(plain, {a}, {DType::float32, {2, 8}}, 2), c = g.mix(plain, {b}, {DType::float32, {2, 2}}, 3);
+  ValueId shown = g.mix(plain, {c}, {DType::float32, {2, 8}}, 4);
+  ValueId inner = g.real("concat", {a, b}, {{"axis", {int64_t(-1)}}});
+  ValueId outer = g.real("concat", {inner, c, shown}, {{"axis", {int64_t(1)}}});
+  ValueId y = g.mix(plain, {cut(outer, 16, 8), cut(outer, 24, 2)}, {DType::float32, {2, 8}}, 5);
+  g.f.outputs = {y, shown};
+  g.f.output_names = {"", ""};
+  CHECK(text(build_plan(g.module)) == R"(plan: arena 384 bytes, scratch 0 bytes for each thread
+  mix(input0+32) -> arena+0
+  mix(arena+0) -> arena+64
+  mix(arena+64) -> arena+320
+  mix(arena+320) -> output1
+  concat(arena+0, arena+320, output1) -> arena+0
+  slice(arena+0) -> arena+320
+  mix(arena+64, arena+320) -> output0
+)");
 }
 
 TEST_CASE("a store's node waits for the commit only where that is safe") {

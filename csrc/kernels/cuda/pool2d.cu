@@ -71,7 +71,7 @@ template <bool maximum> __global__ void pool_grad_kernel(Gate gate, PoolArgs a) 
           sum += a.x[out * a.ldx + o.c] / float((h.to - h.from) * (w.to - w.from));
         }
       }
-    a.dx[i] = sum;
+    a.dx[i / a.C * a.lddx + o.c] = sum;
   }
 }
 
