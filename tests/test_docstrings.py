@@ -25,7 +25,20 @@ def test_examples(name: str) -> None:
     assert not result.failed
 
 
-DOCUMENTED = ("layers", "losses", "metrics", "optimizers", "optimizers.schedules")
+DOCUMENTED = (
+    "layers",
+    "losses",
+    "metrics",
+    "optimizers",
+    "optimizers.schedules",
+    "callbacks",
+    "initializers",
+    "regularizers",
+    "constraints",
+    "activations",
+    "random",
+    "ops",
+)
 SECTIONS = ("Args", "Attributes", "Input shape", "Output shape", "Returns", "Raises", "Example", "Reference")
 
 

@@ -47,13 +47,34 @@ from dagrt.ops.core import as_tensor, public
 
 
 def linear(x: Any) -> Any:
-    """x itself."""
+    """y = x.
+
+    Args:
+        x: anything; it is given back as it is.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.activations.linear(3.0)
+        3.0
+    """
     return x
 
 
 @public
 def relu(x: Any, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Any:  # noqa: F811
-    """x above the threshold, at most `max_value`; negative_slope * (x - threshold) below."""
+    """Rectified linear unit: x above the threshold, at most `max_value`; negative_slope * (x - threshold) below.
+
+    Args:
+        x: tensor.
+        negative_slope: slope below the threshold.
+        max_value: ceiling of the outputs; None for none.
+        threshold: where it begins to pass x.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.activations.relu([-2.0, 2.0, 9.0], negative_slope=0.5, max_value=6.0).numpy()
+        array([-1.,  2.,  6.], dtype=float32)
+    """
     x = as_tensor(x)
     if negative_slope == 0.0 and max_value is None and threshold == 0.0:
         return ops.relu(x)
@@ -66,19 +87,52 @@ def relu(x: Any, negative_slope: float = 0.0, max_value: float | None = None, th
 
 @public
 def leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
-    """x above 0, negative_slope * x below."""
+    """x where x > 0, else negative_slope * x.
+
+    Args:
+        x: tensor.
+        negative_slope: slope below 0. The layer `LeakyReLU` has 0.3 by default.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.activations.leaky_relu([-5.0, 2.0]).numpy()
+        array([-1.,  2.], dtype=float32)
+    """
     return ops.leaky_relu(x, negative_slope)
 
 
 @public
 def gelu(x: Any, approximate: bool = False) -> Any:
-    """x times the normal distribution's cumulative probability."""
+    """x times the normal distribution's cumulative probability: x (1 + erf(x / sqrt(2))) / 2.
+
+    Args:
+        x: tensor.
+        approximate: x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x³))) / 2 instead. `ops.gelu` does so by default.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.activations.gelu([0.0, 1.0]).numpy().round(4)
+        array([0.    , 0.8413], dtype=float32)
+
+    Reference:
+        Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016, arXiv:1606.08415.
+    """
     return ops.gelu(x, approximate=approximate)
 
 
 @public
 def softmax(x: Any, axis: int = -1) -> Any:
-    """exp(x) over its sum along the axis."""
+    """exp(x) over its sum along the axis.
+
+    Args:
+        x: tensor.
+        axis: the axis that sums to 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.activations.softmax([0.0, 0.0]).numpy()
+        array([0.5, 0.5], dtype=float32)
+    """
     return ops.softmax(x, axis=axis)
 
 
@@ -91,7 +145,16 @@ _NAMES["hard_swish"] = hard_silu
 
 
 def serialize(activation: Any) -> Any:
-    """The name of a function of dagrt's, or a description of one's own."""
+    """The name of a function of dagrt's, or a description of one's own.
+
+    Args:
+        activation: the function; None gives None.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.activations.serialize(keras.activations.relu)
+        'relu'
+    """
     if activation is None:
         return None
     name = getattr(activation, "__name__", None)
@@ -103,15 +166,33 @@ def serialize(activation: Any) -> Any:
 
 
 def deserialize(config: Any, custom_objects: dict | None = None) -> Any:
-    """The activation that `serialize` described."""
+    """The activation that `serialize` described.
+
+    Args:
+        config: what `serialize` gave.
+        custom_objects: dict of names to functions that are not registered.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.activations.deserialize("relu") is keras.activations.relu
+        True
+    """
     return get(config)
 
 
 def get(identifier: Any) -> Any:
-    """The function that a name, a function, a layer or a config stands for; None is `linear`.
+    """The function that something stands for; None is `linear`.
+
+    Args:
+        identifier: name, function, layer or config; None for `linear`.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or something else.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.activations.get(None)(2.0)
+        2.0
     """
     if identifier is None:
         return linear

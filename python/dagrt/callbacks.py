@@ -87,6 +87,16 @@ class CallbackList:
         add_history: add a History unless there is one.
         add_progbar: add a progress bar unless there is one.
         model: given to every callback.
+        params: given to every callback: "verbose", "epochs", "steps".
+
+    Raises:
+        TypeError: a class in place of an object, or an object without hooks.
+
+    Example:
+        >>> import dagrt as keras
+        >>> hooks = keras.callbacks.CallbackList([keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: print(logs))])
+        >>> hooks.on_epoch_end(0, {"loss": 1.0})
+        {'loss': 1.0}
     """
 
     def __init__(
@@ -202,7 +212,20 @@ class CallbackList:
 
 
 class History(Callback):
-    """Records the logs of every epoch: `history.history["loss"]` is a list. Returned by `fit`."""
+    """Records the logs of every epoch; `fit` returns it.
+
+    Attributes:
+        history: dict of lists, one value an epoch.
+        epoch: numbers of the epochs of the last `fit`.
+
+    Example:
+        >>> import numpy as np, dagrt as keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=2, verbose=0)
+        >>> history.epoch, sorted(history.history), len(history.history["loss"])
+        ([0, 1], ['loss'], 2)
+    """
 
     def __init__(self) -> None:
         self.history: dict[str, list] = {}
@@ -219,7 +242,15 @@ class History(Callback):
 
 
 class ProgbarLogger(Callback):
-    """Shows a progress bar with the metrics (see `dagrt.utils.Progbar`)."""
+    """Shows a progress bar with the metrics (see `dagrt.utils.Progbar`); `fit` adds one where verbose is not 0.
+
+    Example:
+        >>> import numpy as np, dagrt as keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=2)
+        1/1 - ... - loss: ...
+    """
 
     def __init__(self) -> None:
         self.epochs: int | None = None
@@ -356,8 +387,16 @@ class EarlyStopping(_Monitor):
         start_from_epoch: epochs to wait before watching.
 
     Example:
-        >>> import dagrt
-        >>> stop = dagrt.callbacks.EarlyStopping(monitor="val_loss", patience=3, restore_best_weights=True)
+        >>> import numpy as np, dagrt as keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.SGD(0.0), "mse")
+        >>> stop = keras.callbacks.EarlyStopping(monitor="loss", patience=3, restore_best_weights=True)
+        >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=10, callbacks=[stop], verbose=0)
+        >>> len(history.epoch)
+        4
+
+    Reference:
+        Prechelt, "Early Stopping - But When?", Neural Networks: Tricks of the Trade, 1998.
     """
 
     def __init__(
@@ -427,12 +466,23 @@ class ModelCheckpoint(_Monitor):
     Args:
         filepath: may hold `{epoch}` and names of logs: "m.{epoch:02d}-{val_loss:.2f}.keras"; must end in ".keras",
             or ".weights.h5" with save_weights_only.
-        monitor, mode: the watched value, for save_best_only.
+        monitor, mode: the watched value, for save_best_only, and which way is better.
         verbose: 1 says when it saves.
         save_best_only: only when the watched value improved.
         save_weights_only: `model.save_weights` instead of `model.save`.
         save_freq: "epoch", or a number of batches.
         initial_value_threshold: value to beat at the start.
+
+    Raises:
+        ValueError: another ending or save_freq.
+        KeyError: filepath names what is not in the logs.
+
+    Example:
+        >>> import dagrt as keras
+        >>> best = keras.callbacks.ModelCheckpoint("best.keras", monitor="val_accuracy", save_best_only=True)
+        >>> keras.callbacks.ModelCheckpoint("best.h5")
+        Traceback (most recent call last):
+        ValueError: ModelCheckpoint: with save_weights_only=False the filepath must end in '.keras', got 'best.h5'
     """
 
     def __init__(
@@ -512,13 +562,28 @@ class ModelCheckpoint(_Monitor):
 class ReduceLROnPlateau(_Monitor):
     """Multiplies the learning rate by `factor` when a watched value has stopped improving.
 
+    rate = max(rate * factor, min_lr).
+
     Args:
-        monitor, mode: the watched value.
-        factor: new rate = rate x factor; below 1.
+        monitor, mode: the watched value, and which way is better.
+        factor: below 1.
         patience: epochs without improvement.
+        verbose: 1 says so when it acts.
         min_delta: least change that counts.
         cooldown: epochs to wait after a reduction.
         min_lr: lower bound of the rate.
+
+    Raises:
+        ValueError: a factor of 1 or more.
+
+    Example:
+        >>> import numpy as np, dagrt as keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+        >>> model.compile(keras.optimizers.SGD(1.0), "mse")
+        >>> slower = keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1)
+        >>> history = model.fit(np.zeros((4, 2)), np.zeros((4, 1)), epochs=3, callbacks=[slower], verbose=0)
+        >>> history.history["learning_rate"]
+        [1.0, 1.0, 0.5]
     """
 
     def __init__(
@@ -576,11 +641,23 @@ class ReduceLROnPlateau(_Monitor):
 
 
 class LearningRateScheduler(Callback):
-    """Sets the learning rate at each epoch's start: `schedule(epoch, rate)` returns the new one.
+    """Sets the learning rate at each epoch's start.
+
+    Args:
+        schedule: function (epoch, rate) of the new rate; epochs count from 0.
+        verbose: 1 says so each time.
+
+    Raises:
+        ValueError: the schedule gave no float, or the optimiser has no learning rate.
 
     Example:
-        >>> import dagrt
-        >>> warm = dagrt.callbacks.LearningRateScheduler(lambda epoch, lr: lr if epoch < 10 else lr * 0.9)
+        >>> import numpy as np, dagrt as keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.SGD(1.0), "mse")
+        >>> halve = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)
+        >>> history = model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=2, callbacks=[halve], verbose=0)
+        >>> history.history["learning_rate"]
+        [0.5, 0.25]
     """
 
     def __init__(self, schedule: Callable, verbose: int = 0) -> None:
@@ -607,12 +684,22 @@ class LearningRateScheduler(Callback):
 
 
 class CSVLogger(Callback):
-    """Writes the logs of every epoch as a line of a CSV file.
+    """Writes the logs of every epoch as a line of a CSV file; what an epoch lacks is "NA".
 
     Args:
         filename: path of the file.
         separator: between fields.
         append: go on with an existing file.
+
+    Example:
+        >>> import os, tempfile, numpy as np, dagrt as keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = keras.callbacks.CSVLogger(os.path.join(folder, "log.csv"))
+        ...     history = model.fit(np.ones((4, 2)), np.ones((4, 1)), callbacks=[log], verbose=0)
+        ...     print(open(log.filename).readline().strip())
+        epoch,loss,val_loss
     """
 
     def __init__(self, filename: Any, separator: str = ",", append: bool = False) -> None:
@@ -654,10 +741,26 @@ class CSVLogger(Callback):
 
 
 class TerminateOnNaN(Callback):
-    """Stops training at the first batch whose loss is NaN or infinite.
+    """Stops training at the first batch whose loss is NaN or infinite. (A step whose loss is NaN changes no weights anyway.)
 
     Args:
         raise_error: raise RuntimeError instead of only stopping.
+
+    Raises:
+        RuntimeError: such a loss, with raise_error.
+
+    Example:
+        >>> import numpy as np, dagrt as keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile("sgd", "mse")
+        >>> stop = keras.callbacks.TerminateOnNaN()
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     history = model.fit(np.full((4, 2), np.inf), np.ones((4, 1)), epochs=9, callbacks=[stop], verbose=0)
+        Batch 0: Invalid loss, terminating training
+        >>> len(history.epoch)
+        1
     """
 
     def __init__(self, raise_error: bool = False) -> None:
@@ -675,9 +778,17 @@ class TerminateOnNaN(Callback):
 class LambdaCallback(Callback):
     """A callback from functions.
 
+    Args:
+        on_epoch_begin, on_epoch_end: functions (epoch, logs).
+        on_train_begin, on_train_end: functions (logs).
+        on_train_batch_begin, on_train_batch_end: functions (batch, logs).
+        kwargs: further hooks by name.
+
     Example:
         >>> import dagrt
         >>> show = dagrt.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs["loss"]))
+        >>> show.on_epoch_end(3, {"loss": 0.5})
+        3 0.5
     """
 
     def __init__(
@@ -710,7 +821,12 @@ class BackupAndRestore(Callback):
     Args:
         backup_dir: folder for the state (weights, optimiser, epoch).
         save_freq: "epoch", or a number of batches.
+        double_checkpoint: accepted and not used: each file replaces the one before atomically.
         delete_checkpoint: delete the state when training has ended.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keep = keras.callbacks.BackupAndRestore("backup", save_freq="epoch")
     """
 
     def __init__(

@@ -8,7 +8,16 @@ from dagrt import _config, ops
 
 
 class Constraint:
-    """A function from a weight to the weight that obeys."""
+    """A function from a weight to the weight that obeys. Subclasses write `__call__`, and `get_config` for files.
+
+    Example:
+        >>> import dagrt as keras
+        >>> class AtMostOne(keras.constraints.Constraint):
+        ...     def __call__(self, w):
+        ...         return keras.ops.minimum(w, 1.0)
+        >>> AtMostOne()(keras.ops.full((2,), 2.0)).numpy()
+        array([1., 1.], dtype=float32)
+    """
 
     def __call__(self, w: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(w)")
@@ -26,7 +35,22 @@ def _norms(w: Any, axis: Any) -> Any:
 
 
 class MaxNorm(Constraint):
-    """Norms along an axis at most `max_value`."""
+    """Norms along an axis at most `max_value`.
+
+    w = w * min(|w|, max_value) / (1e-7 + |w|).
+
+    Args:
+        max_value: the largest norm.
+        axis: axis or axes of the norm: 0 for the inputs of a Dense kernel, (0, 1, 2) for those of a Conv2D kernel.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.constraints.MaxNorm(1.0)([[3.0], [4.0]]).numpy().round(4).ravel()
+        array([0.6, 0.8], dtype=float32)
+
+    Reference:
+        Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 15, 2014.
+    """
 
     def __init__(self, max_value: float = 2, axis: Any = 0) -> None:
         self.max_value, self.axis = max_value, axis
@@ -40,14 +64,31 @@ class MaxNorm(Constraint):
 
 
 class NonNeg(Constraint):
-    """No weight below 0."""
+    """No weight below 0: w = max(w, 0).
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.constraints.NonNeg()([-1.0, 2.0]).numpy()
+        array([0., 2.], dtype=float32)
+    """
 
     def __call__(self, w: Any) -> Any:
         return ops.maximum(w, 0.0)
 
 
 class UnitNorm(Constraint):
-    """Norms along an axis equal 1."""
+    """Norms along an axis equal 1.
+
+    w = w / (1e-7 + |w|).
+
+    Args:
+        axis: axis or axes of the norm: 0 for the inputs of a Dense kernel, (0, 1, 2) for those of a Conv2D kernel.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.constraints.UnitNorm()([[3.0], [4.0]]).numpy().round(4).ravel()
+        array([0.6, 0.8], dtype=float32)
+    """
 
     def __init__(self, axis: Any = 0) -> None:
         self.axis = axis
@@ -60,7 +101,20 @@ class UnitNorm(Constraint):
 
 
 class MinMaxNorm(Constraint):
-    """Norms along an axis moved towards [min_value, max_value] by `rate`."""
+    """Norms along an axis moved towards an interval.
+
+    w = w * (rate * clip(|w|, min_value, max_value) + (1 - rate) * |w|) / (1e-7 + |w|).
+
+    Args:
+        min_value, max_value: the interval.
+        rate: how far they are moved, 0 to 1; 1 keeps them inside.
+        axis: axis or axes of the norm: 0 for the inputs of a Dense kernel, (0, 1, 2) for those of a Conv2D kernel.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.constraints.MinMaxNorm(max_value=1.0, rate=0.5)([[3.0], [4.0]]).numpy().round(4).ravel()
+        array([1.8, 2.4], dtype=float32)
+    """
 
     def __init__(self, min_value: float = 0.0, max_value: float = 1.0, rate: float = 1.0, axis: Any = 0) -> None:
         self.min_value, self.max_value, self.rate, self.axis = min_value, max_value, rate, axis

@@ -29,6 +29,10 @@ class SeedGenerator:
 
     Args:
         seed: integer; a fresh one by default (the same ones after `set_random_seed`).
+        name: by default "seed_generator", numbered.
+
+    Raises:
+        ValueError: a seed that is no integer.
 
     Example:
         >>> import dagrt
@@ -49,7 +53,11 @@ class SeedGenerator:
             self.state = Variable(np.array([self.seed, 0], "int64"), trainable=False, name="seed_generator_state")
 
     def next(self, ordered: bool = True) -> Any:
-        """A new pair (seed, counter), for use as a seed."""
+        """A new pair (seed, counter), for use as a seed.
+
+        Args:
+            ordered: kept for Keras's sake.
+        """
         state = self.state.value
         self.state.assign(state + np.array([0, 1], "int64"))
         return state
@@ -129,7 +137,14 @@ def normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, se
 
     Args:
         shape: sizes; ints or Dims (`ops.shape(x)[0]`).
+        mean, stddev: mean and standard deviation.
+        dtype: floating; float32 by default.
         seed: integer (the same numbers each time), SeedGenerator, or None.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.random.normal((2, 3)).shape
+        (2, 3)
     """
     x = _draw("random_normal", shape, seed)
     return _finished(_scaled(x, stddev, mean), dtype)
@@ -142,7 +157,19 @@ def _scaled(x: Any, factor: Any, shift: Any) -> Any:
 
 
 def uniform(shape: Any, minval: Any = 0.0, maxval: Any = 1.0, dtype: Any = None, seed: Any = None) -> Any:
-    """Numbers in [minval, maxval), evenly spread."""
+    """Numbers in [minval, maxval), evenly spread.
+
+    Args:
+        shape: sizes; ints or Dims.
+        minval, maxval: bounds.
+        dtype: float32 by default; an integer dtype gives `randint`.
+        seed: integer (the same numbers each time), SeedGenerator, or None.
+
+    Example:
+        >>> import dagrt as keras
+        >>> bool(keras.random.uniform((100,), 2.0, 3.0).numpy().min() >= 2.0)
+        True
+    """
     name = standard_dtype(dtype)
     if not is_float(name):
         return randint(shape, minval, maxval, name, seed)
@@ -150,7 +177,19 @@ def uniform(shape: Any, minval: Any = 0.0, maxval: Any = 1.0, dtype: Any = None,
 
 
 def randint(shape: Any, minval: int, maxval: int, dtype: Any = "int32", seed: Any = None) -> Any:
-    """Integers from minval to maxval - 1."""
+    """Integers from minval to maxval - 1, evenly spread.
+
+    Args:
+        shape: sizes; ints or Dims.
+        minval, maxval: bounds; at most 2²⁴ apart for every integer to be reached.
+        dtype: int32 by default.
+        seed: integer (the same numbers each time), SeedGenerator, or None.
+
+    Example:
+        >>> import dagrt as keras
+        >>> sorted(set(keras.random.randint((100,), 3, 6, seed=1).numpy().tolist()))
+        [3, 4, 5]
+    """
     x = _draw("random_uniform", shape, seed)
     span = float(maxval - minval)
     whole = emit("minimum", floor(x * span), as_tensor(np.float32(span - 1)))
@@ -158,7 +197,19 @@ def randint(shape: Any, minval: int, maxval: int, dtype: Any = "int32", seed: An
 
 
 def truncated_normal(shape: Any, mean: Any = 0.0, stddev: Any = 1.0, dtype: Any = None, seed: Any = None) -> Any:
-    """The normal distribution within two standard deviations, by its inverse."""
+    """The normal distribution within two standard deviations, by its inverse.
+
+    Args:
+        shape: sizes; ints or Dims.
+        mean, stddev: mean and standard deviation of the whole distribution.
+        dtype: floating; float32 by default.
+        seed: integer (the same numbers each time), SeedGenerator, or None.
+
+    Example:
+        >>> import dagrt as keras
+        >>> bool(abs(keras.random.truncated_normal((100,)).numpy()).max() <= 2.0)
+        True
+    """
     u = _draw("random_uniform", shape, seed)
     edge = math.erf(2.0 / math.sqrt(2.0))
     p = (u * 2.0 - 1.0) * edge  # erf(z / sqrt 2) of the result z
@@ -201,12 +252,37 @@ def _erfinv(x: Any) -> Any:
 
 
 def bernoulli(shape: Any, p: Any = 0.5, dtype: Any = None, seed: Any = None) -> Any:
-    """1 with probability p, else 0."""
+    """1 with probability p, else 0.
+
+    Args:
+        shape: sizes; ints or Dims.
+        p: probability; number, or tensor that broadcasts to the shape.
+        dtype: float32 by default.
+        seed: integer (the same numbers each time), SeedGenerator, or None.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.random.bernoulli((3,), p=1.0).numpy()
+        array([1., 1., 1.], dtype=float32)
+    """
     return as_tensor(less(_draw("random_uniform", shape, seed), p), standard_dtype(dtype))
 
 
 def binomial(shape: Any, counts: int, probabilities: Any, dtype: Any = None, seed: Any = None) -> Any:
-    """Number of successes among `counts` trials."""
+    """Number of successes among `counts` trials, each drawn.
+
+    Args:
+        shape: sizes; ints or Dims.
+        counts: number of trials, an int.
+        probabilities: of success; number, or tensor that broadcasts to the shape.
+        dtype: float32 by default.
+        seed: integer (the same numbers each time), SeedGenerator, or None.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.random.binomial((2,), counts=5, probabilities=1.0).numpy()
+        array([5., 5.], dtype=float32)
+    """
     from dagrt.ops.reductions import sum as total
 
     sizes = unwrap_sizes(shape)
@@ -218,7 +294,18 @@ def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None)
     """Elements set to 0 with probability `rate`, the others divided by 1 - rate.
 
     Args:
-        noise_shape: sizes of the random choice, broadcast to the inputs.
+        inputs: tensor.
+        rate: probability, 0 to 1.
+        noise_shape: sizes of the random choice, broadcast to the inputs; None in it for the input's own size.
+        seed: integer (the same numbers each time), SeedGenerator, or None.
+
+    Raises:
+        ValueError: a rate outside 0 to 1.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.random.dropout(keras.ops.ones((2,)), rate=1.0).numpy()
+        array([0., 0.], dtype=float32)
     """
     x = as_tensor(inputs)
     if not 0 <= rate <= 1:
@@ -233,7 +320,22 @@ def dropout(inputs: Any, rate: float, noise_shape: Any = None, seed: Any = None)
 
 
 def categorical(logits: Any, num_samples: int, dtype: Any = "int32", seed: Any = None) -> Any:
-    """Class numbers drawn by unnormalised log-probabilities (..., classes): (..., num_samples). Gumbel's trick."""
+    """Class numbers drawn by unnormalised log-probabilities, by Gumbel's trick.
+
+    Args:
+        logits: (..., classes).
+        num_samples: draws from each row.
+        dtype: int32 by default.
+        seed: integer (the same numbers each time), SeedGenerator, or None.
+
+    Returns:
+        (..., num_samples).
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.random.categorical([[0.0, 100.0]], num_samples=3).numpy()
+        array([[1, 1, 1]], dtype=int32)
+    """
     x = as_tensor(logits)
     u = _draw("random_uniform", [*x.dims[:-1], int(num_samples), x.dims[-1]], seed)
     gumbel = -log(-log(emit("maximum", u, as_tensor(np.float32(1e-20)))))
@@ -241,7 +343,18 @@ def categorical(logits: Any, num_samples: int, dtype: Any = "int32", seed: Any =
 
 
 def shuffle(x: Any, axis: int = 0, seed: Any = None) -> Any:
-    """Slices along an axis in random order."""
+    """Slices along an axis in random order.
+
+    Args:
+        x: tensor.
+        axis: the axis.
+        seed: integer (the same order each time), SeedGenerator, or None.
+
+    Example:
+        >>> import dagrt as keras
+        >>> sorted(keras.random.shuffle([1, 2, 3]).numpy().tolist())
+        [1, 2, 3]
+    """
     from dagrt.ops.shapes import take
 
     x = as_tensor(x)

@@ -620,7 +620,11 @@ def store_guard(predicate: TracedTensor) -> None:
 
 
 def gradients(loss: Any, wrt: Any) -> Any:
-    """d loss / d wrt, in the structure of `wrt` (Variables or tensors of the trace).
+    """d loss / d wrt, in the structure of `wrt`.
+
+    Args:
+        loss: a float scalar of the trace.
+        wrt: Variables or tensors of the trace, in any nesting.
 
     Raises:
         GraphError: outside a trace (see `value_and_grad`), or a loss that is no float scalar.

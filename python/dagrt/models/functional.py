@@ -23,6 +23,13 @@ class Functional(Model):
 
     Raises:
         ValueError: a disconnected graph, two layers of one name, an input given twice.
+
+    Example:
+        >>> import dagrt as keras
+        >>> x = keras.Input((4,), name="x")
+        >>> model = keras.Model({"x": x}, [keras.layers.Dense(2)(x), keras.layers.Dense(3)(x)])
+        >>> type(model).__name__, model.output_shape
+        ('Functional', [(None, 2), (None, 3)])
     """
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, **kwargs: Any) -> None:

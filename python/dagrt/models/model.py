@@ -77,6 +77,10 @@ class Model(Trainer, Layer):
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or at that index of `layers`.
 
+        Args:
+            name: of the layer.
+            index: place in `layers`; one of the two is given.
+
         Raises:
             ValueError: there is none; the message lists the names.
         """

@@ -40,6 +40,10 @@ class Sequential(Model):
     def add(self, layer: Any, rebuild: bool = True) -> None:
         """Puts a layer on top.
 
+        Args:
+            layer: a layer, an Input or a function.
+            rebuild: build the stack anew at once.
+
         Raises:
             ValueError: not a layer, an Input that is not the first, or a name that is taken.
         """
@@ -77,7 +81,14 @@ class Sequential(Model):
         self._stack.append(layer)
 
     def pop(self, rebuild: bool = True) -> Layer:
-        """Takes the top layer off."""
+        """Takes the top layer off and returns it.
+
+        Args:
+            rebuild: build the stack anew at once.
+
+        Raises:
+            ValueError: there are no layers.
+        """
         if not self.layers:
             raise ValueError(f"pop: Sequential model '{self.name}' has no layers")
         layer = self._stack.pop()

@@ -25,6 +25,7 @@ def scan(f: Callable, init: Any, xs: Any = None, length: Any = None, reverse: bo
         xs: tensors that are taken apart along axis 0, in any nesting; None with `length`.
         length: number of steps where there are no xs; an int or a Dim.
         reverse: go from the last element to the first; y stays beside its x.
+        unroll: Keras's, without effect.
 
     Returns:
         (last carry, ys stacked along axis 0).
@@ -133,7 +134,17 @@ def _value(trace: Any, t: Any) -> TracedTensor:
 
 @public
 def associative_scan(f: Callable, elems: Any, reverse: bool = False, axis: int = 0) -> Any:
-    """f applied along axis 0, one after the other, all results kept."""
+    """f applied along axis 0, one after the other, all results kept.
+
+    Args:
+        f: (a, b) -> the two combined.
+        elems: tensors, in any nesting.
+        reverse: from the last to the first.
+        axis: 0; there is no other.
+
+    Raises:
+        ValueError: another axis.
+    """
     if axis != 0:
         raise ValueError("associative_scan: axis must be 0")
     flat = [as_tensor(t) for t in tree.flatten(elems)]
@@ -158,18 +169,33 @@ def _join(first: Any, ys: Any) -> Any:
 
 @public
 def map(f: Callable, xs: Any) -> Any:
-    """f of each element along axis 0, stacked."""
+    """f of each element along axis 0, stacked.
+
+    Args:
+        f: of one element.
+        xs: tensors, in any nesting.
+    """
     return scan(lambda carry, x: (carry, f(x)), np.float32(0), xs)[1]
 
 
 @public
 def vectorized_map(function: Callable, elements: Any) -> Any:
-    """As `map`."""
+    """As `map`.
+
+    Args:
+        function: of one element.
+        elements: tensors, in any nesting.
+    """
     return map(function, elements)
 
 
 def cond(pred: Any, true_fn: Callable, false_fn: Callable) -> Any:
     """One of two functions, by a condition whose value is known now.
+
+    Args:
+        pred: the condition.
+        true_fn: function without arguments, called where it holds.
+        false_fn: likewise, where it does not.
 
     Raises:
         GraphError: a condition that is known only when the program runs: programs have no branches.
@@ -183,7 +209,17 @@ def cond(pred: Any, true_fn: Callable, false_fn: Callable) -> Any:
 
 
 def while_loop(cond: Callable, body: Callable, loop_vars: Any, maximum_iterations: int | None = None) -> Any:
-    """Not available: its length depends on data."""
+    """Not available: its length depends on data.
+
+    Args:
+        cond: Keras's.
+        body: Keras's.
+        loop_vars: Keras's.
+        maximum_iterations: Keras's.
+
+    Raises:
+        GraphError: always.
+    """
     raise _core.GraphError(
         f"ops.while_loop: a program has no loop whose length depends on data{_user_line()}; use ops.scan with a length, and "
         "ops.where inside it"
@@ -191,7 +227,14 @@ def while_loop(cond: Callable, body: Callable, loop_vars: Any, maximum_iteration
 
 
 def fori_loop(lower: int, upper: Any, body_fun: Callable, init_val: Any) -> Any:
-    """body_fun(i, value) for i from lower to upper - 1."""
+    """body_fun(i, value) for i from lower to upper - 1.
+
+    Args:
+        lower: first i.
+        upper: int or Dim; the last i is one less.
+        body_fun: (i, value) -> the next value, of the same type.
+        init_val: the first value, in any nesting.
+    """
 
     def step(carry: Any, _: Any) -> Any:
         i, value = carry

@@ -101,7 +101,11 @@ def dtype_of(x: Any) -> str:
 
 
 def is_tensor(x: Any) -> bool:
-    """Whether x is a tensor of any of the three kinds."""
+    """Whether x is a tensor of any of the three kinds.
+
+    Args:
+        x: anything.
+    """
     return isinstance(x, Tensor)
 
 
@@ -189,6 +193,12 @@ def _dim_of(e: Any) -> Any:
 def convert_to_tensor(x: Any, dtype: Any = None, sparse: Any = None, ragged: Any = None) -> Any:
     """x as a tensor.
 
+    Args:
+        x: array, number, nested lists, tensor or Variable.
+        dtype: of the result; by default its own, float64 becoming float32.
+        sparse: Keras's, without effect.
+        ragged: Keras's, without effect.
+
     Raises:
         TypeError: not numbers, or a dtype that dagrt lacks.
     """
@@ -203,24 +213,42 @@ def owned(t: Tensor, source: Any) -> Tensor:
 
 
 def convert_to_numpy(x: Any) -> np.ndarray:
-    """x as a NumPy array (tensors that have numbers, and whatever NumPy takes)."""
+    """x as a NumPy array (tensors that have numbers, and whatever NumPy takes).
+
+    Args:
+        x: tensor, Variable or array.
+    """
     return np.asarray(x.numpy() if hasattr(x, "numpy") else x)
 
 
 @public
 def cast(x: Any, dtype: Any) -> Any:
-    """x in another dtype; floats to integers truncate."""
+    """x in another dtype; floats to integers truncate.
+
+    Args:
+        x: tensor.
+        dtype: name of the type.
+    """
     return owned(as_tensor(as_tensor(x), standard_dtype(dtype)), x)
 
 
 @public
 def saturate_cast(x: Any, dtype: Any) -> Any:
-    """As cast: conversions here saturate."""
+    """As cast: conversions here saturate.
+
+    Args:
+        x: tensor.
+        dtype: name of the type.
+    """
     return cast(x, dtype)
 
 
 def dtype(x: Any) -> str:
-    """The dtype's name."""
+    """The dtype's name.
+
+    Args:
+        x: tensor, Variable or array.
+    """
     return dtype_of(x)
 
 
@@ -228,6 +256,9 @@ def shape(x: Any) -> tuple[Any, ...]:
     """The sizes: ints, and `Dim`s (expressions over input sizes) where they vary.
 
     A Dim may be used as a size (`ops.reshape`, `ops.zeros`, random shapes) and in arithmetic with integers.
+
+    Args:
+        x: tensor, Variable or array.
     """
     if isinstance(x, (Tensor, Variable)):
         return tuple(x.dims)
@@ -235,13 +266,21 @@ def shape(x: Any) -> tuple[Any, ...]:
 
 
 def ndim(x: Any) -> int:
-    """The number of axes."""
+    """The number of axes.
+
+    Args:
+        x: tensor, Variable or array.
+    """
     return len(shape(x))
 
 
 @public
 def stop_gradient(variable: Any) -> Any:
-    """The value, through which no gradient flows."""
+    """The value, through which no gradient flows.
+
+    Args:
+        variable: tensor or Variable.
+    """
     return emit("stop_gradient", as_tensor(variable))
 
 

@@ -32,7 +32,7 @@ def _binary(op: str, name: str, doc: str, floating: bool = False, numbers: bool 
         return emit(op, *_pair(x1, x2, dtype))
 
     fn.__name__ = fn.__qualname__ = name
-    fn.__doc__ = doc
+    fn.__doc__ = f"{doc}\n\nArgs:\n    x1, x2: tensors or numbers.\n"
     return public(fn)
 
 
@@ -63,7 +63,10 @@ def _logical(op: str) -> Callable:
         return emit(op, as_bool(x1), as_bool(x2))
 
     fn.__name__ = fn.__qualname__ = op
-    fn.__doc__ = f"{op.removeprefix('logical_')} of two conditions; numbers count as true where they are not zero."
+    what = op.removeprefix("logical_").capitalize()
+    fn.__doc__ = (
+        f"{what} of two conditions; numbers count as true where they are not zero.\n\nArgs:\n    x1, x2: tensors.\n"
+    )
     return public(fn)
 
 
@@ -79,31 +82,54 @@ logical_xor = _logical("logical_xor")
 
 @public
 def logical_not(x: Any) -> Any:
-    """True where x is false (or zero)."""
+    """True where x is false (or zero).
+
+    Args:
+        x: tensor.
+    """
     return emit("logical_not", as_bool(x))
 
 
 @public
 def bitwise_and(x: Any, y: Any) -> Any:
-    """Bits set in both integers."""
+    """Bits set in both integers.
+
+    Args:
+        x: integer or bool tensor.
+        y: likewise.
+    """
     return emit("bitwise_and", *_pair(x, y, result_type(x, y)))
 
 
 @public
 def bitwise_or(x: Any, y: Any) -> Any:
-    """Bits set in either integer."""
+    """Bits set in either integer.
+
+    Args:
+        x: integer or bool tensor.
+        y: likewise.
+    """
     return emit("bitwise_or", *_pair(x, y, result_type(x, y)))
 
 
 @public
 def bitwise_xor(x: Any, y: Any) -> Any:
-    """Bits set in one of two integers."""
+    """Bits set in one of two integers.
+
+    Args:
+        x: integer or bool tensor.
+        y: likewise.
+    """
     return emit("bitwise_xor", *_pair(x, y, result_type(x, y)))
 
 
 @public
 def bitwise_not(x: Any) -> Any:
-    """All bits flipped; of booleans, not."""
+    """All bits flipped; of booleans, not.
+
+    Args:
+        x: integer or bool tensor.
+    """
     x = as_tensor(x)
     if x.dtype == "bool":
         return emit("logical_not", x)
@@ -124,7 +150,7 @@ def _unary(op: str, name: str, doc: str, floating: bool = True) -> Callable:
         return emit(op, x)
 
     fn.__name__ = fn.__qualname__ = name
-    fn.__doc__ = doc
+    fn.__doc__ = f"{doc}\n\nArgs:\n    x: tensor.\n"
     return public(fn)
 
 
@@ -164,19 +190,32 @@ abs = absolute
 
 @public
 def log2(x: Any) -> Any:
-    """Logarithm to base 2."""
+    """Logarithm to base 2.
+
+    Args:
+        x: tensor.
+    """
     return log(x) * (1.0 / math.log(2.0))
 
 
 @public
 def log10(x: Any) -> Any:
-    """Logarithm to base 10."""
+    """Logarithm to base 10.
+
+    Args:
+        x: tensor.
+    """
     return log(x) * (1.0 / math.log(10.0))
 
 
 @public
 def round(x: Any, decimals: int = 0) -> Any:
-    """Rounded to so many decimals, halves to even."""
+    """Rounded to so many decimals, halves to even.
+
+    Args:
+        x: tensor.
+        decimals: places behind the point.
+    """
     given, x = x, as_tensor(x)
     if not is_float(x.dtype):
         return owned(x, given)
@@ -188,14 +227,25 @@ def round(x: Any, decimals: int = 0) -> Any:
 
 @public
 def logaddexp(x1: Any, x2: Any) -> Any:
-    """log(exp(x1) + exp(x2)), stable."""
+    """log(exp(x1) + exp(x2)), stable.
+
+    Args:
+        x1: tensor or number.
+        x2: tensor or number.
+    """
     high = maximum(x1, x2)
     return high + log1p(exp(-absolute(subtract(x1, x2))))
 
 
 @public
 def clip(x: Any, x_min: Any, x_max: Any) -> Any:
-    """x limited to [x_min, x_max]."""
+    """x limited to [x_min, x_max].
+
+    Args:
+        x: tensor.
+        x_min: lower bound.
+        x_max: upper bound; it wins where they cross.
+    """
     x = as_tensor(x)
     dtype = result_type(x, x_min, x_max)
     return emit("minimum", emit("maximum", as_tensor(x, dtype), as_tensor(x_min, dtype)), as_tensor(x_max, dtype))
@@ -204,6 +254,11 @@ def clip(x: Any, x_min: Any, x_max: Any) -> Any:
 @public
 def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
     """x1 where the condition holds, else x2; broadcast.
+
+    Args:
+        condition: bool tensor.
+        x1: value where it holds.
+        x2: value where it does not.
 
     Raises:
         GraphError: the condition alone: how many places hold would be a size taken from data.
@@ -216,7 +271,13 @@ def where(condition: Any, x1: Any = None, x2: Any = None) -> Any:
 
 @public
 def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
-    """With lists: the first choice whose condition holds. With one condition and two values: as `where`."""
+    """With lists: the first choice whose condition holds. With one condition and two values: as `where`.
+
+    Args:
+        condlist: conditions; the first that holds decides.
+        choicelist: a value for each.
+        default: value where none holds.
+    """
     if not isinstance(condlist, (list, tuple)):
         return where(condlist, choicelist, default)
     result = default
@@ -227,7 +288,14 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
 
 @public
 def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Any:
-    """NaN and infinities replaced by numbers."""
+    """NaN and infinities replaced by numbers.
+
+    Args:
+        x: tensor.
+        nan: in place of NaN.
+        posinf: in place of inf; the largest float by default.
+        neginf: in place of -inf; the smallest float by default.
+    """
     x = as_tensor(x)
     big = 3.4028235e38
     x = where(isnan(x), nan, x)
@@ -240,13 +308,21 @@ def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: fl
 
 @public
 def relu(x: Any) -> Any:
-    """max(x, 0)."""
+    """max(x, 0).
+
+    Args:
+        x: tensor.
+    """
     return emit("relu", as_tensor(x)) if is_float(result_type(x)) else maximum(x, 0)
 
 
 @public
 def relu6(x: Any) -> Any:
-    """min(max(x, 0), 6)."""
+    """min(max(x, 0), 6).
+
+    Args:
+        x: tensor.
+    """
     return clip(x, 0.0, 6.0)
 
 
@@ -256,34 +332,58 @@ softplus = _unary("softplus", "softplus", "log(1 + exp(x)), stable.")
 
 @public
 def leaky_relu(x: Any, negative_slope: float = 0.2) -> Any:
-    """x above 0, negative_slope * x below."""
+    """x above 0, negative_slope * x below.
+
+    Args:
+        x: tensor.
+        negative_slope: slope below 0.
+    """
     x = as_tensor(x)
     return where(greater(x, 0), x, multiply(x, float(negative_slope)))
 
 
 @public
 def elu(x: Any, alpha: float = 1.0) -> Any:
-    """x above 0, alpha * (exp(x) - 1) below."""
+    """x above 0, alpha * (exp(x) - 1) below.
+
+    Args:
+        x: tensor.
+        alpha: what it falls to below 0, negated.
+    """
     x = as_tensor(x)
     return where(greater(x, 0), x, float(alpha) * expm1(minimum(x, 0.0)))
 
 
 @public
 def selu(x: Any) -> Any:
-    """Scaled elu (Klambauer et al., 2017)."""
+    """Scaled elu (Klambauer et al., 2017).
+
+    Args:
+        x: tensor.
+    """
     return 1.0507009873554805 * elu(x, 1.6732632423543772)
 
 
 @public
 def celu(x: Any, alpha: float = 1.0) -> Any:
-    """max(x, 0) + min(0, alpha * (exp(x / alpha) - 1))."""
+    """max(x, 0) + min(0, alpha * (exp(x / alpha) - 1)).
+
+    Args:
+        x: tensor.
+        alpha: what it falls to below 0, negated.
+    """
     x = as_tensor(x)
     return maximum(x, 0.0) + float(alpha) * expm1(minimum(x, 0.0) / float(alpha))
 
 
 @public
 def gelu(x: Any, approximate: bool = True) -> Any:
-    """x times the normal distribution's cumulative probability (Hendrycks and Gimpel, 2016)."""
+    """x times the normal distribution's cumulative probability (Hendrycks and Gimpel, 2016).
+
+    Args:
+        x: tensor.
+        approximate: by tanh instead of erf.
+    """
     x = as_tensor(x)
     if approximate:
         inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)
@@ -293,7 +393,11 @@ def gelu(x: Any, approximate: bool = True) -> Any:
 
 @public
 def silu(x: Any) -> Any:
-    """x * sigmoid(x)."""
+    """x * sigmoid(x).
+
+    Args:
+        x: tensor.
+    """
     x = as_tensor(x)
     return x * sigmoid(x)
 
@@ -303,20 +407,32 @@ swish = silu
 
 @public
 def softsign(x: Any) -> Any:
-    """x / (1 + |x|)."""
+    """x / (1 + |x|).
+
+    Args:
+        x: tensor.
+    """
     x = as_tensor(x)
     return x / (1.0 + absolute(x))
 
 
 @public
 def hard_sigmoid(x: Any) -> Any:
-    """relu6(x + 3) / 6."""
+    """relu6(x + 3) / 6.
+
+    Args:
+        x: tensor.
+    """
     return relu6(as_tensor(x) + 3.0) / 6.0
 
 
 @public
 def hard_silu(x: Any) -> Any:
-    """x * hard_sigmoid(x)."""
+    """x * hard_sigmoid(x).
+
+    Args:
+        x: tensor.
+    """
     x = as_tensor(x)
     return x * hard_sigmoid(x)
 
@@ -326,74 +442,124 @@ hard_swish = hard_silu
 
 @public
 def hard_tanh(x: Any) -> Any:
-    """x limited to [-1, 1]."""
+    """x limited to [-1, 1].
+
+    Args:
+        x: tensor.
+    """
     return clip(x, -1.0, 1.0)
 
 
 @public
 def log_sigmoid(x: Any) -> Any:
-    """log(sigmoid(x)), stable."""
+    """log(sigmoid(x)), stable.
+
+    Args:
+        x: tensor.
+    """
     return -softplus(-as_tensor(x))
 
 
 @public
 def tanh_shrink(x: Any) -> Any:
-    """x - tanh(x)."""
+    """x - tanh(x).
+
+    Args:
+        x: tensor.
+    """
     x = as_tensor(x)
     return x - tanh(x)
 
 
 @public
 def hard_shrink(x: Any, threshold: float = 0.5) -> Any:
-    """x where |x| > threshold, else 0."""
+    """x where |x| > threshold, else 0.
+
+    Args:
+        x: tensor.
+        threshold: below which |x| becomes 0.
+    """
     x = as_tensor(x)
     return where(greater(absolute(x), threshold), x, 0.0)
 
 
 @public
 def soft_shrink(x: Any, threshold: float = 0.5) -> Any:
-    """x moved towards 0 by threshold."""
+    """x moved towards 0 by threshold.
+
+    Args:
+        x: tensor.
+        threshold: by which |x| shrinks.
+    """
     x = as_tensor(x)
     return where(greater(x, threshold), x - threshold, where(less(x, -threshold), x + threshold, 0.0))
 
 
 @public
 def squareplus(x: Any, b: float = 4) -> Any:
-    """(x + sqrt(x² + b)) / 2."""
+    """(x + sqrt(x² + b)) / 2.
+
+    Args:
+        x: tensor.
+        b: how round the bend is.
+    """
     x = as_tensor(x)
     return (x + sqrt(x * x + float(b))) / 2.0
 
 
 @public
 def threshold(x: Any, threshold: float, default_value: float) -> Any:
-    """x above the threshold, else the default value."""
+    """x above the threshold, else the default value.
+
+    Args:
+        x: tensor.
+        threshold: x up to it is replaced.
+        default_value: the replacement.
+    """
     x = as_tensor(x)
     return where(greater(x, threshold), x, default_value)
 
 
 @public
 def sparse_plus(x: Any) -> Any:
-    """0 below -1, (x + 1)² / 4 up to 1, x above."""
+    """0 below -1, (x + 1)² / 4 up to 1, x above.
+
+    Args:
+        x: tensor.
+    """
     x = as_tensor(x)
     return where(less_equal(x, -1.0), 0.0, where(less(x, 1.0), 0.25 * square(x + 1.0), x))
 
 
 @public
 def sparse_sigmoid(x: Any) -> Any:
-    """(x + 1) / 2 limited to [0, 1]."""
+    """(x + 1) / 2 limited to [0, 1].
+
+    Args:
+        x: tensor.
+    """
     return clip(0.5 * (as_tensor(x) + 1.0), 0.0, 1.0)
 
 
 @public
 def mish(x: Any) -> Any:
-    """x * tanh(softplus(x))."""
+    """x * tanh(softplus(x)).
+
+    Args:
+        x: tensor.
+    """
     x = as_tensor(x)
     return x * tanh(softplus(x))
 
 
 @public
 def glu(x: Any, axis: int = -1) -> Any:
-    """The first half times the sigmoid of the second."""
+    """The first half times the sigmoid of the second.
+
+    Args:
+        x: tensor.
+        axis: axis that is halved: a * sigmoid(b).
+    """
     from dagrt.ops.shapes import split
 
     a, b = split(x, 2, axis=axis)
@@ -402,5 +568,9 @@ def glu(x: Any, axis: int = -1) -> Any:
 
 @public
 def exponential(x: Any) -> Any:
-    """e to the power x."""
+    """e to the power x.
+
+    Args:
+        x: tensor.
+    """
     return exp(x)

@@ -20,7 +20,15 @@ def _floats(*xs: Any) -> list[Any]:
 
 @public
 def matmul(x1: Any, x2: Any) -> Any:
-    """Matrix product over the last two axes; leading axes broadcast, vectors count as rows or columns."""
+    """Matrix product over the last two axes; leading axes broadcast, vectors count as rows or columns.
+
+    Args:
+        x1: (..., m, k) or (k,).
+        x2: (..., k, n) or (k,).
+
+    Raises:
+        ValueError: a scalar.
+    """
     kind = result_type(x1, x2)
     whole = not is_float(kind)
     working = _config.floatx() if whole else kind
@@ -44,7 +52,12 @@ def matmul(x1: Any, x2: Any) -> Any:
 
 @public
 def dot(x1: Any, x2: Any) -> Any:
-    """Sum over the last axis of x1 and the second last of x2."""
+    """Sum over the last axis of x1 and the second last of x2.
+
+    Args:
+        x1: tensor or number.
+        x2: tensor or number.
+    """
     a, b = as_tensor(x1), as_tensor(x2)
     if not a.dims or not b.dims:
         return a * b
@@ -55,7 +68,13 @@ def dot(x1: Any, x2: Any) -> Any:
 
 @public
 def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Any:
-    """Sum of products over paired axes."""
+    """Sum of products over paired axes.
+
+    Args:
+        x1: tensor or number.
+        x2: tensor or number.
+        axes: how many last axes of x1 meet the first of x2, or a pair of lists of axes.
+    """
     a, b = _floats(x1, x2)
     if isinstance(axes, int):
         left, right = list(range(len(a.dims) - axes, len(a.dims))), list(range(axes))
@@ -74,14 +93,24 @@ def tensordot(x1: Any, x2: Any, axes: Any = 2) -> Any:
 
 @public
 def outer(x1: Any, x2: Any) -> Any:
-    """All products of elements of two vectors."""
+    """All products of elements of two vectors.
+
+    Args:
+        x1: vector.
+        x2: vector.
+    """
     a, b = as_tensor(x1), as_tensor(x2)
     return reshape(a, (-1, 1)) * reshape(b, (1, -1))
 
 
 @public
 def vdot(x1: Any, x2: Any) -> Any:
-    """Sum of products of all elements."""
+    """Sum of products of all elements.
+
+    Args:
+        x1: tensor or number.
+        x2: tensor or number.
+    """
     from dagrt.ops.reductions import sum as total
 
     a, b = _floats(x1, x2)
@@ -90,7 +119,12 @@ def vdot(x1: Any, x2: Any) -> Any:
 
 @public
 def inner(x1: Any, x2: Any) -> Any:
-    """Sum of products over the last axes."""
+    """Sum of products over the last axes.
+
+    Args:
+        x1: tensor or number.
+        x2: tensor or number.
+    """
     a, b = _floats(x1, x2)
     return tensordot(a, b, axes=[[len(a.dims) - 1], [len(b.dims) - 1]]) if a.dims and b.dims else a * b
 
@@ -98,6 +132,10 @@ def inner(x1: Any, x2: Any) -> Any:
 @public
 def einsum(subscripts: str, *operands: Any) -> Any:
     """Einstein summation, "bij,bjk->bik": products over shared letters, sums over those that the result lacks.
+
+    Args:
+        subscripts: letters of each operand's axes and "->" those of the result; "..." stands for leading axes.
+        operands: the tensors.
 
     Raises:
         ValueError: subscripts that do not fit the operands, or a letter twice in one operand.
@@ -166,7 +204,19 @@ def _contract(a: Any, an: str, b: Any, bn: str, keep: set[str]) -> tuple[Any, st
 
 @public
 def cross(x1: Any, x2: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Any:
-    """Cross product of vectors of 3 along an axis (`axis` stands for all three)."""
+    """Cross product of vectors of 3 along an axis (`axis` stands for all three).
+
+    Args:
+        x1: vectors of 3.
+        x2: vectors of 3.
+        axisa: axis of x1's vectors.
+        axisb: axis of x2's.
+        axisc: axis of the result's.
+        axis: for all three at once.
+
+    Raises:
+        ValueError: vectors of another size.
+    """
     from dagrt.ops.shapes import moveaxis, stack
 
     if axis is not None:
@@ -181,7 +231,14 @@ def cross(x1: Any, x2: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, a
 
 @public
 def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    """Sum of a diagonal."""
+    """Sum of a diagonal.
+
+    Args:
+        x: tensor.
+        offset: which diagonal: above the main one where positive.
+        axis1: rows.
+        axis2: columns.
+    """
     from dagrt.ops.reductions import sum as total
     from dagrt.ops.shapes import eye
 

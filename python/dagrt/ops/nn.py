@@ -35,13 +35,23 @@ def _last_axis(op: str, x: Any, axis: Any) -> Any:
 
 @public
 def softmax(x: Any, axis: Any = -1) -> Any:
-    """exp(x) over its sum along the axis."""
+    """exp(x) over its sum along the axis.
+
+    Args:
+        x: tensor.
+        axis: axis or axes that sum to 1.
+    """
     return _last_axis("softmax", x, axis)
 
 
 @public
 def log_softmax(x: Any, axis: Any = -1) -> Any:
-    """log(softmax(x)), stable."""
+    """log(softmax(x)), stable.
+
+    Args:
+        x: tensor.
+        axis: axis or axes whose exponentials sum to 1.
+    """
     return _last_axis("log_softmax", x, axis)
 
 
@@ -50,7 +60,14 @@ def log_softmax(x: Any, axis: Any = -1) -> Any:
 
 @public
 def moments(x: Any, axes: Any, keepdims: bool = False, synchronized: bool = False) -> Any:
-    """Mean and variance over the axes."""
+    """Mean and variance over the axes.
+
+    Args:
+        x: tensor.
+        axes: axis or axes.
+        keepdims: keep the reduced axes, with size 1.
+        synchronized: accepted; there is one replica.
+    """
     x = as_tensor(x)
     m = mean(x, axes, True)
     v = mean(square(x - m), axes, keepdims)
@@ -59,7 +76,14 @@ def moments(x: Any, axes: Any, keepdims: bool = False, synchronized: bool = Fals
 
 @public
 def normalize(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = None) -> Any:
-    """x divided by its norm along the axis."""
+    """x divided by its norm along the axis.
+
+    Args:
+        x: tensor.
+        axis: axis or axes of the norm.
+        order: of the norm.
+        epsilon: least norm; 1e-7 by default.
+    """
     x = as_tensor(x)
     if not x.dims:
         x = reshape(x, (1,))
@@ -71,7 +95,13 @@ def normalize(x: Any, axis: Any = -1, order: int = 2, epsilon: float | None = No
 
 @public
 def l2_normalize(x: Any, axis: Any = -1, epsilon: float | None = None) -> Any:
-    """x divided by its Euclidean norm along the axis."""
+    """x divided by its Euclidean norm along the axis.
+
+    Args:
+        x: tensor.
+        axis: axis or axes of the norm.
+        epsilon: least norm; 1e-7 by default.
+    """
     return normalize(x, axis, 2, epsilon)
 
 
@@ -79,7 +109,17 @@ def l2_normalize(x: Any, axis: Any = -1, epsilon: float | None = None) -> Any:
 def batch_normalization(
     x: Any, mean: Any, variance: Any, axis: int, offset: Any = None, scale: Any = None, epsilon: float = 0.001
 ) -> Any:
-    """(x - mean) / sqrt(variance + epsilon) * scale + offset, along the axis."""
+    """(x - mean) / sqrt(variance + epsilon) * scale + offset, along the axis.
+
+    Args:
+        x: tensor.
+        mean: of each channel.
+        variance: of each channel.
+        axis: the channels.
+        offset: added in the end; None for 0.
+        scale: factor before that; None for 1.
+        epsilon: added to the variance.
+    """
     x = as_tensor(x)
     at = one_axis(axis, len(x.dims))
     shape = [d if a == at else 1 for a, d in enumerate(x.dims)]
@@ -96,7 +136,16 @@ def batch_normalization(
 def layer_normalization(
     x: Any, gamma: Any = None, beta: Any = None, axis: Any = -1, epsilon: float | None = None, **kwargs: Any
 ) -> Any:
-    """Normalised over the axis, scaled and shifted."""
+    """Normalised over the axis, scaled and shifted.
+
+    Args:
+        x: tensor.
+        gamma: factor; None for 1.
+        beta: added in the end; None for 0.
+        axis: axis or axes that are normalised.
+        epsilon: added to the variance; 1e-7 by default.
+        kwargs: Keras's, without effect.
+    """
     x = as_tensor(x)
     m, v = moments(x, axis, keepdims=True)
     y = (x - m) * rsqrt(v + (_config.epsilon() if epsilon is None else epsilon))
@@ -107,7 +156,14 @@ def layer_normalization(
 
 @public
 def rms_normalization(x: Any, scale: Any = None, axis: Any = -1, epsilon: float | None = None) -> Any:
-    """x over its root mean square along the axis, scaled."""
+    """x over its root mean square along the axis, scaled.
+
+    Args:
+        x: tensor.
+        scale: factor; None for 1.
+        axis: axis or axes of the mean.
+        epsilon: added to the mean square; 1e-7 by default.
+    """
     x = as_tensor(x)
     y = x * rsqrt(mean(square(x), axis, True) + (_config.epsilon() if epsilon is None else epsilon))
     return y if scale is None else y * scale
@@ -137,7 +193,13 @@ def conv(
     Args:
         inputs: (batch, *space, channels).
         kernel: (*window, channels / groups, filters).
-        padding: "valid" or "same" (the odd one of the padding at the end).
+        strides: steps between windows, one number or one for each axis.
+        padding: "valid" or "same" (the odd one of the padding at the end); for one axis also "causal".
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+        dilation_rate: distance between the window's points.
+
+    Raises:
+        ValueError: other than 1 or 2 axes of space, or numbers that do not fit them.
     """
     x, first = _last_format(as_tensor(inputs), data_format)
     w = as_tensor(kernel, x.dtype)
@@ -165,7 +227,16 @@ def conv(
 def depthwise_conv(
     inputs: Any, kernel: Any, strides: Any = 1, padding: str = "valid", data_format: Any = None, dilation_rate: Any = 1
 ) -> Any:
-    """Each channel with filters of its own; kernel (*window, channels, multiplier)."""
+    """Each channel with filters of its own; kernel (*window, channels, multiplier).
+
+    Args:
+        inputs: (batch, *space, channels).
+        kernel: (*window, channels, multiplier).
+        strides: steps between windows, one number or one for each axis.
+        padding: "valid" or "same".
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+        dilation_rate: distance between the window's points.
+    """
     w = as_tensor(kernel)
     window, c, m = list(w.dims[:-2]), w.dims[-2], w.dims[-1]
     return conv(inputs, reshape(w, [*window, 1, c * m]), strides, padding, data_format, dilation_rate)
@@ -181,7 +252,17 @@ def separable_conv(
     data_format: Any = None,
     dilation_rate: Any = 1,
 ) -> Any:
-    """A depthwise convolution, then one of window 1."""
+    """A depthwise convolution, then one of window 1.
+
+    Args:
+        inputs: (batch, *space, channels).
+        depthwise_kernel: (*window, channels, multiplier).
+        pointwise_kernel: (1, ..., channels * multiplier, filters).
+        strides: steps between windows, one number or one for each axis.
+        padding: "valid" or "same".
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+        dilation_rate: distance between the window's points.
+    """
     y = depthwise_conv(inputs, depthwise_kernel, strides, padding, data_format, dilation_rate)
     return conv(y, pointwise_kernel, 1, "valid", data_format)
 
@@ -219,7 +300,17 @@ def conv_transpose(
     data_format: Any = None,
     dilation_rate: Any = 1,
 ) -> Any:
-    """The gradient of a convolution with respect to its input, as an op; kernel (*window, filters, channels)."""
+    """The gradient of a convolution with respect to its input, as an op; kernel (*window, filters, channels).
+
+    Args:
+        inputs: (batch, *space, channels).
+        kernel: (*window, filters, channels).
+        strides: factor by which the axes of space grow.
+        padding: "valid" or "same".
+        output_padding: positions added to each size; None for Keras's default size.
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+        dilation_rate: distance between the window's points.
+    """
     x, first = _last_format(as_tensor(inputs), data_format)
     w = as_tensor(kernel, x.dtype)
     n = len(x.dims) - 2
@@ -294,7 +385,15 @@ def _pool(op: str, inputs: Any, pool_size: Any, strides: Any, padding: str, data
 
 @public
 def max_pool(inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None) -> Any:
-    """Largest in each window; padding never wins."""
+    """Largest in each window; padding never wins.
+
+    Args:
+        inputs: (batch, *space, channels).
+        pool_size: window, one number or one for each axis.
+        strides: steps between windows; None for the window's size.
+        padding: "valid" or "same".
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+    """
     return _pool("max_pool2d", inputs, pool_size, strides, padding, data_format)
 
 
@@ -302,7 +401,15 @@ def max_pool(inputs: Any, pool_size: Any, strides: Any = None, padding: str = "v
 def average_pool(
     inputs: Any, pool_size: Any, strides: Any = None, padding: str = "valid", data_format: Any = None
 ) -> Any:
-    """Mean of each window; padding does not count."""
+    """Mean of each window; padding does not count.
+
+    Args:
+        inputs: (batch, *space, channels).
+        pool_size: window, one number or one for each axis.
+        strides: steps between windows; None for the window's size.
+        padding: "valid" or "same".
+        data_format: "channels_last", "channels_first", or None for `config.image_data_format()`.
+    """
     return _pool("avg_pool2d", inputs, pool_size, strides, padding, data_format)
 
 
@@ -317,7 +424,14 @@ def _same_shape(target: Any, output: Any, who: str) -> None:
 
 @public
 def categorical_crossentropy(target: Any, output: Any, from_logits: bool = False, axis: int = -1) -> Any:
-    """-sum(target * log(p)); probabilities are normalised and kept in [1e-7, 1 - 1e-7]."""
+    """-sum(target * log(p)); probabilities are normalised and kept in [1e-7, 1 - 1e-7].
+
+    Args:
+        target: probabilities of the classes, of the output's shape.
+        output: predicted probabilities, or logits.
+        from_logits: output holds logits.
+        axis: the axis of the classes.
+    """
     output = as_tensor(output)
     target = as_tensor(target, output.dtype)
     _same_shape(target, output, "categorical_crossentropy")
@@ -338,7 +452,18 @@ def _fused_crossentropy(logits: Any, labels: Any) -> Any:
 
 @public
 def sparse_categorical_crossentropy(target: Any, output: Any, from_logits: bool = False, axis: int = -1) -> Any:
-    """-log of the probability of the class that target names (0 <= target < classes, else an IndexError)."""
+    """-log of the probability of the class that target names (0 <= target < classes, else an IndexError).
+
+    Args:
+        target: class numbers (...), or (..., 1).
+        output: predicted probabilities, or logits.
+        from_logits: output holds logits.
+        axis: the axis of the classes.
+
+    Raises:
+        ValueError: ranks that do not fit.
+        IndexError: a class number out of range.
+    """
     output = as_tensor(output)
     target = as_tensor(target)
     if target.dtype not in ("int32", "int64"):
@@ -363,7 +488,13 @@ def sparse_categorical_crossentropy(target: Any, output: Any, from_logits: bool 
 
 @public
 def binary_crossentropy(target: Any, output: Any, from_logits: bool = False) -> Any:
-    """-t log(p) - (1 - t) log(1 - p), element by element; probabilities are kept in [1e-7, 1 - 1e-7]."""
+    """-t log(p) - (1 - t) log(1 - p), element by element; probabilities are kept in [1e-7, 1 - 1e-7].
+
+    Args:
+        target: probabilities, of the output's shape.
+        output: predicted probabilities, or logits.
+        from_logits: output holds logits.
+    """
     output = as_tensor(output)
     target = as_tensor(target, output.dtype)
     _same_shape(target, output, "binary_crossentropy")
@@ -389,6 +520,17 @@ def dot_product_attention(
     """softmax(query keyᵀ scale + bias) value; tensors (batch, length, heads, dim).
 
     `flash_attention` has no effect.
+
+    Args:
+        query: (batch, queries, heads, dim).
+        key: (batch, keys, heads, dim).
+        value: (batch, keys, heads, dim).
+        bias: added to the scores; None for none.
+        mask: bool, broadcasting to (batch, heads, queries, keys): True where a key counts; None for all.
+        scale: factor of the scores; 1 / sqrt(dim) by default.
+        is_causal: queries see no later keys.
+        flash_attention: without effect.
+        attn_logits_soft_cap: not available; leave it out.
 
     Raises:
         NotImplementedError: attn_logits_soft_cap was given.

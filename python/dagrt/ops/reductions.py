@@ -30,7 +30,13 @@ def _reduce(op: str, x: Any, axis: Any, keepdims: bool) -> Any:
 
 @public
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Sum over the axes (all by default); booleans are counted."""
+    """Sum over the axes (all by default); booleans are counted.
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+        keepdims: keep the reduced axes, with size 1.
+    """
     x = as_tensor(x)
     if x.dtype in ("bool", "uint8"):
         x = as_tensor(x, "int32")
@@ -49,7 +55,13 @@ def _count(x: Any, axis: Any) -> Any:
 
 @public
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Mean over the axes; NaN over no elements."""
+    """Mean over the axes; NaN over no elements.
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+        keepdims: keep the reduced axes, with size 1.
+    """
     x = as_tensor(x)
     if not is_float(x.dtype):
         x = as_tensor(x, _config.floatx())
@@ -62,7 +74,13 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 @public
 def var(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Variance over the axes (divided by the number of elements)."""
+    """Variance over the axes (divided by the number of elements).
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+        keepdims: keep the reduced axes, with size 1.
+    """
     x = as_tensor(x)
     if not is_float(x.dtype):
         x = as_tensor(x, _config.floatx())
@@ -71,8 +89,17 @@ def var(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 @public
 def std(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Standard deviation over the axes."""
+    """Standard deviation over the axes.
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+        keepdims: keep the reduced axes, with size 1.
+    """
     return sqrt(var(x, axis, keepdims))
+
+
+_AXES = "x: tensor.\n    axis: axis or axes; None for all.\n    keepdims: keep the reduced axes, with size 1.\n"
 
 
 def _extreme(op: str, name: str, doc: str) -> Callable:
@@ -82,7 +109,7 @@ def _extreme(op: str, name: str, doc: str) -> Callable:
             return _reduce(op, as_tensor(x), axis, keepdims)
 
         plain.__name__ = plain.__qualname__ = name
-        plain.__doc__ = doc
+        plain.__doc__ = f"{doc}\n\nArgs:\n    {_AXES}"
         return public(plain)
 
     def fn(x: Any, axis: Any = None, keepdims: bool = False, initial: Any = None) -> Any:
@@ -92,7 +119,7 @@ def _extreme(op: str, name: str, doc: str) -> Callable:
         return y
 
     fn.__name__ = fn.__qualname__ = name
-    fn.__doc__ = doc
+    fn.__doc__ = f"{doc}\n\nArgs:\n    {_AXES}    initial: takes part too; None for nothing.\n"
     return public(fn)
 
 
@@ -104,7 +131,14 @@ amin = _extreme("reduce_min", "amin", "Smallest over the axes; NaN wins.")
 
 @public
 def prod(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
-    """Product over the axes."""
+    """Product over the axes.
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+        keepdims: keep the reduced axes, with size 1.
+        dtype: computed in; x's by default.
+    """
     x = as_tensor(x, None if dtype is None else standard_dtype(dtype))
     if x.dtype in ("bool", "uint8"):
         x = as_tensor(x, "int32")
@@ -113,19 +147,36 @@ def prod(x: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) ->
 
 @public
 def all(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Whether all are true."""
+    """Whether all are true.
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+        keepdims: keep the reduced axes, with size 1.
+    """
     return _reduce("reduce_min", as_bool(x), axis, keepdims)
 
 
 @public
 def any(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Whether any is true."""
+    """Whether any is true.
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+        keepdims: keep the reduced axes, with size 1.
+    """
     return _reduce("reduce_max", as_bool(x), axis, keepdims)
 
 
 @public
 def count_nonzero(x: Any, axis: Any = None) -> Any:
-    """How many are not zero."""
+    """How many are not zero.
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+    """
     return sum(as_bool(x), axis)
 
 
@@ -147,7 +198,9 @@ def _arg(op: str) -> Callable:
         return emit("reshape", y, shape=[1 if a == at else d for a, d in enumerate(x.dims)]) if keepdims else y
 
     fn.__name__ = fn.__qualname__ = op
-    fn.__doc__ = f"Index of the {'largest' if op == 'argmax' else 'smallest'}; the first of several."
+    page = "Index of the {}; the first of several.\n\nArgs:\n    {}"
+    axes = _AXES.replace("axis or axes; None for all", "one axis; None: of all elements in one row")
+    fn.__doc__ = page.format("largest" if op == "argmax" else "smallest", axes)
     return public(fn)
 
 
@@ -157,7 +210,13 @@ argmin = _arg("argmin")
 
 @public
 def cumsum(x: Any, axis: int | None = None, dtype: Any = None) -> Any:
-    """Running sum along an axis."""
+    """Running sum along an axis.
+
+    Args:
+        x: tensor.
+        axis: the axis; None for all elements in one row.
+        dtype: computed in; x's by default.
+    """
     x = as_tensor(x, None if dtype is None else standard_dtype(dtype))
     if axis is None:
         x, axis = ravel(x), 0
@@ -177,7 +236,12 @@ def _last(x: Any, axis: int) -> tuple[Any, list[int] | None]:
 
 @public
 def sort(x: Any, axis: int = -1) -> Any:
-    """Ascending along an axis."""
+    """Ascending along an axis.
+
+    Args:
+        x: tensor.
+        axis: the axis.
+    """
     x = as_tensor(x)
     t, back = _last(_ordered(x), axis)
     y = as_tensor(emit("sort", t, axis=len(t.dims) - 1, descending=False), x.dtype)
@@ -186,7 +250,12 @@ def sort(x: Any, axis: int = -1) -> Any:
 
 @public
 def argsort(x: Any, axis: int = -1) -> Any:
-    """Indices that sort ascending; equals keep their order."""
+    """Indices that sort ascending; equals keep their order.
+
+    Args:
+        x: tensor.
+        axis: the axis.
+    """
     t, back = _last(_ordered(x), axis)
     y = emit("argsort", t, axis=len(t.dims) - 1, descending=False)
     return y if back is None else emit("transpose", y, perm=back)
@@ -194,13 +263,25 @@ def argsort(x: Any, axis: int = -1) -> Any:
 
 @public
 def top_k(x: Any, k: int, sorted: bool = True) -> Any:
-    """The k largest of the last axis, and their indices."""
+    """The k largest of the last axis, and their indices.
+
+    Args:
+        x: tensor.
+        k: how many.
+        sorted: accepted; they are always sorted.
+    """
     return emit("top_k", as_tensor(x), k=int(k), sorted=True)
 
 
 @public
 def in_top_k(targets: Any, predictions: Any, k: int) -> Any:
-    """Whether each target is among the k largest predictions; ties count."""
+    """Whether each target is among the k largest predictions; ties count.
+
+    Args:
+        targets: class numbers (...).
+        predictions: scores (..., classes).
+        k: how many classes may be named.
+    """
     from dagrt.ops.shapes import expand_dims, squeeze, take_along_axis
 
     p = as_tensor(predictions)
@@ -214,7 +295,13 @@ def in_top_k(targets: Any, predictions: Any, k: int) -> Any:
 
 @public
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """log(sum(exp(x))), stable."""
+    """log(sum(exp(x))), stable.
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+        keepdims: keep the reduced axes, with size 1.
+    """
     x = as_tensor(x)
     high = emit("stop_gradient", max(x, axis, True))
     high = where(isfinite(high), high, 0.0)
@@ -227,7 +314,14 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 @public
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    """Vector norms: 2 (by default), 1, inf, or p; with axis None of all elements."""
+    """Vector norms: 2 (by default), 1, inf, or p; with axis None of all elements.
+
+    Args:
+        x: tensor.
+        ord: 1, 2, inf, -inf or p; None is 2.
+        axis: axis or axes; None for all.
+        keepdims: keep the reduced axes, with size 1.
+    """
     x = as_tensor(x)
     if not is_float(x.dtype):
         x = as_tensor(x, _config.floatx())
@@ -244,7 +338,13 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
 
 @public
 def average(x: Any, axis: Any = None, weights: Any = None) -> Any:
-    """Mean, weighted where weights are given."""
+    """Mean, weighted where weights are given.
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+        weights: of x's shape, or of the axis; None for equal ones.
+    """
     if weights is None:
         return mean(x, axis)
     x, w = as_tensor(x), as_tensor(weights)
@@ -257,7 +357,16 @@ def average(x: Any, axis: Any = None, weights: Any = None) -> Any:
 
 @public
 def median(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """Middle value along one axis of known size."""
+    """Middle value along one axis of known size.
+
+    Args:
+        x: tensor.
+        axis: one axis; None for all elements.
+        keepdims: keep the reduced axes, with size 1.
+
+    Raises:
+        ValueError: the axis's size is not known.
+    """
     x = as_tensor(x)
     if axis is None:
         x, axis = ravel(x), 0
@@ -274,7 +383,17 @@ def median(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 @public
 def bincount(x: Any, weights: Any = None, minlength: int = 0, sparse: bool = False) -> Any:
-    """How often each number 0..minlength-1 occurs; minlength must cover all of them."""
+    """How often each number 0..minlength-1 occurs; minlength must cover all of them.
+
+    Args:
+        x: integers, not negative.
+        weights: what each counts; None for 1.
+        minlength: size of the result.
+        sparse: Keras's, without effect.
+
+    Raises:
+        ValueError: no minlength.
+    """
     from dagrt.ops.shapes import ones
 
     x = as_tensor(x)

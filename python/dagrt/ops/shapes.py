@@ -27,7 +27,13 @@ from dagrt.variable import Variable
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
-    """A tensor of one value."""
+    """A tensor of one value.
+
+    Args:
+        shape: sizes; ints or Dims.
+        fill_value: the value; a tensor is broadcast.
+        dtype: of the result; float32 by default.
+    """
     if isinstance(fill_value, (Tensor, Variable, np.ndarray)) and np.ndim(getattr(fill_value, "dims", fill_value)) >= 0:
         t = as_tensor(fill_value)
         return broadcast_to(as_tensor(t, standard_dtype(dtype) if dtype else t.dtype), shape)
@@ -36,36 +42,72 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Any:
 
 
 def zeros(shape: Any, dtype: Any = None) -> Any:
-    """Zeros of that shape; sizes may be Dims."""
+    """Zeros of that shape; sizes may be Dims.
+
+    Args:
+        shape: sizes; ints or Dims.
+        dtype: of the result; float32 by default.
+    """
     return emit("full", shape=unwrap_sizes(shape), value=0.0, dtype=standard_dtype(dtype))
 
 
 def ones(shape: Any, dtype: Any = None) -> Any:
-    """Ones of that shape; sizes may be Dims."""
+    """Ones of that shape; sizes may be Dims.
+
+    Args:
+        shape: sizes; ints or Dims.
+        dtype: of the result; float32 by default.
+    """
     return emit("full", shape=unwrap_sizes(shape), value=1.0, dtype=standard_dtype(dtype))
 
 
 @public
 def full_like(x: Any, fill_value: Any, dtype: Any = None) -> Any:
-    """A tensor of x's shape with one value."""
+    """A tensor of x's shape with one value.
+
+    Args:
+        x: tensor.
+        fill_value: the value.
+        dtype: x's by default.
+    """
     x = as_tensor(x)
     return full(x.dims, fill_value, dtype or x.dtype)
 
 
 @public
 def zeros_like(x: Any, dtype: Any = None) -> Any:
-    """Zeros of x's shape."""
+    """Zeros of x's shape.
+
+    Args:
+        x: tensor.
+        dtype: x's by default.
+    """
     return full_like(x, 0, dtype)
 
 
 @public
 def ones_like(x: Any, dtype: Any = None) -> Any:
-    """Ones of x's shape."""
+    """Ones of x's shape.
+
+    Args:
+        x: tensor.
+        dtype: x's by default.
+    """
     return full_like(x, 1, dtype)
 
 
 def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) -> Any:
-    """start, start + step, ... below stop; one argument is stop. Sizes may be Dims where step is 1."""
+    """start, start + step, ... below stop; one argument is stop. Sizes may be Dims where step is 1.
+
+    Args:
+        start: the first number, or stop where it is the only one.
+        stop: not reached; number or Dim.
+        step: 1 by default.
+        dtype: that of the arguments by default.
+
+    Raises:
+        ValueError: a step other than 1 with sizes that vary.
+    """
     step = 1 if step is None else step
     if stop is None:
         start, stop = 0, start
@@ -87,7 +129,20 @@ def arange(start: Any, stop: Any = None, step: Any = None, dtype: Any = None) ->
 def linspace(
     start: Any, stop: Any, num: int = 50, endpoint: bool = True, retstep: bool = False, dtype: Any = None, axis: int = 0
 ) -> Any:
-    """`num` evenly spaced numbers."""
+    """`num` evenly spaced numbers.
+
+    Args:
+        start: the first number.
+        stop: the last.
+        num: how many.
+        endpoint: whether stop is among them.
+        retstep: not available.
+        dtype: of the result; float32 by default.
+        axis: 0; there is no other.
+
+    Raises:
+        ValueError: retstep or another axis.
+    """
     if retstep or axis != 0:
         raise ValueError("linspace: retstep and axis are not available")
     step = (stop - start) / max(num - 1 if endpoint else num, 1)
@@ -95,14 +150,26 @@ def linspace(
 
 
 def eye(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> Any:
-    """Ones on the k-th diagonal of an N x M matrix."""
+    """Ones on the k-th diagonal of an N x M matrix.
+
+    Args:
+        N: rows.
+        M: columns; N by default.
+        k: which diagonal: above the main one where positive.
+        dtype: of the result; float32 by default.
+    """
     rows = reshape(arange(N), (N, 1))
     cols = reshape(arange(N if M is None else M), (1, N if M is None else M))
     return as_tensor(emit("equal", rows + k, cols), standard_dtype(dtype))
 
 
 def identity(n: int, dtype: Any = None) -> Any:
-    """The n x n identity matrix."""
+    """The n x n identity matrix.
+
+    Args:
+        n: rows and columns.
+        dtype: of the result; float32 by default.
+    """
     return eye(n, dtype=dtype)
 
 
@@ -116,13 +183,23 @@ def _triangle(x: Any, k: int, lower: bool) -> Any:
 
 @public
 def tril(x: Any, k: int = 0) -> Any:
-    """x with zeros above its k-th diagonal."""
+    """x with zeros above its k-th diagonal.
+
+    Args:
+        x: tensor.
+        k: which diagonal: above the main one where positive.
+    """
     return _triangle(x, k, True)
 
 
 @public
 def triu(x: Any, k: int = 0) -> Any:
-    """x with zeros below its k-th diagonal."""
+    """x with zeros below its k-th diagonal.
+
+    Args:
+        x: tensor.
+        k: which diagonal: above the main one where positive.
+    """
     return _triangle(x, k, False)
 
 
@@ -132,6 +209,10 @@ def triu(x: Any, k: int = 0) -> Any:
 @public
 def reshape(x: Any, newshape: Any) -> Any:
     """The same elements in another shape; one size may be -1.
+
+    Args:
+        x: tensor.
+        newshape: sizes; ints or Dims, one may be -1 or None.
 
     Raises:
         ValueError: another number of elements.
@@ -143,13 +224,22 @@ def reshape(x: Any, newshape: Any) -> Any:
 
 @public
 def ravel(x: Any) -> Any:
-    """All elements in one axis."""
+    """All elements in one axis.
+
+    Args:
+        x: tensor.
+    """
     return emit("reshape", as_tensor(x), shape=[-1])
 
 
 @public
 def transpose(x: Any, axes: Any = None) -> Any:
-    """Axes in another order; reversed by default."""
+    """Axes in another order; reversed by default.
+
+    Args:
+        x: tensor.
+        axes: the old axes in their new order; None: reversed.
+    """
     x = as_tensor(x)
     n = len(x.dims)
     perm = list(range(n))[::-1] if axes is None else [one_axis(a, n) for a in axes]
@@ -158,7 +248,13 @@ def transpose(x: Any, axes: Any = None) -> Any:
 
 @public
 def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
-    """Two axes exchanged."""
+    """Two axes exchanged.
+
+    Args:
+        x: tensor.
+        axis1: one.
+        axis2: the other.
+    """
     x = as_tensor(x)
     perm = list(range(len(x.dims)))
     a, b = one_axis(axis1, len(perm)), one_axis(axis2, len(perm))
@@ -168,7 +264,13 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
 
 @public
 def moveaxis(x: Any, source: Any, destination: Any) -> Any:
-    """Axes moved to other places, the others in order."""
+    """Axes moved to other places, the others in order.
+
+    Args:
+        x: tensor.
+        source: axis or axes.
+        destination: where they go.
+    """
     x = as_tensor(x)
     n = len(x.dims)
     src = [one_axis(a, n) for a in (source if isinstance(source, (list, tuple)) else [source])]
@@ -181,7 +283,12 @@ def moveaxis(x: Any, source: Any, destination: Any) -> Any:
 
 @public
 def expand_dims(x: Any, axis: Any) -> Any:
-    """Axes of size 1 put in."""
+    """Axes of size 1 put in.
+
+    Args:
+        x: tensor.
+        axis: place or places of the new axes, in the result.
+    """
     x = as_tensor(x)
     axes = list(axis) if isinstance(axis, (list, tuple)) else [axis]
     n = len(x.dims) + len(axes)
@@ -195,6 +302,10 @@ def expand_dims(x: Any, axis: Any) -> Any:
 @public
 def squeeze(x: Any, axis: Any = None) -> Any:
     """Axes of size 1 taken out.
+
+    Args:
+        x: tensor.
+        axis: axis or axes of size 1; None for all that are known to be.
 
     Raises:
         ValueError: an axis of another size.
@@ -212,13 +323,23 @@ def squeeze(x: Any, axis: Any = None) -> Any:
 
 @public
 def broadcast_to(x: Any, shape: Any) -> Any:
-    """x repeated along axes of size 1 to a larger shape."""
+    """x repeated along axes of size 1 to a larger shape.
+
+    Args:
+        x: tensor.
+        shape: sizes; ints or Dims.
+    """
     return emit("broadcast_to", as_tensor(x), shape=unwrap_sizes(shape))
 
 
 @public
 def concatenate(xs: Any, axis: int = 0) -> Any:
-    """Tensors joined along an axis."""
+    """Tensors joined along an axis.
+
+    Args:
+        xs: list of tensors.
+        axis: the axis.
+    """
     xs = [as_tensor(x) for x in xs]
     dtype = result_type(*xs)
     return emit("concat", *[as_tensor(x, dtype) for x in xs], axis=one_axis(axis, len(xs[0].dims)))
@@ -226,7 +347,12 @@ def concatenate(xs: Any, axis: int = 0) -> Any:
 
 @public
 def stack(x: Any, axis: int = 0) -> Any:
-    """Tensors of one shape joined along a new axis."""
+    """Tensors of one shape joined along a new axis.
+
+    Args:
+        x: list of tensors of one shape.
+        axis: place of the new axis.
+    """
     xs = [as_tensor(t) for t in x]
     dtype = result_type(*xs)
     at = one_axis(axis, len(xs[0].dims) + 1)
@@ -235,7 +361,16 @@ def stack(x: Any, axis: int = 0) -> Any:
 
 @public
 def unstack(x: Any, num: int | None = None, axis: int = 0) -> Any:
-    """The slices along an axis, without it."""
+    """The slices along an axis, without it.
+
+    Args:
+        x: tensor.
+        num: size of the axis, where it is not known.
+        axis: the axis.
+
+    Raises:
+        ValueError: the axis's size is not known.
+    """
     x = as_tensor(x)
     at = one_axis(axis, len(x.dims))
     n = x.dims[at] if num is None else num
@@ -253,7 +388,16 @@ def _part(x: Any, axis: int, begin: Any, size: Any) -> Any:
 
 @public
 def split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
-    """Pieces along an axis: so many equal ones, or cut at the given places."""
+    """Pieces along an axis: so many equal ones, or cut at the given places.
+
+    Args:
+        x: tensor.
+        indices_or_sections: number of equal pieces, or the places of the cuts.
+        axis: the axis.
+
+    Raises:
+        ValueError: an axis that does not divide.
+    """
     x = as_tensor(x)
     at = one_axis(axis, len(x.dims))
     n = x.dims[at]
@@ -271,7 +415,13 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> Any:
 
 @public
 def array_split(x: Any, indices_or_sections: int, axis: int = 0) -> Any:
-    """Nearly equal pieces along an axis."""
+    """Nearly equal pieces along an axis.
+
+    Args:
+        x: tensor.
+        indices_or_sections: number of pieces.
+        axis: the axis.
+    """
     n = as_tensor(x).dims[one_axis(axis, len(as_tensor(x).dims))]
     base, more = divmod(n, indices_or_sections)
     cuts = np.cumsum([base + (i < more) for i in range(indices_or_sections)])[:-1]
@@ -280,7 +430,12 @@ def array_split(x: Any, indices_or_sections: int, axis: int = 0) -> Any:
 
 @public
 def tile(x: Any, repeats: Any) -> Any:
-    """The whole tensor repeated along each axis."""
+    """The whole tensor repeated along each axis.
+
+    Args:
+        x: tensor.
+        repeats: how often along each axis; ints or Dims.
+    """
     x = as_tensor(x)
     counts = [repeats] if isinstance(repeats, (int, _core.Dim)) else list(repeats)
     rank = max(len(counts), len(x.dims))
@@ -295,7 +450,13 @@ def tile(x: Any, repeats: Any) -> Any:
 
 @public
 def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
-    """Each element repeated so many times."""
+    """Each element repeated so many times.
+
+    Args:
+        x: tensor.
+        repeats: how often; a list for each element its own.
+        axis: the axis; None for all elements in one row.
+    """
     x = as_tensor(x)
     if axis is None:
         x, axis = ravel(x), 0
@@ -311,14 +472,25 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Any:
 
 @public
 def flip(x: Any, axis: Any = None) -> Any:
-    """Elements in reverse order along the axes."""
+    """Elements in reverse order along the axes.
+
+    Args:
+        x: tensor.
+        axis: axis or axes; None for all.
+    """
     x = as_tensor(x)
     return emit("reverse", x, axes=static_axes(axis, len(x.dims)))
 
 
 @public
 def roll(x: Any, shift: Any, axis: Any = None) -> Any:
-    """Elements moved along an axis, those pushed out coming in at the other end."""
+    """Elements moved along an axis, those pushed out coming in at the other end.
+
+    Args:
+        x: tensor.
+        shift: by how many places; a list for several axes.
+        axis: axis or axes; None for all elements in one row.
+    """
     x = as_tensor(x)
     if axis is None:
         return reshape(roll(ravel(x), shift, 0), x.dims)
@@ -332,7 +504,17 @@ def roll(x: Any, shift: Any, axis: Any = None) -> Any:
 
 @public
 def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = None) -> Any:
-    """Elements put around each axis: a constant, the edge ("edge"), or the inside mirrored ("reflect", "symmetric")."""
+    """Elements put around each axis: a constant, the edge ("edge"), or the inside mirrored ("reflect", "symmetric").
+
+    Args:
+        x: tensor.
+        pad_width: elements: one number, (before, behind), or such a pair for each axis.
+        mode: "constant", "edge", "reflect" or "symmetric".
+        constant_values: the constant; 0 by default.
+
+    Raises:
+        ValueError: another mode, or numbers that do not fit the axes.
+    """
     x = as_tensor(x)
     n = len(x.dims)
     if isinstance(pad_width, int):
@@ -358,7 +540,17 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: Any = N
 
 @public
 def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
-    """The diagonal of a matrix of known size."""
+    """The diagonal of a matrix of known size.
+
+    Args:
+        x: tensor.
+        offset: which diagonal: above the main one where positive.
+        axis1: 0; there is no other.
+        axis2: 1; there is no other.
+
+    Raises:
+        ValueError: no matrix, or sizes that are not known.
+    """
     x = as_tensor(x)
     if len(x.dims) != 2 or not all(isinstance(d, int) for d in x.dims):
         raise ValueError("diagonal: expected a matrix of known size")
@@ -368,7 +560,12 @@ def diagonal(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
 
 @public
 def diag(x: Any, k: int = 0) -> Any:
-    """A matrix with x on its k-th diagonal, or that diagonal of a matrix."""
+    """A matrix with x on its k-th diagonal, or that diagonal of a matrix.
+
+    Args:
+        x: vector or matrix.
+        k: which diagonal: above the main one where positive.
+    """
     x = as_tensor(x)
     if len(x.dims) == 2:
         return diagonal(x, k)
@@ -382,7 +579,15 @@ def diag(x: Any, k: int = 0) -> Any:
 
 @public
 def get_item(x: Any, key: Any) -> Any:
-    """x[key]: integers, slices, None, Ellipsis, and integer tensors as indices of one axis."""
+    """x[key]: integers, slices, None, Ellipsis, and integer tensors as indices of one axis.
+
+    Args:
+        x: tensor.
+        key: what stands in x[...].
+
+    Raises:
+        GraphError, ValueError, IndexError: a mask, too many indices, or an index out of range.
+    """
     x = as_tensor(x)
     keys = (
         list(key)
@@ -493,7 +698,13 @@ def _ids(indices: Any, n: Any) -> Any:
 
 @public
 def take(x: Any, indices: Any, axis: int | None = None) -> Any:
-    """Slices of x along an axis, at integer indices (0 <= i < size; a bad one is an IndexError when it runs)."""
+    """Slices of x along an axis, at integer indices (0 <= i < size; a bad one is an IndexError when it runs).
+
+    Args:
+        x: tensor.
+        indices: integers of any shape.
+        axis: the axis; None for all elements in one row.
+    """
     x = as_tensor(x)
     if axis is None:
         x, axis = ravel(x), 0
@@ -503,7 +714,13 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Any:
 
 @public
 def take_along_axis(x: Any, indices: Any, axis: int | None = None) -> Any:
-    """x[..., indices, ...]: one index for each place of the other axes."""
+    """x[..., indices, ...]: one index for each place of the other axes.
+
+    Args:
+        x: tensor.
+        indices: integers of x's shape but for the axis.
+        axis: the axis; None for all elements in one row.
+    """
     x = as_tensor(x)
     if axis is None:
         x, indices, axis = ravel(x), ravel(indices), 0
@@ -512,7 +729,13 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = None) -> Any:
 
 
 def _slice(inputs: Any, start_indices: Any, shape: Any) -> Any:
-    """The block that begins at `start_indices` and has that shape; -1 takes all that is left of an axis."""
+    """The block that begins at `start_indices` and has that shape; -1 takes all that is left of an axis.
+
+    Args:
+        inputs: tensor.
+        start_indices: first index of each axis; ints or Dims.
+        shape: sizes; -1 for all that is left.
+    """
     x = as_tensor(inputs)
     begin = unwrap_sizes(start_indices)
     sizes = [d - b if isinstance(s, int) and s == -1 else s for s, b, d in zip(unwrap_sizes(shape), begin, x.dims)]
@@ -525,7 +748,13 @@ slice_op = public(_slice)
 
 @public
 def slice_update(inputs: Any, start_indices: Any, updates: Any) -> Any:
-    """inputs with a block replaced, at places that are known."""
+    """inputs with a block replaced, at places that are known.
+
+    Args:
+        inputs: tensor.
+        start_indices: first index of each axis; ints or Dims.
+        updates: the block.
+    """
     x, u = as_tensor(inputs), as_tensor(updates)
     begin = unwrap_sizes(start_indices)
     low, high = begin, [d - b - s for d, b, s in zip(x.dims, begin, u.dims)]
@@ -536,7 +765,13 @@ def slice_update(inputs: Any, start_indices: Any, updates: Any) -> Any:
 
 @public
 def scatter(indices: Any, values: Any, shape: Any) -> Any:
-    """Zeros of `shape` with values added at `indices` (last axis: one index for each leading axis)."""
+    """Zeros of `shape` with values added at `indices` (last axis: one index for each leading axis).
+
+    Args:
+        indices: (..., depth) integers.
+        values: what is put there; equal indices are added.
+        shape: of the result.
+    """
     values = as_tensor(values)
     ids = _ids(indices, None)
     sizes = unwrap_sizes(shape)
@@ -554,7 +789,17 @@ def scatter(indices: Any, values: Any, shape: Any) -> Any:
 
 @public
 def scatter_update(inputs: Any, indices: Any, updates: Any, reduction: str | None = None) -> Any:
-    """inputs with `updates` at `indices`, each place named once; with reduction "add" they are added, also several times."""
+    """inputs with `updates` at `indices`, each place named once; with reduction "add" they are added, also several times.
+
+    Args:
+        inputs: tensor.
+        indices: (..., depth) integers.
+        updates: what is put there.
+        reduction: None to replace, "add" to add.
+
+    Raises:
+        ValueError: another reduction.
+    """
     if reduction not in (None, "add"):
         raise ValueError(f"scatter_update: expected reduction None or 'add', got {reduction!r}")
     x = as_tensor(inputs)
@@ -567,7 +812,15 @@ def scatter_update(inputs: Any, indices: Any, updates: Any, reduction: str | Non
 
 @public
 def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse: bool = False) -> Any:
-    """1 at the place that x names, on a new axis; all zeros where x is outside 0..num_classes-1."""
+    """1 at the place that x names, on a new axis; all zeros where x is outside 0..num_classes-1.
+
+    Args:
+        x: integers.
+        num_classes: size of the new axis.
+        axis: place of the new axis.
+        dtype: of the result; float32 by default.
+        sparse: Keras's, without effect.
+    """
     x = _ids(x, None)
     y = emit("one_hot", x, depth=num_classes, dtype=standard_dtype(dtype))
     if axis in (-1, len(y.dims) - 1):
@@ -579,7 +832,16 @@ def one_hot(x: Any, num_classes: int, axis: int = -1, dtype: Any = None, sparse:
 def multi_hot(
     inputs: Any, num_classes: int | None = None, axis: int = -1, dtype: Any = None, sparse: bool = False, **kwargs: Any
 ) -> Any:
-    """1 at every place that the last axis names."""
+    """1 at every place that the last axis names.
+
+    Args:
+        inputs: integers (..., n).
+        num_classes: size of the last axis.
+        axis: Keras's, without effect.
+        dtype: of the result; float32 by default.
+        sparse: Keras's, without effect.
+        kwargs: `num_tokens`, the older name of num_classes.
+    """
     from dagrt.ops.reductions import max as reduce_max
 
     x = _ids(inputs, None)
@@ -589,7 +851,12 @@ def multi_hot(
 
 @public
 def meshgrid(*x: Any, indexing: str = "xy") -> Any:
-    """Coordinate grids of vectors."""
+    """Coordinate grids of vectors.
+
+    Args:
+        x: vectors.
+        indexing: "xy" or "ij".
+    """
     xs = [as_tensor(v) for v in x]
     n = len(xs)
     sizes = [v.dims[0] for v in xs]
@@ -602,5 +869,11 @@ def meshgrid(*x: Any, indexing: str = "xy") -> Any:
 
 
 def vectorize(pyfunc: Any, *, excluded: Any = None, signature: Any = None) -> Any:
-    """Not available: ops work on whole tensors."""
+    """Not available: ops work on whole tensors.
+
+    Args:
+        pyfunc: Keras's.
+        excluded: Keras's.
+        signature: Keras's.
+    """
     raise NotImplementedError("ops.vectorize is not available: write the function over whole tensors")

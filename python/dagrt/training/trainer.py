@@ -194,7 +194,18 @@ class Trainer:
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        """The total loss of a batch: heads' losses with their weights, add_loss and regularisers. May be overridden."""
+        """The total loss of a batch: heads' losses with their weights, add_loss and regularisers. May be overridden.
+
+        Args:
+            x, y, y_pred, sample_weight: inputs, targets, outputs and weights of the batch.
+            training: whether the step trains.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: there is no loss at all.
+        """
         from dagrt import ops
 
         total = None
@@ -210,7 +221,11 @@ class Trainer:
         return total
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """Updates the metrics with a batch and returns their results by name. May be overridden."""
+        """Updates the metrics with a batch and returns their results by name. May be overridden.
+
+        Args:
+            x, y, y_pred, sample_weight: inputs, targets, outputs and weights of the batch.
+        """
         if self._compile_metrics is not None:
             self._compile_metrics.update_state(y, y_pred, sample_weight)
         return self.get_metrics_result()
@@ -255,7 +270,14 @@ class Trainer:
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        """One evaluation step on symbolic values; may be overridden."""
+        """One evaluation step on symbolic values; may be overridden.
+
+        Args:
+            data: `x`, `(x, y)` or `(x, y, sample_weight)`.
+
+        Returns:
+            Name -> scalar: the logs of the step.
+        """
         x, y, sample_weight = data_adapter.unpack_x_y_sample_weight(data)
         y_pred = self._forward(x, training=False)
         if self._compile_loss is not None or self.losses:
@@ -264,7 +286,14 @@ class Trainer:
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def predict_step(self, data: Any) -> Any:
-        """One prediction step on symbolic values; may be overridden."""
+        """One prediction step on symbolic values; may be overridden.
+
+        Args:
+            data: `x`, or a tuple that begins with it.
+
+        Returns:
+            The outputs.
+        """
         x, _, _ = data_adapter.unpack_x_y_sample_weight(data)
         return self._forward(x, training=False)
 
@@ -307,15 +336,17 @@ class Trainer:
             x, y, sample_weight: arrays, or lists, tuples or dicts of them (dicts bind by name); or x alone: a
                 PyDataset, a generator or another iterable of `(x, y)` or `(x, y, sample_weight)` batches.
             batch_size: rows of a step, 32 by default.
-            epochs: index of the last epoch (counting from initial_epoch).
+            epochs: index of the last epoch, initial_epoch counted in.
             verbose: 0 silent, 1 progress bar, 2 one line an epoch; "auto" is 1.
             callbacks: list of callbacks.
             validation_split: the last fraction of the rows (before shuffling) to validate on.
             validation_data: `(x, y)` or `(x, y, sample_weight)`, a PyDataset or an iterable.
             shuffle: rows each epoch (True), the order of batches ("batch") or not.
             class_weight: class number -> weight.
+            initial_epoch: index of the first epoch, to go on with an earlier training.
             steps_per_epoch: batches of an epoch; the data goes on over epochs.
-            validation_steps, validation_batch_size, validation_freq: likewise, for the validation.
+            validation_steps, validation_batch_size: likewise, for the validation.
+            validation_freq: validate every so many epochs, or at the epochs of a list (counted from 1).
 
         Returns:
             History: `.history` has the logs of every epoch.
@@ -511,11 +542,25 @@ class Trainer:
     ) -> Any:
         """The loss and metrics on given data.
 
-        Args: as for `fit`.
+        Args:
+            x, y, sample_weight, batch_size, verbose, callbacks: as for `fit`.
+            steps: batches to take; None for all.
+            return_dict: answer a dict.
 
         Returns:
             A dict by name (`return_dict=True`); else the loss, or a list: loss, metrics in compile order, losses of the
             heads, the rest by name.
+
+        Raises:
+            ValueError: no rows, or data that does not fit.
+            TypeError: an unknown argument.
+
+        Example:
+            >>> import numpy as np, dagrt as keras
+            >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+            >>> model.compile("sgd", "mse", metrics=["mae"])
+            >>> model.evaluate(np.ones((8, 2)), np.full((8, 1), 2.0), verbose=0)
+            [4.0, 2.0]
         """
         self._check_compiled("evaluate")
         if kwargs:
@@ -558,9 +603,21 @@ class Trainer:
         Args:
             x: as for `fit` (targets in a dataset's batches are ignored).
             batch_size: rows of a step, 32 by default.
+            verbose: 0 silent, 1 progress bar, 2 one line; "auto" is 1.
+            steps: batches to take; None for all.
+            callbacks: list of callbacks.
 
         Returns:
             NumPy arrays in the structure of the model's outputs, axis 0 over all rows. Zero rows give zero rows.
+
+        Raises:
+            ValueError: data that does not fit, or a dataset without batches.
+
+        Example:
+            >>> import numpy as np, dagrt as keras
+            >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
+            >>> model.predict(np.array([[1.0, 2.0]]), verbose=0)
+            array([[3.]], dtype=float32)
         """
         adapter = data_adapter.make_adapter(x, batch_size=batch_size, steps=steps)
         iterator = data_adapter.EpochIterator(adapter, steps)
@@ -630,7 +687,26 @@ class Trainer:
         class_weight: dict | None = None,
         return_dict: bool = False,
     ) -> Any:
-        """One training step on one batch; the values returned are those of this batch. Returns as `evaluate`."""
+        """One training step on one batch; the values returned are those of this batch.
+
+        Args:
+            x, y, sample_weight: arrays of one batch, as for `fit`.
+            class_weight: class number -> weight, instead of sample_weight.
+            return_dict: answer a dict.
+
+        Returns:
+            As `evaluate`.
+
+        Raises:
+            ValueError: sample_weight together with class_weight, or data that does not fit.
+
+        Example:
+            >>> import numpy as np, dagrt as keras
+            >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+            >>> model.compile("sgd", "mse")
+            >>> float(model.train_on_batch(np.ones((8, 2)), np.full((8, 1), 2.0)))
+            4.0
+        """
         self._check_compiled("train_on_batch")
         if class_weight is not None and sample_weight is not None:
             raise ValueError("Arguments `sample_weight` and `class_weight` cannot be given at the same time.")
@@ -646,7 +722,15 @@ class Trainer:
         return dict(sorted(logs.items())) if return_dict else self._flatten_logs(logs)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
-        """One evaluation step on one batch; the values returned are those of this batch. Returns as `evaluate`."""
+        """One evaluation step on one batch; the values returned are those of this batch.
+
+        Args:
+            x, y, sample_weight: arrays of one batch, as for `fit`.
+            return_dict: answer a dict.
+
+        Returns:
+            As `evaluate`.
+        """
         self._check_compiled("test_on_batch")
         self._reset_step_metrics()
         if (logs := self._fast_logs("test", x, y, sample_weight)) is not None:
@@ -655,7 +739,11 @@ class Trainer:
         return dict(sorted(logs.items())) if return_dict else self._flatten_logs(logs)
 
     def predict_on_batch(self, x: Any) -> Any:
-        """The outputs for one batch, as NumPy arrays."""
+        """The outputs for one batch, as NumPy arrays.
+
+        Args:
+            x: arrays of one batch, as for `fit`.
+        """
         step = self._steps.get("predict")
         if step is not None and not self.run_eagerly:
             outputs = step.fast(x)

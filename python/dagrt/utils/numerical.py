@@ -42,6 +42,14 @@ def to_categorical(x: Any, num_classes: int | None = None) -> np.ndarray:
 def normalize(x: Any, axis: int = -1, order: int = 2) -> np.ndarray:
     """Divides an array by its norm along an axis (zero vectors stay zero).
 
+    Args:
+        x: array.
+        axis: the axis of the vectors.
+        order: of the norm; 2 is the Euclidean.
+
+    Returns:
+        float64 array of the same shape.
+
     Example:
         >>> import dagrt
         >>> dagrt.utils.normalize([[3.0, 4.0]])
