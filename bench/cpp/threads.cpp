@@ -1,7 +1,4 @@
 // The pool against OpenMP: what handing work to two threads costs, and what is left of it on a busy machine.
-//
-//   cmake -B BUILD -DDAGRT_BENCH=ON && cmake --build BUILD --target bench_threads && BUILD/bench_threads
-//
 // One job is 32 units of 10 us each, counted on one thread just before: what a convolution of 0.3 ms looks like. Times are
 // in microseconds. Rows: a region that does nothing, its threads spinning; the job after 20 ms of rest; the job again and
 // again, alone, beside a process that keeps one core busy, and beside another process that does the same.
@@ -13,6 +10,7 @@
 //   job again and again         162   164   227      160   165    216
 //   beside a busy core          160   164   336      163   166   4090
 //   beside a second process     160   163   327      162   168   4242
+#include <benchmark/benchmark.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,7 +19,7 @@
 #include <chrono>
 #include <cstdio>
 #include <functional>
-#include <thread>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -85,34 +83,46 @@ int main(int argc, char** argv) {
   two.threads = 2;
   auto job = [&](const Stream& s) { s.parallel(32, 1e4, [&](int64_t, char*) { spin_work(per_unit); }); };
   auto empty = [&] { two.parallel(2, 1e5, [](int64_t, char*) {}); };
-  if (argc > 1) {  // the second process
-    choose_thread_backend(argv[1]);
+  if (argc > 2 && std::string(argv[1]) == "beside") {  // the second process
+    choose_thread_backend(argv[2]);
     for (;;) job(two);
   }
   auto nothing = [] {};
   auto rest = [] { usleep(20'000); };
-  auto row = [&](const char* what, const char* backend, Times t) {
-    std::printf("%-44s %-8s %9.2f %9.2f %9.2f\n", what, backend, t.least, t.median, t.p95);
+  auto burn = [] { spin_work(100 * hidden); };
+  auto row = [](const std::string& name, const std::string& backend, std::function<Times()> measure) {
+    benchmark::RegisterBenchmark((backend + "/" + name).c_str(),
+                                 [=](benchmark::State& state) {
+                                   if (backend != "one thread") choose_thread_backend(backend.c_str());
+                                   for (auto _ : state) {
+                                     const Times t = measure();
+                                     state.SetIterationTime(t.median * 1e-6);
+                                     state.counters["least_us"] = t.least, state.counters["p95_us"] = t.p95;
+                                   }
+                                 })
+        ->Iterations(1)
+        ->UseManualTime()
+        ->Unit(benchmark::kMicrosecond);
   };
-  std::printf("%-44s %-8s %9s %9s %9s\n", "us", "", "least", "median", "95 %");
-  row("job on one thread", "", times(200, nothing, [&] { job(one); }));
-  row("job on one thread beside a busy core", "",
-      beside([] { spin_work(100 * hidden); }, [&] { return times(500, nothing, [&] { job(one); }); }));
-  for (const char* backend : {"pool", "openmp"}) {
+  row("job again and again", "one thread", [=] { return times(200, nothing, [&] { job(one); }); });
+  row("beside a busy core", "one thread", [=] { return beside(burn, [&] { return times(500, nothing, [&] { job(one); }); }); });
+  for (const std::string backend : {"pool", "openmp"}) {
     try {
-      choose_thread_backend(backend);
+      choose_thread_backend(backend.c_str());
     } catch (const Error&) {
       continue;  // a build without OpenMP
     }
-    auto again = [&] { job(two); };
-    Times busy = beside([] { spin_work(100 * hidden); }, [&] { return times(500, nothing, again); });
+    auto again = [=] { return times(500, nothing, [&] { job(two); }); };
     // Not merely forked: OpenMP has no threads there.
-    Times twice = beside([&] { execl("/proc/self/exe", "bench_threads", backend, nullptr), _exit(1); },
-                         [&] { return times(500, nothing, again); });
-    row("empty region, threads spinning", backend, times(5000, nothing, empty));
-    row("job after 20 ms of rest", backend, times(60, rest, again));
-    row("job again and again", backend, times(500, nothing, again));
-    row("beside a busy core", backend, busy);
-    row("beside a second process that does the same", backend, twice);
+    auto second = [backend] { execl("/proc/self/exe", "bench_threads", "beside", backend.c_str(), nullptr), _exit(1); };
+    row("empty region, threads spinning", backend, [=] { return times(5000, nothing, empty); });
+    row("job after 20 ms of rest", backend, [=] { return times(60, rest, [&] { job(two); }); });
+    row("job again and again", backend, again);
+    row("beside a busy core", backend, [=] { return beside(burn, again); });
+    row("beside a second process that does the same", backend, [=] { return beside(second, again); });
   }
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
 }
