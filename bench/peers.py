@@ -39,9 +39,9 @@ HERE = Path(__file__).resolve().parent
 
 
 class Peer:
-    """A worker process; stopped except while it is asked something."""
+    """A worker process, with more in its environment; stopped except while it is asked something."""
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, environment: dict[str, str] | None = None) -> None:
         self.name = name
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "worker.py"), name, str(threads)],
@@ -50,6 +50,7 @@ class Peer:
             stderr=subprocess.DEVNULL,
             text=True,
             cwd=HERE,
+            env={**os.environ, **(environment or {})},
         )
         self.import_s = self._answer().get("import_s", float("nan"))
         self._stop()

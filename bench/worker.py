@@ -1,7 +1,7 @@
 """One peer in a process of its own: reads requests as JSON lines, answers with JSON lines. Used by peers.py.
 
 {"row": i}        make row i ready: {"first_ms", "outputs"} (the first call's time, with compilation)
-{"seconds": s}    call it for about s seconds: {"times": [minimum, median], "calls"}
+{"seconds": s}    call it for about s seconds: {"times": [minimum, median, 95th percentile], "calls"}
 {"end": true}     drop the row: {"peak_mb"} (the process's peak while the row was there)
 """
 
@@ -276,7 +276,8 @@ def main() -> None:
                     begin = time.perf_counter()
                     call()
                     times.append(time.perf_counter() - begin)
-                answer({"times": [min(times) * 1e3, float(np.median(times)) * 1e3], "calls": len(times)})
+                shown = [1e3 * float(np.percentile(times, p)) for p in (0, 50, 95)]
+                answer({"times": shown, "calls": len(times)})
             else:
                 call = None
                 answer({"peak_mb": peak_mb()})

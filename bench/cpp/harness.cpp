@@ -24,8 +24,9 @@ double clock_ns(clockid_t clock) {
   return double(t.tv_sec) * 1e9 + double(t.tv_nsec);
 }
 
-/// Nanoseconds of a call. A long one on one thread: of its processor time, since others may be busy; of short ones some meet
-/// nobody, and virtual machines' processor time jumps a little now and then.
+/// Nanoseconds of a call. A long one on one thread: of its processor time,
+/// since others may be busy; of short ones some meet nobody, and virtual
+/// machines' processor time jumps a little now and then.
 double call_ns(const std::function<void()>& call) {
   const double wall = clock_ns(CLOCK_MONOTONIC), own = clock_ns(CLOCK_THREAD_CPUTIME_ID);
   call();
@@ -62,7 +63,8 @@ void multiply_add(const dagrt::Stream& s) {
 }
 double multiply_add_flops() { return 2.0 * double(fma_steps) * sums * (width / 4) * options.threads; }
 
-/// Reads `from`, `passes` times, and writes `to` (or `from` where it was just read), in pieces side by side as kernels do.
+/// Reads `from`, `passes` times, and writes `to` (or `from` where it was just
+/// read), in pieces side by side as kernels do.
 struct Traffic {
   Floats from, to;
   size_t write;
@@ -70,7 +72,8 @@ struct Traffic {
   explicit Traffic(const Work& w)
       : from(up(w.read)), to(w.in_place ? 0 : up(w.written)), write(up(w.written)), passes(w.read_passes) {}
   static size_t up(double bytes) { return (size_t(bytes / 4) + 1023) / 1024 * 1024; }
-  /// From one place, or from four side by side, in turns: whichever this memory likes better.
+  /// From one place, or from four side by side, in turns: whichever this memory
+  /// likes better.
   void run(const dagrt::Stream& s) {
     constexpr int64_t units = 16, block = 64;
     streams = streams == 1 ? 4 : 1;
@@ -98,8 +101,9 @@ struct Traffic {
   }
 };
 
-/// The time that one call in a hundred stays below (of few calls: the least). The least of many would be a lie: clocks of
-/// virtual machines jump back now and then.
+/// The time that one call in a hundred stays below (of few calls: the least).
+/// The least of many would be a lie: clocks of virtual machines jump back now
+/// and then.
 double least_of(std::vector<double>& ns, size_t from = 0) {
   auto first = ns.begin() + int64_t(from);
   const int64_t n = ns.end() - first, at = n / 100 + (n >= 20);
@@ -150,18 +154,20 @@ void measure(benchmark::State& state, const std::function<Work()>& make) {
   const std::vector<float> ours = work.dagrt.result ? work.dagrt.result() : std::vector<float>();
   std::vector<Side*> sides{&work.dagrt};
   std::string label;
+  auto same = [&](const Side& side, const std::vector<float>& a, const std::vector<float>& b) {
+    const double d = difference(a, b);
+    if (d <= work.tolerance) return true;
+    char text[64];
+    std::snprintf(text, sizeof text, "%s differs by %.1e; ", side.name.c_str(), d);
+    label += text;
+    return false;
+  };
+  if (work.expected) same(work.dagrt, *work.expected, ours);
   for (Side& peer : work.peers) {
     if (!peer.call) continue;
     try {
       peer.call();
-      const double d = difference(ours, peer.result());
-      if (d > work.tolerance) {
-        char text[64];
-        std::snprintf(text, sizeof text, "%s differs by %.1e; ", peer.name.c_str(), d);
-        label += text;
-      } else {
-        sides.push_back(&peer);
-      }
+      if (same(peer, ours, peer.result())) sides.push_back(&peer);
     } catch (const std::exception& e) {
       label += peer.name + ": " + std::string(e.what()).substr(0, 80) + "; ";
     }

@@ -1,10 +1,14 @@
-// What the kernel benchmarks share. A row is one layer of a real model: dagrt's kernel, the same layer by each reference
-// framework that was found (peers.h), and the machine's limits, measured in turns: in each round every side runs alone for
-// some milliseconds, then the next. A row's time is what one call in a hundred stays below. Before that the sides' results are compared;
-// one that differs is named and has no part in the ratio.
-//   share = bound / time;  bound = the larger of flops at the peak of multiply-adds and bytes, each pass over them
-//   counted, at the speed at which a loop reads and writes as many bytes of its own
-// Google Benchmark registers, picks (--benchmark_filter) and reports (--benchmark_out); one iteration is one round.
+// What the kernel benchmarks share. A row is one layer of a real model: dagrt's
+// kernel, the same layer by each reference framework that was found (peers.h),
+// and the machine's limits, measured in turns: in each round every side runs
+// alone for some milliseconds, then the next. A row's time is what one call in
+// a hundred stays below. Before that the sides' results are compared; one that
+// differs is named and has no part in the ratio.
+//   share = bound / time;  bound = the larger of flops at the peak of
+//   multiply-adds and bytes, each pass over them counted, at the speed at which
+//   a loop reads and writes as many bytes of its own
+// Google Benchmark registers, picks (--benchmark_filter) and reports
+// (--benchmark_out); one iteration is one round.
 #pragma once
 #include <benchmark/benchmark.h>
 
@@ -48,13 +52,15 @@ struct Work {
   bool in_place = false;                    // what is written is (part of) what was read
   double tolerance = 2e-4;                  // of results, relative to the largest
   std::vector<std::pair<std::string, double>> more;
+  const std::vector<float>* expected = nullptr;  // what dagrt's side is compared with too
 };
 
 /// A row, made when it is its turn.
 void add_row(const std::string& name, std::function<Work()> make);
 
-/// What each program defines: its rows. main, in harness.cpp, takes --threads, --rounds, --turn_ms and --isa (what dagrt's
-/// kernels are chosen for) beside Google Benchmark's own options.
+/// What each program defines: its rows. main, in harness.cpp, takes --threads,
+/// --rounds, --turn_ms and --isa (what dagrt's kernels are chosen for) beside
+/// Google Benchmark's own options.
 void add_rows();
 
 int threads();

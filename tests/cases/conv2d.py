@@ -81,7 +81,7 @@ def filter_grad(a: dict) -> Any:
         for r, s, h, v in places:
             for i in range(g):
                 dw[r, s, :, i * f : (i + 1) * f] = np.einsum(
-                    "bpqc,bpqf->cf", wide[:, h, v, i * c : (i + 1) * c], dy[..., i * f : (i + 1) * f]
+                    "bpqc,bpqf->cf", wide[:, h, v, i * c : (i + 1) * c], dy[..., i * f : (i + 1) * f], optimize=True
                 )
         return dw
 
