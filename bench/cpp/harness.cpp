@@ -18,20 +18,16 @@ struct Options {
   double turn_ms = 20;
 } options;
 
-double clock_ns(clockid_t clock) {
-  timespec t;
-  clock_gettime(clock, &t);
-  return double(t.tv_sec) * 1e9 + double(t.tv_nsec);
-}
-
-/// Nanoseconds of a call. A long one on one thread: of its processor time,
-/// since others may be busy; of short ones some meet nobody, and virtual
-/// machines' processor time jumps a little now and then.
+/// Of the clock, not of the processor: a guest's processor time jumps by what the host took.
 double call_ns(const std::function<void()>& call) {
-  const double wall = clock_ns(CLOCK_MONOTONIC), own = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  auto now = [] {
+    timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return double(t.tv_sec) * 1e9 + double(t.tv_nsec);
+  };
+  const double start = now();
   call();
-  const double own_end = clock_ns(CLOCK_THREAD_CPUTIME_ID), wall_ns = clock_ns(CLOCK_MONOTONIC) - wall;
-  return options.threads == 1 && wall_ns > 1e6 ? own_end - own : wall_ns;
+  return now() - start;
 }
 
 #if defined(__AVX512F__)
