@@ -8,30 +8,15 @@
 // Before and after: a specialised module without gradients. Rounding differs, as of a sum in another order.
 #include "ir/op_view.h"
 #include "passes/passes.h"
+#include "passes/steady.h"
 #include "passes/uses.h"
 
 namespace dagrt {
 namespace {
 
-/// Values that depend on constants and on variables which the function does not write.
-std::vector<bool> fixed_values(const Module& m, const Function& f) {
-  std::vector<bool> written(m.variables.size(), false), fixed(f.types.size(), false);
-  for (const Store& s : f.stores) written[size_t(s.variable)] = true;
-  for (const Node& n : f.nodes) {
-    bool is = !n.op->random && !n.op->checks;
-    if (n.op->role == Structural::read)
-      is = n.inputs.empty() && !written[size_t(n.as<ReadAttrs>().variable)];
-    else if (n.op->structural && n.op->role != Structural::constant)
-      is = false;
-    for (ValueId v : n.inputs) is = is && (v == no_value || fixed[size_t(v)]);
-    for (ValueId v : n.outputs) fixed[size_t(v)] = is;
-  }
-  return fixed;
-}
-
 class Folding {
  public:
-  Folding(Module& m, Function& f) : f_(f), b_(m, f), uses_(f), fixed_(fixed_values(m, f)), taken_(f.nodes.size(), false) {}
+  Folding(Module& m, Function& f) : f_(f), b_(m, f), uses_(f), steady_(steady_values(f)), taken_(f.nodes.size(), false) {}
 
   void run() {
     std::vector<Chain> chains;
@@ -68,7 +53,7 @@ class Folding {
   /// The weights' axis of the product's channels; -1 where the node is no product with fixed weights.
   int channel_axis(const Node& n) const {
     const std::string& name = n.op->name;
-    if (n.inputs.size() != 2 || !fixed_[size_t(n.inputs[1])] || fixed_[size_t(n.inputs[0])]) return -1;
+    if (n.inputs.size() != 2 || !steady_[size_t(n.inputs[1])] || steady_[size_t(n.inputs[0])]) return -1;
     const TensorType &w = type(n.inputs[1]), &y = type(n.outputs[0]);
     int axis = -1;
     if (name == "conv2d") axis = 3;
@@ -81,7 +66,7 @@ class Folding {
   /// Whether v is a fixed number for all or for each channel of y.
   bool is_factor(ValueId v, const TensorType& y) const {
     const TensorType& t = type(v);
-    if (!fixed_[size_t(v)] || t.dtype != DType::float32) return false;
+    if (!steady_[size_t(v)] || t.dtype != DType::float32) return false;
     if (t.rank() == 0) return true;
     if (t.rank() > y.rank()) return false;
     for (int k = 0; k + 1 < t.rank(); k++)
@@ -170,7 +155,8 @@ class Folding {
   Function& f_;
   Builder b_;
   Uses uses_;
-  std::vector<bool> fixed_, taken_;
+  std::vector<char> steady_;
+  std::vector<bool> taken_;
   std::vector<Node> old_;
 };
 
