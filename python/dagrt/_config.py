@@ -84,6 +84,9 @@ def set_exact(value: bool) -> None:
 def set_random_seed(seed: int) -> None:
     """Seeds Python's, NumPy's and dagrt's generators: what follows is the same in every run.
 
+    Args:
+        seed: an integer.
+
     Raises:
         ValueError: not an integer.
     """
@@ -125,7 +128,11 @@ def unique_name(prefix: str) -> str:
 
 
 def clear_session(free_memory: bool = True) -> None:
-    """Starts automatic names from the beginning again."""
+    """Starts automatic names, and the global random generator, from the beginning again.
+
+    Args:
+        free_memory: kept for Keras's sake.
+    """
     with _lock:
         _names.clear()
     from dagrt import random

@@ -37,6 +37,9 @@ class Model(Trainer, Layer):
         inputs, outputs: KerasTensors in any nesting of lists, tuples and dicts.
         name: by default the class's name, numbered.
 
+    Raises:
+        ValueError: a disconnected graph, two layers of one name, an input given twice.
+
     Example:
         >>> import dagrt as keras
         >>> x = keras.Input((784,))
@@ -239,6 +242,10 @@ def _shape_of(value: Any) -> Any:
 
 def model_from_json(json_string: str, custom_objects: dict | None = None) -> Any:
     """The model that `to_json` described, with fresh weights.
+
+    Args:
+        json_string: what `to_json` gave.
+        custom_objects: dict of names to classes and functions that are not registered.
 
     Raises:
         ValueError: the text is no JSON of a model.

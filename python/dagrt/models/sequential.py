@@ -19,6 +19,9 @@ class Sequential(Model):
         trainable: whether `fit` may change the weights.
         name: by default "sequential", numbered.
 
+    Raises:
+        ValueError: no layer, an Input that is not the first, two layers of one name.
+
     Example:
         >>> import dagrt as keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])

@@ -44,7 +44,11 @@ def register_keras_serializable(package: str = "Custom", name: str | None = None
 
 
 def get_registered_name(obj: Any) -> str:
-    """The registered name of a class or function, or its own name."""
+    """The registered name of a class or function, or its own name.
+
+    Args:
+        obj: class or function.
+    """
     try:
         return _NAMES.get(obj) or obj.__name__
     except TypeError:
@@ -64,7 +68,13 @@ def get_custom_objects() -> dict[str, Any]:
 
 
 def get_registered_object(name: str, custom_objects: dict | None = None, module_objects: dict | None = None) -> Any:
-    """The object of that name in the scopes, the given dicts or the registry; None where there is none."""
+    """The object of that name in the scopes, the given dicts or the registry; None where there is none.
+
+    Args:
+        name: registered name, with or without its package.
+        custom_objects: dict that is looked into first.
+        module_objects: dict that is looked into last.
+    """
     for table in (custom_objects, *reversed(getattr(_scopes, "stack", [])), _GLOBAL, module_objects):
         if not table:
             continue
@@ -78,7 +88,11 @@ def get_registered_object(name: str, custom_objects: dict | None = None, module_
 
 @contextlib.contextmanager
 def custom_object_scope(custom_objects: dict[str, Any]) -> Iterator[None]:
-    """Makes custom objects known by name inside a `with` block."""
+    """Makes custom objects known by name inside a `with` block.
+
+    Args:
+        custom_objects: dict of names to classes and functions.
+    """
     stack = _scopes.__dict__.setdefault("stack", [])
     stack.append(dict(custom_objects))
     try:

@@ -50,6 +50,9 @@ def public_module(cls: type) -> str:
 def serialize_keras_object(obj: Any) -> Any:
     """JSON-able form of an object: plain values, arrays, slices, tensors, functions, or anything with `get_config`.
 
+    Args:
+        obj: the object.
+
     Raises:
         TypeError: an object that cannot be named in a file, such as a lambda.
     """

@@ -21,6 +21,9 @@ from dagrt.utils.dataset import PyDataset
 def unpack_x_y_sample_weight(data: Any) -> tuple[Any, Any, Any]:
     """Splits `x`, `(x,)`, `(x, y)` or `(x, y, sample_weight)` into three, None where absent.
 
+    Args:
+        data: a batch, as a step gets it.
+
     Raises:
         ValueError: a tuple of more than three entries.
     """
@@ -41,7 +44,11 @@ def unpack_x_y_sample_weight(data: Any) -> tuple[Any, Any, Any]:
 
 
 def pack_x_y_sample_weight(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """The inverse of `unpack_x_y_sample_weight`."""
+    """The inverse of `unpack_x_y_sample_weight`.
+
+    Args:
+        x, y, sample_weight: parts of a batch; None where absent.
+    """
     if y is None:
         return x if not isinstance(x, (list, tuple)) else (x,)
     return (x, y) if sample_weight is None else (x, y, sample_weight)

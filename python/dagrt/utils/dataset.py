@@ -80,6 +80,7 @@ def split_dataset(
         left_size, right_size: fraction of rows (float) or number of rows (int); one may be left out.
         shuffle: shuffle rows first.
         seed: of the shuffle.
+        preferred_backend: Keras's, without effect.
 
     Returns:
         Two structures like `dataset`.

@@ -17,7 +17,9 @@ class Progbar:
         verbose: 1: a bar; 2: one line when finished; 0: nothing.
         interval: least seconds between two redraws.
         stateful_metrics: names shown as given; others are averaged over steps.
+        stateless_metrics: names that are averaged; the others are shown as given.
         unit_name: "step" by default.
+        stream: where it writes; standard output by default.
 
     Example:
         >>> from dagrt.utils import Progbar

@@ -36,7 +36,12 @@ def model_to_dot(
     _note: Any = None,
     **kwargs: Any,
 ) -> Any:
-    """The model's graph as a `graphviz.Digraph`; arguments as for `plot_model`.
+    """The model's graph as a `graphviz.Digraph`.
+
+    Args:
+        subgraph: make a part of a larger drawing.
+
+        The others as for `plot_model`.
 
     Raises:
         ValueError: a model that is not built.
