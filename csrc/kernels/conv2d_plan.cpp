@@ -81,7 +81,11 @@ ConvMemory conv2d_filter_grad_memory(const ConvArgs& a) {
   const int64_t wide = (a.Q - 1) * a.stride_w + (a.S - 1) * a.dilation_w + 1;
   const bool outside = a.pad_top > 0 || a.pad_left > 0 || (a.P - 1) * a.stride_h - a.pad_top + (a.R - 1) * a.dilation_h >= a.H ||
                        (a.Q - 1) * a.stride_w - a.pad_left + (a.S - 1) * a.dilation_w >= a.W;
-  const int64_t floats = pixels * 32 + int64_t(round_up(pixels)) + (outside && pixels > 0 ? high * wide * c : 0);
+  const int64_t copied = pixels <= 0      ? 0
+                         : outside        ? high * wide * c
+                         : a.R * a.S == 1 ? pixels * (std::min(c, 2 * conv_grad_chunk) + 48)
+                                          : 0;
+  const int64_t floats = pixels * 32 + int64_t(round_up(pixels)) + copied;
   return {size_t(splits > 1 ? splits * weights : 0) * 4 + 64, size_t(floats) * 4 + 192};
 }
 

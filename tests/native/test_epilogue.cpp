@@ -121,6 +121,9 @@ TEST_CASE("an epilogue gives the bits of the ops behind the product") {
     for (const Shape& s : std::vector<Shape>{{{2, 9, 7, 3}, {3, 3, 3, 21}, 1, 1, {2, 9, 7, 21}},
                                              {{1, 9, 8, 6}, {3, 2, 3, 10}, 2, 2, {1, 5, 4, 10}},
                                              {{2, 6, 5, 19}, {3, 3, 1, 19}, 1, 19, {2, 6, 5, 19}},
+                                             {{2, 9, 13, 16}, {3, 3, 16, 1}, 1, 1, {2, 9, 13, 1}},
+                                             {{1, 9, 20, 1}, {3, 3, 1, 16}, 2, 1, {1, 5, 10, 16}},
+                                             {{1, 5, 9, 11}, {1, 3, 11, 2}, 1, 1, {1, 5, 9, 2}},
                                              {{1, 13, 11, 5}, {1, 1, 5, 33}, 1, 1, {1, 13, 11, 33}}}) {
       AttrMap attrs{{"strides", integers({s.stride, s.stride})}, {"groups", {s.groups}}, {"padding", {std::string("same")}}};
       Tensor x = filled(s.x, 2, 1), w = filled(s.w, 0, 2), dy = filled(s.y, 1, 1);

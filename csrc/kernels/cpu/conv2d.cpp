@@ -85,7 +85,9 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
         gemm_run(job, rows, a + l * a_line + (taps ? 0 : from), c + l * c_line + p * gemm_nr, place + l * place_line);
     }
   }
-  if (!t.epilogue.simple)
+  if (!t.epilogue.simple && job.row_step == 1 && place_line == rows)  // the lines follow one another
+    apply_epilogue(t.epilogue, c, t.ld_dst, place, g * n, a_lines * rows, n);
+  else if (!t.epilogue.simple)
     for (int64_t l = 0; l < a_lines; l++) {
       float* line = c + l * c_line;
       if (job.row_step == 1)

@@ -72,7 +72,7 @@ void dot_row(const Window& d, const float* x, int64_t next, const float* w, int6
 void pass_few(const Stream& s, const Pass& t) {
   const Axis &h = t.h, &w = t.w;
   const int64_t sc = t.src_channels, n = t.dst_channels, J = t.grid.J, depth = h.count * w.count * sc;
-  const bool outside = depth && reaches_outside(t);
+  const bool outside = depth && reaches_outside(t), whole = t.grid.step_h == 1 && t.grid.step_w == 1 && J == t.dst_w;
   const int64_t rows = conv_rows(t.grid.I, J, depth, n), blocks = (t.grid.I + rows - 1) / rows;
   const double ns = double(rows * J) * (double(depth * n) * (0.2 / V) + double(n) * 2) + 100;
   s.parallel(t.B * blocks, ns, [&](int64_t unit, char* scratch) {
@@ -108,11 +108,15 @@ void pass_few(const Stream& s, const Pass& t) {
             y[j * step + f] = relu && v <= 0 ? 0 : v;
           }
       }
-      if (e.simple) continue;
+      if (e.simple || whole) continue;
       if (t.grid.step_w == 1)
         apply_epilogue(e, y, t.ld_dst, place, 0, J, n);
       else
         for (int64_t j = 0; j < J; j++) apply_epilogue(e, y + j * step, t.ld_dst, place + j * t.grid.step_w, 0, 1, n);
+    }
+    if (!e.simple && whole) {
+      const int64_t place = t.place(b, i0, 0);
+      apply_epilogue(e, t.dst + place * t.ld_dst, t.ld_dst, place, 0, (i1 - i0) * J, n);
     }
   });
 }

@@ -130,6 +130,9 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
   const bool joined = a.dilation_w == 1 && (outside || a.ldx == c);  // the channels under a window's row are contiguous
   const int64_t runs = joined ? a.R : a.R * a.S, run = joined ? a.S * c : c;
   const int64_t parts = run > conv_grad_chunk ? run / conv_grad_chunk : 1, pieces = runs * parts;
+  // A tile takes a few channels of many pixels: where these lie multiples of 512 bytes apart, they share a few of the cache's
+  // sets, and a copy pays once several panels read it.
+  const bool spread = a.R * a.S == 1 && !outside && a.stride_w * a.ldx % 128 == 0 && f > 2 * gemm_nr;
   const double ns = double(blocks * high * a.Q) / double(splits * chunks) * double(a.R * a.S * c) * double(f) * (0.3 / V) + 200;
   s.parallel(splits * chunks * a.groups, ns, [&](int64_t unit, char* scratch) {
     const int64_t g = unit % a.groups, chunk = unit / a.groups % chunks, split = unit / a.groups / chunks;
@@ -145,12 +148,20 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
     job.b = panel;
     job.ldc = a.F;
     for (int64_t block = begin; block < end; block++) {
-      const int64_t b = block / per_image, k = block % per_image, i0 = a.P * k / per_image, i1 = a.P * (k + 1) / per_image;
+      const int64_t b = block / per_image, i = block % per_image, i0 = a.P * i / per_image, i1 = a.P * (i + 1) / per_image;
       job.K = (i1 - i0) * a.Q;
       job.accumulate = block > begin;
-      const Rows x = rows_under(t, b, g, i0, i1, outside, copied);
+      Rows x = rows_under(t, b, g, i0, i1, outside, copied);
       for (int64_t i = 0; i < i1 - i0; i++)
         for (int64_t j = 0; j < a.Q; j++) places[i * a.Q + j] = int32_t(i * a.stride_h * x.line + j * a.stride_w * x.ld);
+      if (spread) {
+        const int64_t c0 = run * first / parts, n = run * last / parts - c0, pitch = (n + 31) / 32 * 32 + 16;
+        for (int64_t k = 0; k < job.K; k++) {
+          copy(copied + k * pitch, x.a + places[k] + c0, n);
+          places[k] = int32_t(k * pitch);
+        }
+        x.a = copied - c0;
+      }
       for (int64_t n = 0; n < f; n += gemm_nr) {
         job.n = int(f - n < gemm_nr ? f - n : gemm_nr);
         gemm_pack(job.K, a.y + (b * a.P + i0) * a.Q * a.ldy + g * f + n, a.ldy, 1, job.n, panel);
