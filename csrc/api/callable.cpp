@@ -103,8 +103,6 @@ void Callable::check_variables() {
     if (!v.has_type(d.type))
       fail(ErrorKind::shape, "variable ", i, " ('", d.name, "'): expected ", d.type.text(), ", got ",
            dagrt::text(Dims(v.shape().begin(), v.shape().end())));
-    if (&v.device() != &device_)
-      fail(ErrorKind::device, "variable '", d.name, "' is on ", v.device().name(), ", but the function runs on ", device_.name());
   }
   join_groups(variables_);
 }

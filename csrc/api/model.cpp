@@ -50,7 +50,8 @@ Model Model::load(const std::string& path) {
     const FileTensor& t = *file.variables()[i];
     variables.push_back(std::make_shared<Variable>(module.variables[i].name, t.dtype, t.shape, t.data));
   }
-  model.function_ = std::make_shared<Callable>(std::move(module), std::move(variables));
+  model.function_ =
+      std::make_shared<Callable>(std::move(module), std::move(variables), "main", exact_by_default(), default_device());
   model.metadata_ = file.metadata();
   for (const FileTensor* t : file.selftest_inputs()) model.selftest_inputs_.push_back(copy_of(*t));
   for (const FileTensor* t : file.selftest_outputs()) model.selftest_outputs_.push_back(copy_of(*t));

@@ -7,6 +7,7 @@
 #include "bindings/bindings.h"
 #include "bindings/run.h"
 #include "io/file.h"
+#include "runtime/device.h"
 
 namespace py = pybind11;
 
@@ -14,6 +15,7 @@ namespace dagrt::bindings {
 namespace {
 
 PyObject* classes[10];  // by ErrorKind; immortal
+PyObject* device_memory_error;
 
 PyObject* add(py::module_& m, const char* name, const char* doc, std::initializer_list<PyObject*> bases) {
   py::tuple list(bases.size());
@@ -29,7 +31,8 @@ void set_error(const Error& e) {
   // A damaged file's message may quote bytes that are not UTF-8.
   const char* what = e.what();
   py::object text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(what, Py_ssize_t(std::strlen(what)), "replace"));
-  if (text) PyErr_SetObject(classes[int(e.kind)], text.ptr());
+  const bool device_memory = dynamic_cast<const DeviceMemoryError*>(&e) != nullptr;
+  if (text) PyErr_SetObject(device_memory ? device_memory_error : classes[int(e.kind)], text.ptr());
 }
 
 }  // namespace
@@ -59,6 +62,8 @@ void bind_errors(py::module_& m) {
   set(ErrorKind::format, add(m, "FormatError", "A file that is not what it should be.", {error, PyExc_ValueError}));
   set(ErrorKind::device, add(m, "DeviceError", "A device or instruction set that cannot be used.", {error, PyExc_RuntimeError}));
   set(ErrorKind::memory_limit, add(m, "MemoryLimitError", "More memory is needed than is left.", {error, PyExc_MemoryError}));
+  device_memory_error = add(m, "DeviceMemoryError", "A device's memory is used up.",
+                            {classes[int(ErrorKind::device)], classes[int(ErrorKind::memory_limit)]});
   set(ErrorKind::cancelled,
       add(m, "Cancelled", "A run that was interrupted; no variable has changed.", {error, PyExc_KeyboardInterrupt}));
   set(ErrorKind::value, PyExc_ValueError);

@@ -14,8 +14,11 @@ namespace dagrt::bindings {
 namespace {
 
 unsigned long main_thread = 0;
-Device* device_in_use = &cpu_device();          // of variables made from now on, and of functions without any
+Device* chosen_device = nullptr;                // by set_device
 thread_local PyObject* interruption = nullptr;  // what a signal handler raised during a run
+
+/// Of functions made from now on. The machine is asked for GPUs when one is first made.
+Device& device_in_use() { return chosen_device ? *chosen_device : default_device(); }
 
 /// Lets Python's signal handlers run. Takes the GIL for that alone; whoever has it never waits for a variable's lock.
 bool signals_pending() {
@@ -141,7 +144,7 @@ void bind_variable(py::module_& m) {
   py::class_<Variable, VariableRef> c(m, "Variable", "Memory that outlives runs; every function over it shares it.");
   c.def(py::init([](py::object value, const std::string& name) {
           View v = view_of_array(value);
-          return std::make_shared<Variable>(name, v.dtype, std::vector<int64_t>(v.dims, v.dims + v.rank), v.data, *device_in_use);
+          return std::make_shared<Variable>(name, v.dtype, std::vector<int64_t>(v.dims, v.dims + v.rank), v.data);
         }),
         py::arg("value"), py::arg("name") = "");
   auto shape_of = [](const Variable& v) {
@@ -200,13 +203,14 @@ void rethrow_interruption() {
 
 void bind_function(py::module_& m) {
   main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
-  m.def("set_device", [](const std::string& name) { device_in_use = &find_device(name); }, py::arg("name"));
-  m.def("device", [] { return std::string(device_in_use->name()); });
+  m.def("set_device", [](const std::string& name) { chosen_device = &find_device(name); }, py::arg("name"));
+  m.def("device", [] { return std::string(device_in_use().name()); });
+  m.def("find_device", [](const std::string& name) { return std::string(find_device(name).name()); }, py::arg("name"));
   m.def("devices", &device_names);
   bind_variable(m);
   py::class_<Callable, std::shared_ptr<Callable>> c(m, "Function", "A module with its variables and constants.");
   c.def(py::init([](const std::string& json, std::vector<VariableRef> variables, const py::list& constants,
-                    const std::string& entry, std::optional<bool> exact) {
+                    const std::string& entry, std::optional<bool> exact, std::optional<std::string> on) {
           std::vector<View> views;
           std::vector<py::object> held;
           for (py::handle h : constants) {
@@ -214,11 +218,11 @@ void bind_function(py::module_& m) {
             views.push_back(view_of_array(held.back()));
           }
           WithoutGil released;
-          Device& device = variables.empty() ? *device_in_use : variables[0]->device();
+          Device& device = on ? find_device(*on) : device_in_use();
           return std::make_shared<Callable>(json, std::move(variables), views, entry, exact.value_or(exact_by_default()), device);
         }),
         py::arg("module_json"), py::arg("variables"), py::arg("constants"), py::arg("entry") = "main",
-        py::arg("exact") = py::none());
+        py::arg("exact") = py::none(), py::arg("device") = py::none());
   c.def("__call__", &call, py::arg("inputs"), py::arg("out") = py::none(),
         "Runs the function on arrays; `out`: arrays to write to.");
   c.def(

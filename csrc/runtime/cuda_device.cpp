@@ -20,7 +20,9 @@ namespace {
 void check(cudaError_t e, const char* what, const char* device) {
   if (e == cudaSuccess) return;
   cudaGetLastError();  // errors that do not end the context are forgotten
-  fail(ErrorKind::device, device, ": ", what, " failed: ", cudaGetErrorString(e));
+  const std::string text = std::string(device) + ": " + what + " failed: " + cudaGetErrorString(e);
+  if (e == cudaErrorMemoryAllocation) throw DeviceMemoryError(text);
+  throw Error(ErrorKind::device, text);
 }
 
 class Cuda final : public Device {
@@ -68,6 +70,7 @@ class Cuda final : public Device {
       cudaSetDevice(device_.index_);
       forget();
       cudaStreamDestroy(stream_);
+      if (beside_) cudaStreamDestroy(beside_);
     }
     void copy_in(void* to, const void* from, size_t bytes) override {
       device_.use();
@@ -80,6 +83,13 @@ class Cuda final : public Device {
     }
     void run(std::function<void()>) override { fail(ErrorKind::internal, "work of the host on a CUDA device"); }
     void wait() override { check(cudaStreamSynchronize(stream_), "a run", device_.name()); }
+    bool done() override { return cudaStreamQuery(stream_) != cudaErrorNotReady; }  // errors are `wait`'s to raise
+    void write_beside(void* to, int32_t value) override {
+      device_.use();
+      if (!beside_) check(cudaStreamCreateWithFlags(&beside_, cudaStreamNonBlocking), "making a stream", device_.name());
+      check(cudaMemcpyAsync(to, &value, sizeof value, cudaMemcpyHostToDevice, beside_), "a copy to the device", device_.name());
+      check(cudaStreamSynchronize(beside_), "a copy to the device", device_.name());
+    }
 
     void replay(const void* key, const std::function<void(CudaStream&)>& record) override {
       device_.use();
@@ -114,7 +124,7 @@ class Cuda final : public Device {
       graph_ = nullptr;
     }
     Cuda& device_;
-    cudaStream_t stream_ = nullptr;
+    cudaStream_t stream_ = nullptr, beside_ = nullptr;
     cudaGraphExec_t graph_ = nullptr;
     const void* key_ = nullptr;
   };
@@ -124,13 +134,16 @@ class Cuda final : public Device {
   int multiprocessors_, capability_;
 };
 
+const char* reason = "";
+
 }  // namespace
 
 const std::vector<Device*>& cuda_devices() {
   static const std::vector<Device*>* all = [] {  // never destroyed: variables of static objects may live on them
     auto* list = new std::vector<Device*>;
     int count = 0;
-    if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    if (cudaError_t e = cudaGetDeviceCount(&count); e != cudaSuccess) {
+      reason = cudaGetErrorString(e);
       cudaGetLastError();
       count = 0;
     }
@@ -144,6 +157,7 @@ const std::vector<Device*>& cuda_devices() {
 }
 
 bool cuda_in_build() { return true; }
+const char* why_no_cuda_device() { return *reason ? reason : "the driver lists none"; }
 
 #else
 
@@ -153,6 +167,7 @@ const std::vector<Device*>& cuda_devices() {
 }
 
 bool cuda_in_build() { return false; }
+const char* why_no_cuda_device() { return "this build has no CUDA"; }
 
 #endif
 

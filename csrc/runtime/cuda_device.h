@@ -9,5 +9,7 @@ namespace dagrt {
 /// Found at the first call; none where the build has no CUDA or the machine no driver or GPU.
 const std::vector<Device*>& cuda_devices();
 bool cuda_in_build();
+/// Where the build has CUDA and there is no device: the driver's words.
+const char* why_no_cuda_device();
 
 }  // namespace dagrt

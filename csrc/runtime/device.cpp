@@ -80,6 +80,14 @@ std::string readable(size_t bytes) {
   return std::to_string(bytes) + " bytes" + text;
 }
 
+/// MemoryLimitError, or DeviceMemoryError.
+template <class... Parts> [[noreturn]] void no_memory(const Device& d, const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  if (d.is_host()) throw Error(ErrorKind::memory_limit, text.str());
+  throw DeviceMemoryError(text.str());
+}
+
 }  // namespace
 
 size_t available_host_memory(const char** why) {
@@ -105,13 +113,31 @@ size_t available_host_memory(const char** why) {
   return left;
 }
 
-void Device::check_available(size_t bytes, const char* what) const {
+void Device::check_available(size_t bytes, const std::string& what) const {
   if (bytes < small_allocation && !std::getenv("DAGRT_MEMORY_LIMIT")) return;
   const char* why = "";
   size_t left = available(&why);
   if (bytes > left)
-    fail(ErrorKind::memory_limit, what, " needs ", readable(bytes), " on ", name(), ", but ", why, " has only ", readable(left),
-         " left; use a smaller batch, or free other models");
+    no_memory(*this, what, " needs ", readable(bytes), " on ", name(), ", but ", why, " has only ", readable(left),
+              " left; use a smaller batch, or free other models");
+}
+
+void* Device::take_memory(size_t bytes, const std::string& what) {
+  void* p = nullptr;
+  try {
+    check_available(bytes, what);
+    p = allocate(bytes ? bytes : 1);
+  } catch (const Error&) {
+    if (!arenas.bytes()) throw;
+  }
+  if (p) return p;
+  arenas.trim(*this);
+  check_available(bytes, what);
+  p = allocate(bytes ? bytes : 1);
+  if (!p)
+    no_memory(*this, what, " needs ", readable(bytes), " on ", name(),
+              ", which were refused; use a smaller batch, or free other models");
+  return p;
 }
 
 Arena::~Arena() {
@@ -145,12 +171,8 @@ Arena ArenaPool::take(Device& device, size_t bytes) {
     device.release(old.data, old.bytes);
     total_ -= old.bytes;
   }
-  device.check_available(bytes, "the working memory of this call");
   size_t rounded = (std::max(bytes, size_t(1)) + 4095) / 4096 * 4096;
-  void* p = device.allocate(rounded);
-  if (!p)
-    fail(ErrorKind::memory_limit, "the working memory of this call needs ", readable(rounded), " on ", device.name(),
-         ", which were refused; use a smaller batch");
+  void* p = device.take_memory(rounded, "the working memory of this call");
   total_ += rounded;
   arena.data_ = static_cast<char*>(p);
   arena.bytes_ = rounded;
@@ -178,15 +200,33 @@ void Queue::replay(const void*, const std::function<void(CudaStream&)>&) {
   fail(ErrorKind::internal, "this device does not record runs");
 }
 
+void Queue::write_beside(void*, int32_t) { fail(ErrorKind::internal, "this device does not record runs"); }
+
+Device& default_device() {
+  static Device& chosen = []() -> Device& {
+    const char* name = std::getenv("DAGRT_DEVICE");
+    if (name && *name) return find_device(name);
+    return cuda_devices().empty() ? cpu_device() : *cuda_devices()[0];
+  }();
+  return chosen;
+}
+
 Device& find_device(const std::string& name) {
   if (name == "cpu") return cpu_device();
   const std::string wanted = name == "cuda" ? "cuda:0" : name;
   for (Device* d : cuda_devices())
     if (wanted == d->name()) return *d;
+  const bool is_cuda =
+      wanted.size() > 5 && wanted.compare(0, 5, "cuda:") == 0 && wanted.find_first_not_of("0123456789", 5) == std::string::npos;
+  if (!is_cuda) fail(ErrorKind::device, "device '", name, "' is unknown: expected 'cpu', 'cuda' or 'cuda:' and a number");
+  if (!cuda_in_build())
+    fail(ErrorKind::device, "device '", name, "' is not available: this build of dagrt has no CUDA; build it with ",
+         "DAGRT_CUDA=ON, or use 'cpu'");
+  if (cuda_devices().empty())
+    fail(ErrorKind::device, "device '", name, "' is not available: no GPU was found (", why_no_cuda_device(), "); use 'cpu'");
   std::string have;
   for (const std::string& n : device_names()) have += (have.empty() ? "" : ", ") + n;
-  fail(ErrorKind::device, "device '", name, "' is not available; there is ", have,
-       cuda_in_build() ? "" : " (this build has no CUDA: DAGRT_CUDA=ON)");
+  fail(ErrorKind::device, "device '", name, "' is not available; there is ", have);
 }
 
 std::vector<std::string> device_names() {

@@ -15,9 +15,16 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+
 namespace dagrt {
 
 struct CudaStream;  // base/cuda_stream.h
+
+/// Of a device that is not the host. In Python a DeviceError and a MemoryLimitError both.
+struct DeviceMemoryError : Error {
+  explicit DeviceMemoryError(const std::string& message) : Error(ErrorKind::memory_limit, message) {}
+};
 
 /// Work in order. Nothing may be assumed done before `wait`.
 class Queue {
@@ -27,6 +34,9 @@ class Queue {
   virtual void copy_out(void* host, const void* device, size_t bytes) = 0;  // host memory is written by `wait`
   virtual void run(std::function<void()> work) = 0;                         // with the device's memory in reach
   virtual void wait() = 0;
+  virtual bool done() { return true; }  // whether `wait` would return at once; known where the device records
+  /// Writes to the device's memory beside what runs in this queue.
+  virtual void write_beside(void* device, int32_t value);
   /// On devices that record: `record` gives a run's steps to the stream it is handed. It is called once for each `key`
   /// (the memory that the steps name), and what it gave is run again thereafter.
   virtual void replay(const void* key, const std::function<void(CudaStream&)>& record);
@@ -91,8 +101,11 @@ class Device {
   virtual bool records() const { return false; }  // steps are given to Queue::replay, not to Queue::run
   /// Bytes that may still be allocated; `why` names the limit.
   virtual size_t available(const char** why) const = 0;
-  /// MemoryLimitError where `bytes` more, for `what`, would exceed what is available.
-  void check_available(size_t bytes, const char* what) const;
+  /// MemoryLimitError where `bytes` more, for `what`, would exceed what is available; of another device than the host
+  /// it is a DeviceError too.
+  void check_available(size_t bytes, const std::string& what) const;
+  /// `allocate`, or the same error. Arenas that no run uses make room first.
+  void* take_memory(size_t bytes, const std::string& what);
 
   ArenaPool arenas;
 };
@@ -100,6 +113,8 @@ class Device {
 Device& cpu_device();
 /// "cpu", or "cuda:0" and so on ("cuda" is "cuda:0"). DeviceError where there is none of that name.
 Device& find_device(const std::string& name);
+/// Where functions run unless told otherwise: DAGRT_DEVICE, else the first GPU that this build and machine have, else the CPU.
+Device& default_device();
 /// All devices of this process, the CPU first.
 std::vector<std::string> device_names();
 

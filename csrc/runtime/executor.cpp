@@ -33,9 +33,9 @@ void copy(RunShared& shared, void* to, const void* from, size_t bytes) {
 /// DeviceError where the op could not be given to the device.
 void check_launched(const Step& step, const CudaStream& s) {
   const char* op = step.kind == Step::Kind::op ? step.op->name.c_str() : "copy";
-  if (s.pending)
-    fail(ErrorKind::device, op, ": its kernel ", s.pending,
-         " has no CUDA version yet (cuda: pending); run this model on the CPU");
+  if (s.pending)  // compiling for a GPU does not choose it
+    fail(ErrorKind::device, op, ": this op is one of the CPU's algorithms and does not run on a GPU (which has no kernel ",
+         s.pending, "); use the op that it is chosen for");
   if (s.refused) fail(ErrorKind::device, op, ": kernel ", s.refused, " was refused by the CUDA driver: ", s.reason);
 }
 
@@ -177,8 +177,9 @@ void run_commit(const Plan& plan, RunState& state, RunShared& shared, void (*wri
     auto condition = [&](Place p) {
       return p.base ? reinterpret_cast<const bool*>(state.bases[size_t(p.base)] + p.offset) : nullptr;
     };
+    copy_on(*shared.cuda, shared.decision, shared.cuda->status, sizeof(DeviceStatus));
     for (const Commit& c : plan.commits) {
-      shared.cuda->gate = {shared.cuda->status, condition(plan.guard), condition(c.when)};
+      shared.cuda->gate = {shared.decision, condition(plan.guard), condition(c.when)};
       run_step(plan, c.step, state, shared);
       for (int32_t v : c.variables) written(context, v);
     }

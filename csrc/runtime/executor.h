@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/cuda_stream.h"
 #include "ops/op.h"
 #include "runtime/device.h"
 #include "runtime/plan.h"
@@ -20,6 +21,7 @@ struct RunState {
   std::vector<View> views;
   std::vector<RunState> scans;
   std::unique_ptr<Queue> queue;  // of a device that records runs: kept with what it recorded for this state's memory
+  uint64_t moves = 0;            // of the variables, when that was recorded
 };
 
 /// What a run shares between a plan and the bodies of its scans.
@@ -30,8 +32,9 @@ struct RunShared {
   Status status;
   bool (*poll)() = nullptr;
   std::chrono::steady_clock::time_point next_poll{};
-  RunProfile* profile = nullptr;  // where the times of steps go, if someone wants them
-  CudaStream* cuda = nullptr;     // the steps are launches there: nothing has happened yet when they return
+  RunProfile* profile = nullptr;     // where the times of steps go, if someone wants them
+  CudaStream* cuda = nullptr;        // the steps are launches there: nothing has happened yet when they return
+  DeviceStatus* decision = nullptr;  // there: the status as it was when the commit began, which no later one changes
 };
 
 /// All main steps, up to the first fault. Afterwards shared.status says whether the commit may follow.

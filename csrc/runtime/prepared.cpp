@@ -52,8 +52,7 @@ std::string key_of(const std::string& text, const std::vector<VariableRef>& sour
 PreparedValue::PreparedValue(std::string key, std::unique_ptr<Program> maker, std::vector<VariableRef> sources, size_t bytes,
                              Device& device)
     : key_(std::move(key)), maker_(std::move(maker)), sources_(std::move(sources)), bytes_(bytes), device_(device) {
-  data_ = device_.allocate(bytes_ ? bytes_ : 1);
-  if (!data_) fail(ErrorKind::memory_limit, "a prepared weight needs ", bytes_, " bytes, which were refused");
+  data_ = device_.take_memory(bytes_, "a prepared weight");
   bytes_in_use += bytes_;
 }
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <unordered_set>
 
 #include "base/cuda_stream.h"
@@ -21,6 +23,25 @@ alignas(arena_alignment) char nothing[arena_alignment];
 
 // Of work on a slow machine, about 0.2 ms on one as they are: from here on threads that sleep are woken at the start.
 constexpr double rouse_ns = 1e7;
+
+/// Waits for a device's run and polls meanwhile. A cancellation is written to the run's status word, where it counts unless
+/// the commit has begun: what it saw then is the run's answer.
+bool wait_or_cancel(Queue& queue, bool (*poll)(), void* status) {
+  using namespace std::chrono;
+  const auto start = steady_clock::now();
+  for (auto next = start + milliseconds(50); !queue.done();) {
+    const auto now = steady_clock::now();
+    if (now >= next) {
+      next = now + milliseconds(50);
+      if (poll()) {
+        queue.write_beside(status, Status::cancelled);
+        return true;
+      }
+    }
+    if (now - start > milliseconds(2)) std::this_thread::sleep_for(microseconds(50));
+  }
+  return false;
+}
 
 void* address(const View& v) { return v.data ? v.data : nothing; }  // an array of no elements may have no memory
 
@@ -129,18 +150,34 @@ size_t Program::arena_bytes() const { return aligned(plan_.arena_bytes) + size_t
 
 void Program::run(const View* inputs, const View* outputs, bool (*poll)()) const {
   GroupLock lock(any_, !plan_.commits.empty());
-  if (!sources_.empty() && fresh_at_.load(std::memory_order_relaxed) != state_of(sources_)) remake(lock);
+  if (!settled()) settle(lock);
   device_.is_host() ? run_on_host(inputs, outputs, poll) : run_on_device(inputs, outputs, poll);
 }
 
-void Program::remake(GroupLock& lock) const {
-  auto fresh = [&] { return std::all_of(prepared_.begin(), prepared_.end(), [](const PreparedRef& p) { return p->fresh(); }); };
-  if (!fresh()) {
+/// Whether the variables are on this program's device, and what is prepared of them is theirs of now.
+bool Program::settled() const {
+  return (!any_ || placed_at_.load(std::memory_order_relaxed) == variable_moves()) &&
+         (sources_.empty() || fresh_at_.load(std::memory_order_relaxed) == state_of(sources_));
+}
+
+void Program::settle(GroupLock& lock) const {
+  auto used = [&](const auto& f) {
+    for (size_t i = 0; i < variables_.size(); i++)
+      if (plan_.uses_variable[i]) f(*variables_[i]);
+  };
+  bool ready = std::all_of(prepared_.begin(), prepared_.end(), [](const PreparedRef& p) { return p->fresh(); });
+  used([&](const Variable& v) { ready = ready && &v.device() == &device_; });
+  if (!ready) {
     lock.make_exclusive();
+    used([&](Variable& v) { v.move_to(device_); });
     for (const PreparedRef& p : prepared_)
       if (!p->fresh()) p->make();
     if (plan_.commits.empty()) lock.make_shared();
   }
+  uint64_t moves = 0;
+  used([&](const Variable& v) { moves += v.moves(); });
+  moves_.store(moves, std::memory_order_relaxed);
+  placed_at_.store(variable_moves(), std::memory_order_relaxed);
   fresh_at_.store(state_of(sources_), std::memory_order_relaxed);
 }
 
@@ -198,7 +235,7 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
   for (const View& v : inputs_) in.push_back(slot(size_t(v.bytes())));
   for (const View& v : outputs_) out.push_back(slot(size_t(v.bytes())));
   size_t pieces = device_.records() ? size_t(scratch_parts) : size_t(shared.threads);
-  size_t word = slot(sizeof(DeviceStatus)), scratch = slot(pieces * plan_.scratch_bytes);
+  size_t word = slot(sizeof(DeviceStatus)), decision = slot(sizeof(DeviceStatus)), scratch = slot(pieces * plan_.scratch_bytes);
   Arena arena = device_.arenas.take(device_, bytes);
   char* memory = arena.data();
   shared.scratch = memory + scratch;
@@ -214,7 +251,12 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
 
   std::unique_ptr<Queue> once;  // a queue that records is kept with what it recorded
   std::unique_ptr<Queue>& queue = device_.records() ? state.queue : once;
+  if (const uint64_t moves = moves_.load(std::memory_order_relaxed); state.moves != moves) {  // it names their memory of before
+    queue.reset();
+    state.moves = moves;
+  }
   if (!queue) queue = device_.queue();
+  if (poll && poll()) raise_status(plan_, {Status::cancelled});
   for (size_t i = 0; i < in.size(); i++) queue->copy_in(memory + in[i], inputs[i].data, size_t(inputs_[i].bytes()));
   std::vector<int32_t> written;
   auto note = [](void* list, int32_t v) { static_cast<std::vector<int32_t>*>(list)->push_back(v); };
@@ -228,6 +270,7 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
       stream.scratch_bytes = plan_.scratch_bytes;
       stream.exact = exact_;
       shared.cuda = &stream;
+      shared.decision = reinterpret_cast<DeviceStatus*>(memory + decision);
       run_steps(plan_, state, shared);
       run_commit(plan_, state, shared, note, &written);
     });
@@ -244,15 +287,18 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
     });
   }
   Status status;
-  queue->copy_out(&status, memory + word, sizeof(Status));
+  bool cancelled = false;
+  queue->copy_out(&status, memory + (device_.records() ? decision : word), sizeof(Status));
   for (size_t i = 0; i < out.size(); i++) queue->copy_out(outputs[i].data, memory + out[i], size_t(outputs_[i].bytes()));
   {
     FlushDenormals flush;
+    if (poll && device_.records()) cancelled = wait_or_cancel(*queue, poll, memory + word);
     queue->wait();
   }
   if (status.code == Status::ok || !device_.records())
     for (int32_t v : written) this->written(v);
   if (status.code != Status::ok) raise_status(plan_, status);
+  if (cancelled) fail(ErrorKind::cancelled, "interrupted when the device had finished the run; the variables are as after it");
 }
 
 void Program::fill_on_device(void* to) const {

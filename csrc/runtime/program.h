@@ -26,7 +26,7 @@ class Program {
   Program(Module compiled, std::vector<VariableRef> variables, Device& device, Part part = Part::whole, bool exact = true);
   ~Program();
 
-  /// One run: takes the variables' lock, remakes stale prepared values, takes an arena and a state; then steps and
+  /// One run: takes the variables' lock, brings them to its device, remakes stale prepared values, takes an arena and a state; then steps and
   /// commit. An Error means that no variable has changed. Several threads may run one program.
   void run(const View* inputs, const View* outputs, bool (*poll)()) const;
 
@@ -51,7 +51,8 @@ class Program {
   void fill_on_device(void* to) const;
   Plan make_plan();
   void place_constants();
-  void remake(GroupLock& lock) const;
+  bool settled() const;
+  void settle(GroupLock& lock) const;
   void written(int32_t variable) const { variables_[size_t(variable)]->raise_version(); }
 
   Module module_;
@@ -61,9 +62,11 @@ class Program {
   bool exact_;
   int isa_;  // that it was planned for
   Part part_;
-  std::vector<PreparedRef> prepared_;                   // by slot
-  std::vector<VariableRef> sources_;                    // of them all, each once
-  mutable std::atomic<uint64_t> fresh_at_{UINT64_MAX};  // state of the sources in which all were seen to be fresh
+  std::vector<PreparedRef> prepared_;                    // by slot
+  std::vector<VariableRef> sources_;                     // of them all, each once
+  mutable std::atomic<uint64_t> fresh_at_{UINT64_MAX};   // state of the sources in which all were seen to be fresh
+  mutable std::atomic<uint64_t> placed_at_{UINT64_MAX};  // moves in all when this program's variables were seen to be here
+  mutable std::atomic<uint64_t> moves_{0};               // of them, then
   Plan plan_;
   std::vector<View> inputs_, outputs_;
   const Variable* any_ = nullptr;  // of those used: its group's lock is the run's

@@ -8,6 +8,7 @@ namespace dagrt {
 namespace {
 
 std::atomic<size_t> bytes_in_use{0};
+std::atomic<uint64_t> moves_in_all{0};
 
 VariableGroup* root_of(VariableGroup* g) {
   while (VariableGroup* up = g->parent.load(std::memory_order_acquire)) g = up;
@@ -60,56 +61,82 @@ Variable::Variable(std::string name, DType dtype, std::vector<int64_t> shape, co
     : name_(std::move(name)),
       dtype_(dtype),
       shape_(std::move(shape)),
-      device_(device),
+      device_(&device),
       group_(std::make_shared<VariableGroup>()) {
   int64_t n = int64_t(size_of(dtype_));
   for (int64_t d : shape_)
     if (d < 0 || __builtin_mul_overflow(n, d, &n))
       fail(ErrorKind::shape, "variable '", name_, "': its shape does not fit into memory");
   bytes_ = size_t(n);
-  device_.check_available(bytes_, "a variable");
-  data_ = device_.allocate(bytes_ ? bytes_ : 1);
-  if (!data_) fail(ErrorKind::memory_limit, "variable '", name_, "' needs ", bytes_, " bytes, which were refused");
+  data_ = device.take_memory(bytes_, "variable '" + name_ + "'");
   bytes_in_use += bytes_;
-  if (device_.is_host()) {
+  if (device.is_host()) {
     if (data)
       std::memcpy(data_, data, bytes_);
     else
       std::memset(data_, 0, bytes_);
     return;
   }
-  auto queue = device_.queue();
+  auto queue = device.queue();
   std::vector<char> zeros(data ? 0 : bytes_);
   queue->copy_in(data_, data ? data : zeros.data(), bytes_);
   queue->wait();
 }
 
 Variable::~Variable() {
-  device_.release(data_, bytes_ ? bytes_ : 1);
+  device().release(data_, bytes_ ? bytes_ : 1);
   bytes_in_use -= bytes_;
 }
 
 void Variable::read(void* host) const {
   GroupLock lock(this, false);
-  if (device_.is_host()) {
+  if (device().is_host()) {
     std::memcpy(host, data_, bytes_);
     return;
   }
-  auto queue = device_.queue();
+  auto queue = device().queue();
   queue->copy_out(host, data_, bytes_);
   queue->wait();
 }
 
 void Variable::assign(const void* host) {
   GroupLock lock(this, true);
-  if (device_.is_host()) {
+  if (device().is_host()) {
     std::memcpy(data_, host, bytes_);
   } else {
-    auto queue = device_.queue();
+    auto queue = device().queue();
     queue->copy_in(data_, host, bytes_);
     queue->wait();
   }
   raise_version();
+}
+
+void Variable::move_to(Device& to) {
+  Device& from = device();
+  if (&from == &to) return;
+  void* data = to.take_memory(bytes_, "variable '" + name_ + "'");
+  try {
+    std::vector<char> between(from.is_host() || to.is_host() ? 0 : bytes_);
+    const void* host = from.is_host() ? data_ : to.is_host() ? data : between.data();
+    if (!from.is_host()) {
+      auto queue = from.queue();
+      queue->copy_out(const_cast<void*>(host), data_, bytes_);
+      queue->wait();
+    }
+    if (!to.is_host()) {
+      auto queue = to.queue();
+      queue->copy_in(data, host, bytes_);
+      queue->wait();
+    }
+  } catch (...) {
+    to.release(data, bytes_ ? bytes_ : 1);
+    throw;
+  }
+  from.release(data_, bytes_ ? bytes_ : 1);
+  data_ = data;
+  device_.store(&to, std::memory_order_release);
+  moves_.fetch_add(1, std::memory_order_relaxed);
+  moves_in_all.fetch_add(1, std::memory_order_relaxed);
 }
 
 bool Variable::has_type(const TensorType& t) const {
@@ -172,6 +199,8 @@ void join_groups(const std::vector<VariableRef>& variables) {
     b->lock.unlock();
   }
 }
+
+uint64_t variable_moves() { return moves_in_all.load(std::memory_order_relaxed); }
 
 size_t variable_bytes_in_use() { return bytes_in_use.load(std::memory_order_relaxed); }
 

@@ -4,6 +4,8 @@
 // for runs that assign; building a function over two groups joins them. So a run takes one lock, and two functions
 // over disjoint variables never wait for each other. Waiting writers go before new readers: a model that is served
 // without pause can still be trained.
+//
+// A variable lives on one device at a time. Made on the CPU, it goes to where the next run needs it.
 #pragma once
 #include <atomic>
 #include <condition_variable>
@@ -55,7 +57,7 @@ class Variable {
   DType dtype() const { return dtype_; }
   const std::vector<int64_t>& shape() const { return shape_; }
   size_t bytes() const { return bytes_; }
-  Device& device() const { return device_; }
+  Device& device() const { return *device_.load(std::memory_order_acquire); }
   /// Raised by every write.
   uint64_t version() const { return version_.load(std::memory_order_acquire); }
 
@@ -65,6 +67,9 @@ class Variable {
 
   // For runs, which hold the group's lock.
   void* data() const { return data_; }
+  /// To another device, under the exclusive lock. An Error means that it stayed where it was.
+  void move_to(Device& device);
+  uint64_t moves() const { return moves_.load(std::memory_order_relaxed); }  // how often its memory has changed
   void raise_version() { version_.fetch_add(1, std::memory_order_acq_rel); }
   const std::shared_ptr<VariableGroup>& group() const { return group_; }
 
@@ -73,9 +78,9 @@ class Variable {
   DType dtype_;
   std::vector<int64_t> shape_;
   size_t bytes_;
-  Device& device_;
+  std::atomic<Device*> device_;
   void* data_ = nullptr;
-  std::atomic<uint64_t> version_{0};
+  std::atomic<uint64_t> version_{0}, moves_{0};
   std::shared_ptr<VariableGroup> group_;
 };
 
@@ -103,6 +108,9 @@ class GroupLock {
   VariableGroup* group_ = nullptr;
   bool exclusive_;
 };
+
+/// How often variables of this process have gone to another device.
+uint64_t variable_moves();
 
 /// Bytes held by all variables of the process.
 size_t variable_bytes_in_use();

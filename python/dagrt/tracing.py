@@ -554,10 +554,10 @@ class TracedModule:
         self.constants = trace.constant_arrays
         self.output_structure = structure
 
-    def compile(self, exact: bool | None = None) -> Program:
+    def compile(self, exact: bool | None = None, device: str | None = None) -> Program:
         if exact is None:
             exact = _config.exact()
-        core = _core.Function(self.module_json, self.variables, self.constants, "main", exact)
+        core = _core.Function(self.module_json, self.variables, self.constants, "main", exact, device)
         return Program(core, self.output_structure, self.variables)
 
 
@@ -695,8 +695,11 @@ def no_fast_call(*args: Any) -> Any:
 class TracedFunction:
     """What `dagrt.function` makes of a Python function; see there."""
 
-    def __init__(self, fn: Callable, input_signature: Any = None, exact: bool | None = None) -> None:
+    def __init__(
+        self, fn: Callable, input_signature: Any = None, exact: bool | None = None, device: str | None = None
+    ) -> None:
         self._fn = fn
+        self._device = device if device is None else _core.find_device(device)
         self._signature = None if input_signature is None else list(input_signature)
         self._exact = exact
         self._programs: OrderedDict[Any, Program] = OrderedDict()
@@ -712,7 +715,7 @@ class TracedFunction:
         name = f"_traced_{self.__name__}"
         bound = instance.__dict__.get(name)
         if bound is None:
-            bound = TracedFunction(self._fn.__get__(instance, owner), self._signature, self._exact)
+            bound = TracedFunction(self._fn.__get__(instance, owner), self._signature, self._exact, self._device)
             object.__setattr__(instance, name, bound)
         return bound
 
@@ -770,7 +773,7 @@ class TracedFunction:
                 return program
             first = not self._programs
             traced = _trace(lambda a, k: self._fn(*a, **k), structure, shared_batch=False, allow_variables=first)
-            program = traced.compile(self._exact)
+            program = traced.compile(self._exact, self._device)
             self._programs[key] = program
             if len(self._programs) > 256:
                 self._programs.popitem(last=False)
@@ -782,7 +785,12 @@ def _eager(value: Any) -> Any:
 
 
 def function(
-    fn: Callable | None = None, *, input_signature: Any = None, exact: bool | None = None, **kwargs: Any
+    fn: Callable | None = None,
+    *,
+    input_signature: Any = None,
+    exact: bool | None = None,
+    device: str | None = None,
+    **kwargs: Any,
 ) -> Any:
     """Compiles a Python function over `dagrt.ops`: traced for each set of argument shapes, then run in C++.
 
@@ -794,8 +802,10 @@ def function(
         fn: the function; without it, a decorator is returned.
         input_signature: list of `dagrt.tracing.InputSpec` with None for sizes that vary: one trace serves them all.
         exact: only algorithms that round no worse than direct sums; by default `dagrt.config.exact()`.
+        device: where it runs: "cpu", "cuda", "cuda:1"; by default `dagrt.device()` when it is traced.
 
     Raises:
+        DeviceError: there is no such device.
         GraphError: Python decisions on values that are not known while tracing; the message names the line.
 
     Example:
@@ -811,8 +821,8 @@ def function(
     if kwargs:
         raise TypeError(f"function: unknown arguments {sorted(kwargs)}")
     if fn is None:
-        return lambda f: TracedFunction(f, input_signature, exact)
-    return TracedFunction(fn, input_signature, exact)
+        return lambda f: TracedFunction(f, input_signature, exact, device)
+    return TracedFunction(fn, input_signature, exact, device)
 
 
 _fresh_programs: OrderedDict[Any, Program] = OrderedDict()
@@ -826,6 +836,7 @@ def run_fresh(fn: Callable, args: tuple, kwargs: dict) -> Any:
     # A program keeps its variables alive, so their ids are not used again while it is in the cache.
     key = (
         _config.exact(),
+        _core.device(),
         traced.module_json,
         tuple(id(v) for v in traced.variables),
         tuple((c.dtype.name, c.shape, c.tobytes()) for c in traced.constants),

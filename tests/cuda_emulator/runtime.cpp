@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -28,6 +29,7 @@ struct CUgraphExec_st {
 struct CUstream_st {
   std::vector<Work> work;
   CUgraph_st* capturing = nullptr;
+  cudaError_t failed = cudaSuccess;  // found by a query, kept for who waits
 };
 
 namespace {
@@ -39,6 +41,12 @@ void give(cudaStream_t s, Work w) { (s->capturing ? s->capturing->work : s->work
 constexpr size_t guard = 4096;
 std::mutex allocations_mutex;
 std::map<void*, size_t> allocations;  // bytes with the guard page behind
+size_t allocated = 0;                 // with the pages
+
+size_t memory() {  // the device's, in bytes
+  const char* e = std::getenv("DAGRT_EMULATOR_MEMORY");
+  return e ? size_t(std::atoll(e)) : size_t(4) << 30;
+}
 
 }  // namespace
 
@@ -83,13 +91,15 @@ cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int bytes) {
 /// Right-aligned against a page that cannot be touched, but for 256 bytes' alignment; poisoned.
 cudaError_t cudaMalloc(void** p, size_t bytes) {
   size_t body = (bytes + guard - 1) / guard * guard, all = body + guard;
+  std::lock_guard<std::mutex> lock(allocations_mutex);
+  if (allocated + all > memory()) return cudaErrorMemoryAllocation;
   void* base = mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) return cudaErrorMemoryAllocation;
   mprotect(static_cast<char*>(base) + body, guard, PROT_NONE);
   std::memset(base, 0xFF, body);
   *p = static_cast<char*>(base) + (body - bytes) / 256 * 256;
-  std::lock_guard<std::mutex> lock(allocations_mutex);
   allocations[*p] = all;
+  allocated += all;
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* p) {
@@ -98,11 +108,14 @@ cudaError_t cudaFree(void* p) {
   auto it = allocations.find(p);
   if (it == allocations.end()) return cudaErrorInvalidValue;
   munmap(reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(p) / guard * guard), it->second);
+  allocated -= it->second;
   allocations.erase(it);
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* left, size_t* all) {
-  *left = *all = size_t(4) << 30;
+  std::lock_guard<std::mutex> lock(allocations_mutex);
+  *all = memory();
+  *left = *all - std::min(*all, allocated);
   return cudaSuccess;
 }
 
@@ -120,7 +133,25 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
   *s = new CUstream_st;
   return cudaSuccess;
 }
+/// Does one piece of the stream's work.
+cudaError_t cudaStreamQuery(cudaStream_t s) {
+  if (s->work.empty()) return s->failed;
+  Work first = std::move(s->work.front());
+  s->work.erase(s->work.begin());
+  first();
+  std::string f = emulator::take_fault();
+  if (!f.empty()) {
+    fault = f;
+    s->work.clear();
+    s->failed = cudaErrorLaunchFailure;
+  }
+  return cudaErrorNotReady;
+}
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+  if (cudaError_t e = s->failed; e != cudaSuccess) {
+    s->failed = cudaSuccess;
+    return e;
+  }
   std::vector<Work> work = std::move(s->work);
   s->work.clear();
   for (Work& w : work) {

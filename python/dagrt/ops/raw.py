@@ -1,6 +1,7 @@
 """emit: one op of docs/ops.md, on whatever it is given. In a trace it becomes a node; on arrays it runs at once.
 
-Running at once is a program of one node, kept by (op, attributes, types): a dict look-up and a call into C++.
+Running at once is a program of one node, kept by (op, attributes, types): a dict look-up and a call into C++. It runs on the
+CPU: its operands and results are the host's, and a copy to another device and back takes longer than almost any op.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def _make(key: Any, op: str, inputs: tuple, arrays: list[np.ndarray], attrs: dic
             }
         },
     }
-    program = _core.Function(json.dumps(module), [], [], exact=_config.exact())
+    program = _core.Function(json.dumps(module), [], [], exact=_config.exact(), device="cpu")
     with _lock:
         _programs[key] = program
         if len(_programs) > _CAPACITY:

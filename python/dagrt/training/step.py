@@ -117,7 +117,7 @@ class StepFunction:
                 traced = tracing.trace_to_module(self._run_step, spec_batch)
         else:
             traced = tracing.trace_to_module(self._run_step, spec_batch)
-        program = traced.compile()
+        program = traced.compile(device=model._device)
         self._traces[key] = (shapes, program)
         return Prepared(program, arrays, program.pack)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dagrt import tree
+from dagrt import _core, tree
 from dagrt.callbacks import CallbackList
 from dagrt.training import data_adapter
 from dagrt.training.compile_utils import CompileLoss, CompileMetrics
@@ -35,6 +35,7 @@ class Trainer:
         self.loss_weights: Any = None
         self.stop_training = False
         self.compiled = False
+        self._device: str | None = None
         self.steps_per_execution = 1
         self.run_eagerly = False
         self.jit_compile: Any = "auto"
@@ -62,6 +63,7 @@ class Trainer:
         steps_per_execution: int = 1,
         jit_compile: Any = "auto",
         auto_scale_loss: bool = True,
+        device: str | None = None,
     ) -> None:
         """Configures the model for training.
 
@@ -76,8 +78,12 @@ class Trainer:
             steps_per_execution: batches between two calls of batch callbacks.
             jit_compile: accepted for compatibility; every step is compiled.
             auto_scale_loss: accepted for compatibility.
+            device: where the model's steps run: "cpu", "cuda" (the first GPU), "cuda:1" and so on; by default
+                `dagrt.device()`, which is a GPU where this build of dagrt and the machine have one. Weights go there when
+                a step first runs. Not saved with the model.
 
         Raises:
+            DeviceError: there is no such device; the message says why.
             ValueError: an unknown name, or a structure that does not fit the outputs (some of it is only
                 seen at the first step).
 
@@ -92,6 +98,7 @@ class Trainer:
 
         if steps_per_execution < 1:
             raise ValueError(f"steps_per_execution must be at least 1, got {steps_per_execution}")
+        self._device = device if device is None else _core.find_device(device)
         self.optimizer = optimizers.get(optimizer)
         self.loss = loss
         self.loss_weights = loss_weights

@@ -1,0 +1,244 @@
+"""Where models run: names, errors, the way of the weights to a device and back. What needs a CUDA device runs on the emulator too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import dagrt as keras
+import numpy as np
+import pytest
+from dagrt import _core
+from test_interrupt import interrupted_after
+
+CUDA = "cuda:0" in keras.devices()
+needs_cuda = pytest.mark.skipif(not CUDA, reason="no CUDA device in this build or machine")
+WITHOUT = "no GPU was found" if "DAGRT_CUDA" in os.environ else "(this build of dagrt has no CUDA|no GPU was found)"
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu() -> Any:
+    keras.clear_session()
+    keras.set_device("cpu")
+    yield
+    keras.set_device("cpu")
+
+
+def small_model(width: int = 8) -> Any:
+    x = keras.Input((4,))
+    return keras.Model(x, keras.layers.Dense(3)(keras.layers.Dense(width, activation="tanh")(x)))
+
+
+def data(rows: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(5)
+    return rng.normal(size=(rows, 4)).astype("float32"), rng.normal(size=(rows, 3)).astype("float32")
+
+
+def places(model: Any) -> set[str]:
+    return {v._core.device for v in model.variables}
+
+
+def in_new_process(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+    return done.stdout.strip() + done.stderr.strip()
+
+
+# --- everywhere ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use", [keras.set_device, _core.find_device, lambda d: small_model().compile(device=d)])
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "", "CPU"])
+def test_an_unknown_name(use: Any, name: str) -> None:
+    with pytest.raises(keras.DeviceError, match=f"device '{name}' is unknown: expected 'cpu', 'cuda' or 'cuda:' and a"):
+        use(name)
+    assert keras.device() == "cpu"
+
+
+def test_dagrt_function_names_an_unknown_device_at_once() -> None:
+    with pytest.raises(keras.DeviceError, match="device 'tpu' is unknown"):
+        keras.function(lambda x: x, device="tpu")
+
+
+@pytest.mark.skipif(CUDA, reason="there is a CUDA device")
+def test_without_a_gpu() -> None:
+    for use in (keras.set_device, lambda d: small_model().compile(device=d)):
+        with pytest.raises(keras.DeviceError, match=f"device 'cuda' is not available: {WITHOUT}.*use 'cpu'"):
+            use("cuda")
+    model = small_model()
+    model.compile("sgd", "mse", device="cpu")
+    assert np.isfinite(model.train_on_batch(*data()))
+
+
+def test_the_environment_chooses() -> None:
+    code = "import dagrt; print(dagrt.device())"
+    assert in_new_process(code, DAGRT_DEVICE="cpu") == "cpu"
+    assert in_new_process(code, DAGRT_DEVICE="") == ("cuda:0" if CUDA else "cpu")  # a GPU where there is one
+    assert "DeviceError: device 'abacus' is unknown" in in_new_process(code, DAGRT_DEVICE="abacus")
+    if CUDA:
+        assert in_new_process(code, DAGRT_DEVICE="cuda") == "cuda:0"
+    else:
+        assert "DeviceError: device 'cuda' is not available" in in_new_process(code, DAGRT_DEVICE="cuda")
+
+
+def test_errors_of_device_memory_are_both() -> None:
+    assert issubclass(keras.DeviceMemoryError, keras.DeviceError)
+    assert issubclass(keras.DeviceMemoryError, keras.MemoryLimitError)
+    assert issubclass(keras.DeviceMemoryError, MemoryError)
+
+
+# --- with a CUDA device ----------------------------------------------------------------------------------------------
+
+
+@needs_cuda
+def test_compile_names_the_device() -> None:
+    x, y = data()
+    losses = {}
+    for device in ("cpu", "cuda", "cuda:0"):
+        keras.clear_session()
+        keras.utils.set_random_seed(3)
+        model = small_model()
+        model.compile(keras.optimizers.Adam(1e-2), "mse", metrics=["mae"], device=device)
+        losses[device] = model.fit(x, y, epochs=3, batch_size=4, shuffle=False, verbose=0).history["loss"]
+        assert places(model) == {"cpu" if device == "cpu" else "cuda:0"}
+        assert {v._core.device for v in model.optimizer.variables} == places(model)
+        model.evaluate(x, y, verbose=0)
+        model.predict(x, verbose=0)
+        assert places(model) == {"cpu" if device == "cpu" else "cuda:0"}
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=2e-3)
+    assert losses["cuda"] == losses["cuda:0"]
+
+
+@needs_cuda
+def test_weights_follow_the_function() -> None:
+    """One variable read and written on both devices in turn: there is one value of it."""
+    v = keras.Variable(np.zeros(3, "float32"))
+    add = {d: keras.function(lambda x: v.assign(v + x), device=d) for d in ("cpu", "cuda:0")}
+    for n, device in enumerate(["cpu", "cuda:0", "cuda:0", "cpu", "cuda:0", "cpu", "cpu"], start=1):
+        add[device](np.ones(3, "float32"))
+        assert v._core.device == device
+        assert v.numpy().tolist() == [n] * 3
+        v.assign(v.numpy())
+    add["cuda:0"](np.ones(3, "float32"))
+    v.assign(np.full(3, 40.0, "float32"))  # to where it is
+    add["cuda:0"](np.ones(3, "float32"))
+    assert v.numpy().tolist() == [41] * 3
+
+
+@needs_cuda
+def test_prepared_values_are_those_of_now() -> None:
+    """On the CPU predict keeps packed weights; training on the other device makes them stale."""
+    x, y = data()
+    model = small_model(64)
+    model.compile(keras.optimizers.SGD(0.5), "mse", device="cpu")
+    before = model.predict(x, verbose=0)
+    model.compile(keras.optimizers.SGD(0.5), "mse", device="cuda")
+    model.train_on_batch(x, y)
+    there = model.predict(x, verbose=0)
+    model.compile(keras.optimizers.SGD(0.5), "mse", device="cpu")
+    back = model.predict(x, verbose=0)
+    assert np.abs(there - before).max() > 1e-2
+    np.testing.assert_allclose(back, there, atol=5e-3)
+
+
+@needs_cuda
+def test_set_device_is_of_what_is_traced_later() -> None:
+    x, y = data()
+    model = small_model()
+    model.compile("sgd", "mse")
+    model.train_on_batch(x, y)
+    keras.set_device("cuda")
+    assert keras.device() == "cuda:0"
+    model.train_on_batch(x, y)
+    assert places(model) == {"cpu"}
+    model.compile("sgd", "mse")
+    model.train_on_batch(x, y)
+    assert places(model) == {"cuda:0"}
+    assert isinstance(keras.ops.add(np.ones(2, "float32"), 1.0), keras.Tensor)  # one op at a time stays on the CPU
+
+
+MEMORY = """
+import dagrt as keras, numpy as np
+x = keras.Input((64,))
+model = keras.Model(x, keras.layers.Dense(4)(keras.layers.Dense(256)(x)))
+model.compile(keras.optimizers.Adam(1e-3), "mse", device="cuda")
+small, large = np.ones((4, 64), "float32"), np.ones((20000, 64), "float32")
+first = model.train_on_batch(small, small[:, :4])
+kept = [v.numpy() for v in model.variables]
+for _ in range(2):
+    try:
+        model.train_on_batch(large, large[:, :4])
+        print("no error")
+    except keras.DeviceMemoryError as e:
+        print(e)
+assert all(np.array_equal(v.numpy(), k) for v, k in zip(model.variables, kept))
+assert model.train_on_batch(small, small[:, :4]) < first
+try:
+    model = keras.Sequential([keras.layers.Dense(4096, input_shape=(2048,))])
+    model.compile("sgd", "mse", device="cuda")
+    model.predict(np.ones((1, 2048), "float32"), verbose=0)
+except keras.DeviceError as e:
+    print(e)
+print(model.predict_on_batch(np.ones((1, 2048), "float32")).shape if model.compile("sgd", device="cpu") is None else 0)
+"""
+
+
+@needs_cuda
+@pytest.mark.skipif(bool(os.environ.get("DAGRT_REAL_GPU")), reason="the emulator's memory can be limited")
+def test_out_of_memory_leaves_the_model_usable() -> None:
+    lines = in_new_process(MEMORY, DAGRT_EMULATOR_MEMORY=str(16 << 20)).splitlines()
+    assert len(lines) == 4, lines
+    for line in lines[:2]:
+        assert (
+            line.startswith("the working memory of this call needs ")
+            and "on cuda:0" in line
+            and "smaller batch" in line
+        )
+    assert lines[2].startswith("variable '") and "needs 33554432 bytes (32.0 MiB) on cuda:0" in lines[2]
+    assert lines[3] == "(1, 4096)"
+
+
+@needs_cuda
+def test_ctrl_c_ends_a_fit() -> None:
+    """As test_interrupt.py has it for the CPU: what counts is whole steps."""
+    x = keras.Input((64,))
+    model = keras.Model(x, keras.layers.Dense(1)(keras.layers.Dense(64)(x)))
+    model.compile(keras.optimizers.SGD(1e-3), "mse", device="cuda")
+    ones = np.ones((256, 64), "float32")
+    run = lambda epochs: model.fit(ones, ones[:, :1], epochs=epochs, batch_size=256, verbose=0)  # noqa: E731
+    model.train_on_batch(ones[:2], ones[:2, :1])
+    start = [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+    assert interrupted_after(0.5, lambda: run(10**6)) < 5
+    everything = [*model.variables, *model.optimizer.variables]
+    stopped, steps = [v.numpy() for v in everything], int(np.asarray(model.optimizer.iterations)) - 1
+    for v, a in zip(everything, start):
+        v.assign(a)
+    if steps:
+        run(steps)
+    for v, a in zip(everything, stopped):
+        assert np.array_equal(v.numpy(), a)
+
+
+@needs_cuda
+def test_a_cancelled_run_stores_nothing() -> None:
+    """One long run, which the signal finds before its commit."""
+    v = keras.Variable(np.zeros((), "float32"))
+
+    @keras.function(device="cuda")
+    def long(x: Any) -> Any:
+        for _ in range(6):
+            x = keras.ops.tanh(keras.ops.matmul(x, x))
+        return v.assign(v + keras.ops.sum(x) * 0 + 1)
+
+    x = np.ones((320, 320), "float32") / 320
+    long(np.ones((2, 2), "float32"))
+    assert float(v) == 1
+    runs = lambda: [long(x) for _ in range(100)]  # noqa: E731
+    interrupted_after(0.3, runs)
+    assert float(v).is_integer()
+    before = float(v)
+    long(np.ones((2, 2), "float32"))
+    assert float(v) == before + 1
