@@ -15,6 +15,7 @@ _settings: dict[str, Any] = {
     "epsilon": 1e-7,
     "floatx": "float32",
     "image_data_format": "channels_last",
+    "dtype_policy": None,
     "exact": os.environ.get("DAGRT_EXACT", "") not in ("", "0"),
 }
 _names: dict[str, int] = defaultdict(int)
@@ -39,6 +40,34 @@ def set_floatx(value: str) -> None:
     if value not in ("float32", "float16", "bfloat16"):
         raise ValueError(f"Unknown floatx {value!r}: expected 'float32', 'float16' or 'bfloat16'")
     _settings["floatx"] = value
+
+
+def dtype_policy() -> Any:
+    """The DTypePolicy of layers that are given no dtype: by default that of `floatx()`."""
+    from dagrt.layers.policy import DTypePolicy
+
+    return _settings["dtype_policy"] or DTypePolicy(floatx())
+
+
+def set_dtype_policy(policy: Any) -> None:
+    """Sets the policy of layers that are made from now on without a dtype.
+
+    Args:
+        policy: a DTypePolicy, or a name such as "mixed_bfloat16"; None goes back to `floatx()`.
+
+    Raises:
+        ValueError: an unknown name.
+
+    Example:
+        >>> import dagrt as keras
+        >>> keras.config.set_dtype_policy("mixed_bfloat16")
+        >>> keras.layers.Dense(4).compute_dtype
+        'bfloat16'
+        >>> keras.config.set_dtype_policy(None)
+    """
+    from dagrt.layers.policy import get_policy
+
+    _settings["dtype_policy"] = None if policy is None else get_policy(policy)
 
 
 def epsilon() -> float:

@@ -29,6 +29,8 @@ class _Context(threading.local):
         self.traces: list[Trace | None] = []  # None: outside, within a trace
         self.paths: list[str] = []
         self.training: list[bool | None] = []
+        self.conditions: list[Any] = []
+        self.autocast: list[str | None] = []
 
 
 _context = _Context()
@@ -221,7 +223,7 @@ class Trace:
         value = self._values.get(key)
         if value is None:
             number = self.number(v)
-            value = self._add(self.main, "read", [], [(v.dtype, tuple(v.shape))], {"variable": number})[0]
+            value = self._add(self.main, "read", [], [(v._core.dtype, tuple(v.shape))], {"variable": number})[0]
             self._values[key] = value
             self._history[key] = [value]
         return value
@@ -234,7 +236,7 @@ class Trace:
             raise _core.GraphError(
                 f"{v.path} was assigned inside the body of a scan; carry the value through the scan and assign the result"
             )
-        x = ops.cast(ops.convert_to_tensor(x, v.dtype), v.dtype)
+        x = ops.cast(ops.convert_to_tensor(x, v._core.dtype), v._core.dtype)
         if len(x.dims) != len(v.shape) or any(isinstance(d, int) and d != n for d, n in zip(x.dims, v.shape)):
             raise ValueError(f"{v.path}: assign expected shape {tuple(v.shape)}, got {x.shape}")
         if any(not isinstance(d, int) for d in x.dims):
@@ -245,7 +247,7 @@ class Trace:
             return x
         key = id(v._core)
         marked = self._add(
-            self.main, "read", [self.main.local(x)], [(v.dtype, tuple(v.shape))], {"variable": self.number(v)}
+            self.main, "read", [self.main.local(x)], [(v._core.dtype, tuple(v.shape))], {"variable": self.number(v)}
         )[0]
         self._values[key] = marked
         self._history.setdefault(key, []).append(marked)
@@ -320,7 +322,7 @@ class Trace:
         return {
             "format": "dagrt",
             "version": 1,
-            "variables": [{"name": v.path, "dtype": v.dtype, "shape": list(v.shape)} for v in self.variables],
+            "variables": [{"name": v.path, "dtype": v._core.dtype, "shape": list(v.shape)} for v in self.variables],
             "constants": [{"dtype": c.dtype.name, "shape": list(c.shape)} for c in self.constant_arrays],
             "functions": functions,
         }
@@ -332,6 +334,35 @@ class Trace:
 def current_trace() -> Trace | None:
     """The trace that runs on this thread, or None."""
     return _context.traces[-1] if _context.traces else None
+
+
+@contextlib.contextmanager
+def autocast_scope(dtype: str | None) -> Iterator[None]:
+    """Within, float variables are read in this type; None: as they are."""
+    _context.autocast.append(dtype)
+    try:
+        yield
+    finally:
+        _context.autocast.pop()
+
+
+@contextlib.contextmanager
+def assign_when(when: Any) -> Iterator[None]:
+    """Within, variables are only assigned where this bool scalar is true."""
+    _context.conditions.append(when)
+    try:
+        yield
+    finally:
+        _context.conditions.pop()
+
+
+def condition(when: Any) -> Any:
+    """`when` (None: always), and every condition around it."""
+    from dagrt import ops
+
+    for other in _context.conditions:
+        when = other if when is None else ops.logical_and(when, other)
+    return when
 
 
 def in_trace() -> bool:

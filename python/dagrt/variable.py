@@ -88,7 +88,11 @@ class Variable:
 
     @property
     def dtype(self) -> str:
-        return self._core.dtype
+        """The element type; in the call of a layer that computes in 16 bits, that in which it is read there."""
+        from dagrt import tracing
+
+        kept, read = self._core.dtype, tracing._context.autocast
+        return read[-1] if read and read[-1] and self.autocast and "float" in kept else kept
 
     @property
     def ndim(self) -> int:
@@ -106,7 +110,12 @@ class Variable:
         from dagrt import tracing
 
         trace = tracing.current_trace()
-        return trace.read(self) if trace is not None else EagerTensor(self._core.read())
+        kept = trace.read(self) if trace is not None else EagerTensor(self._core.read())
+        if self.dtype == kept.dtype:
+            return kept
+        from dagrt import ops
+
+        return ops.cast(kept, self.dtype)
 
     def numpy(self) -> np.ndarray:
         """The numbers, copied.
@@ -136,10 +145,11 @@ class Variable:
         """
         from dagrt import tracing
 
+        when = tracing.condition(when)
         trace = tracing.current_trace()
         if trace is not None:
             return trace.assign(self, value, when)
-        array = tracing.host_array(value, self.dtype)
+        array = tracing.host_array(value, self._core.dtype)
         if array.shape != tuple(self.shape):
             raise ValueError(f"{self.path}: assign expected shape {tuple(self.shape)}, got {array.shape}")
         if when is None or bool(when):

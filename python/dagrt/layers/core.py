@@ -232,7 +232,7 @@ class Embedding(Layer):
 
     def call(self, inputs: Any) -> Any:
         ids = inputs if inputs.dtype in ("int32", "int64") else ops.cast(inputs, "int32")
-        return ops.take(self._embeddings, ids, axis=0)
+        return ops.cast(ops.take(self._embeddings, ids, axis=0), self.compute_dtype)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         return ops.not_equal(inputs, 0) if self.mask_zero else None

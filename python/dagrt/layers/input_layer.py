@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dagrt import _config
 from dagrt.layers.layer import Layer
 from dagrt.operation import Node
 from dagrt.tensor import KerasTensor
@@ -58,7 +59,7 @@ class InputLayer(Layer):
                 raise ValueError("Input: `shape` is required, such as shape=(28, 28, 1); () for a number each")
             batch_shape = (batch_size, *_sizes(shape, "shape"))
         batch_shape = _sizes(batch_shape, "batch_shape")
-        super().__init__(name=name, dtype=dtype)
+        super().__init__(name=name, dtype=dtype or _config.floatx())  # whatever the policy: layers cast
         self.batch_shape = batch_shape
         self.optional = optional
         self._input_dtype = str(self._policy.compute_dtype)

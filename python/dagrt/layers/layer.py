@@ -594,7 +594,7 @@ class Layer(Operation):
         kwargs = self._with_masks(signature, args, kwargs, masks)
         training, kwargs = self._with_training(signature, args, kwargs)
         try:
-            with _Scope(self), tracing.training_scope(training):
+            with _Scope(self), tracing.training_scope(training), tracing.autocast_scope(self._autocast_dtype()):
                 outputs = self.call(*args, **kwargs)
         except _core.Error as e:
             raise self._located(e, first) from e.__cause__
@@ -615,6 +615,10 @@ class Layer(Operation):
                     rows = ops.shape(y)[0] if y.ndim else 1
                     self.add_loss(self.activity_regularizer(y) / ops.cast(rows, y.dtype))
         return outputs
+
+    def _autocast_dtype(self) -> str | None:
+        kind = self.compute_dtype
+        return kind if self.autocast and kind in ("float16", "bfloat16") else None
 
     def _with_masks(self, signature: CallSignature, args: tuple, kwargs: dict, masks: Any) -> dict:
         if signature.has_mask and kwargs.get("mask") is None and masks is not None:

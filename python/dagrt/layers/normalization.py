@@ -126,9 +126,11 @@ class BatchNormalization(Layer):
                 constraint=self.beta_constraint,
                 name="beta",
             )
-        self.moving_mean = self.add_weight((size,), self.moving_mean_initializer, trainable=False, name="moving_mean")
+        self.moving_mean = self.add_weight(
+            (size,), self.moving_mean_initializer, trainable=False, autocast=False, name="moving_mean"
+        )
         self.moving_variance = self.add_weight(
-            (size,), self.moving_variance_initializer, trainable=False, name="moving_variance"
+            (size,), self.moving_variance_initializer, trainable=False, autocast=False, name="moving_variance"
         )
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
@@ -150,7 +152,8 @@ class BatchNormalization(Layer):
             y, mean, variance = self._masked(x, mask, at)
         else:
             t = x if at == rank - 1 else ops.moveaxis(x, at, -1)
-            y, mean, variance = emit("batch_norm", t, self.gamma, self.beta, epsilon=self.epsilon)[:3]
+            gamma, beta = (None if v is None else ops.cast(v, "float32") for v in (self.gamma, self.beta))
+            y, mean, variance = emit("batch_norm", t, gamma, beta, epsilon=self.epsilon)[:3]
             if at != rank - 1:
                 y = ops.moveaxis(y, -1, at)
         for v, new in ((self.moving_mean, mean), (self.moving_variance, variance)):

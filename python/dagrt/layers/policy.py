@@ -58,11 +58,11 @@ DTypePolicy.__module__ = "dagrt"  # where users find it, and files name it
 
 
 def get_policy(value: Any) -> DTypePolicy:
-    """A policy from None (floatx), a name, a policy, or a policy's config."""
+    """A policy from None (the global one), a name, a policy, or a policy's config."""
     from dagrt import _config
 
     if value is None:
-        return DTypePolicy(_config.floatx())
+        return _config.dtype_policy()
     if isinstance(value, DTypePolicy):
         return value
     if isinstance(value, dict):

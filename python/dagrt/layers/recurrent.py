@@ -107,7 +107,7 @@ class _Cell(Layer):
 
     def get_initial_state(self, batch_size: Any = None) -> list[Any]:
         n = len(self.state_size) if isinstance(self.state_size, list) else 1
-        return [ops.zeros((batch_size, self.units)) for _ in range(n)]
+        return [ops.zeros((batch_size, self.units), dtype=self.compute_dtype) for _ in range(n)]
 
     def projected(self, x: Any) -> Any:
         """What a step needs of its input, for all steps at once."""
@@ -573,7 +573,7 @@ class RNN(Layer):
         z = ops.transpose(cell.projected(x), (1, 0, 2))
         keep: Any = None
         if training and cell.recurrent_dropout:
-            ones = ops.ones((batch, cell.units))
+            ones = ops.ones((batch, cell.units), dtype=self.compute_dtype)
             keep = random.dropout(ones, cell.recurrent_dropout, seed=cell.seed_generator)
 
         def step(carry: Any, element: Any) -> Any:
@@ -589,7 +589,7 @@ class RNN(Layer):
             return (new, out), out
 
         elements = (z, ops.transpose(mask, (1, 0))) if mask is not None else z
-        (final, last), ys = ops.scan(step, (states, ops.zeros((batch, cell.units))), elements)
+        (final, last), ys = ops.scan(step, (states, ops.zeros((batch, cell.units), dtype=self.compute_dtype)), elements)
         return last, ops.transpose(ys, (1, 0, 2)), list(final)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:

@@ -216,7 +216,7 @@ class Model(Trainer, Layer):
 
         if type(self).compile is not Trainer.compile:
             return
-        self.compile(**{k: deserialize_keras_object(v) for k, v in config.items() if k != "auto_scale_loss"})
+        self.compile(**{k: deserialize_keras_object(v) for k, v in config.items()})
         if self.optimizer is not None and self.built and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
 

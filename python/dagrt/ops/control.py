@@ -128,7 +128,7 @@ def _flat_like(init: Any, carry: Any) -> list[Any]:
 
 def _value(trace: Any, t: Any) -> TracedTensor:
     if isinstance(t, Variable):
-        return trace.read(t)
+        return t.value
     return as_tensor(t)
 
 

@@ -23,6 +23,12 @@ _CAPACITY = 4096
 _traces = tracing._context
 
 
+# Ops whose kernels know float32 alone. 16-bit floats are storage: widened before, rounded behind.
+_FLOAT32_ONLY = frozenset(
+    {"matmul", "conv2d", "conv2d_input_grad", "max_pool2d", "avg_pool2d", "lstm", "softmax_cross_entropy"}
+)
+
+
 def emit(op: str, *inputs: Any, **attrs: Any) -> Any:
     """Runs or records one op.
 
@@ -34,17 +40,30 @@ def emit(op: str, *inputs: Any, **attrs: Any) -> Any:
     Returns:
         A tensor, or a tuple of tensors where the op has several outputs.
     """
+    if op in _FLOAT32_ONLY:
+        half = next((t for x in inputs if (t := _half(x))), None)
+        if half:
+            wide = [emit("cast", x, dtype="float32") if _half(x) else x for x in inputs]
+            outputs = emit(op, *wide, **attrs)
+            narrow = [emit("cast", y, dtype=half) for y in (outputs if isinstance(outputs, tuple) else [outputs])]
+            return narrow[0] if len(narrow) == 1 else tuple(narrow)
     traces = _traces.traces
     trace = traces[-1] if traces else None
     outputs = _run(op, inputs, attrs) if trace is None else trace.emit(op, [_traced(trace, x) for x in inputs], attrs)
     return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
 
+def _half(x: Any) -> str | None:
+    """The 16-bit float type that x has, or None."""
+    name = getattr(getattr(x, "dtype", None), "name", getattr(x, "dtype", None))
+    return name if name in ("float16", "bfloat16") else None
+
+
 def _traced(trace: Any, x: Any) -> TracedTensor | None:
     if x is None or type(x) is TracedTensor:
         return x
     if isinstance(x, Variable):
-        return trace.read(x)
+        return x.value
     if isinstance(x, KerasTensor):
         raise _core.GraphError(
             "A KerasTensor was used inside a traced function: call the function on data, or use a Model"
@@ -56,7 +75,7 @@ def _array(x: Any) -> np.ndarray:
     if type(x) is EagerTensor:
         return x._array
     if isinstance(x, Variable):
-        return x._core.read()
+        return x.value._array
     if isinstance(x, TracedTensor):
         raise _core.GraphError(
             "A value of a traced function was used outside of it; return it from the function, or assign it to a Variable"

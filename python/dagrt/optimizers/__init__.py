@@ -8,12 +8,13 @@ from typing import Any
 from dagrt._config import to_snake_case
 from dagrt.optimizers import schedules
 from dagrt.optimizers.algorithms import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Ftrl, Lion, Nadam, RMSprop
+from dagrt.optimizers.loss_scale import LossScaleOptimizer
 from dagrt.optimizers.optimizer import Optimizer
 
 _CLASSES = {c.__name__: c for c in (SGD, RMSprop, Adam, AdamW, Adagrad, Adadelta, Adamax, Nadam, Lion, Ftrl)}
 _NAMES = {n.lower(): c for n, c in _CLASSES.items()} | {to_snake_case(n): c for n, c in _CLASSES.items()}
 
-__all__ = [*_CLASSES, "Optimizer", "deserialize", "get", "schedules", "serialize"]
+__all__ = [*_CLASSES, "LossScaleOptimizer", "Optimizer", "deserialize", "get", "schedules", "serialize"]
 
 
 def serialize(optimizer: Any) -> Any:

@@ -24,6 +24,7 @@ class Optimizer:
         clipnorm: each gradient is scaled to at most this norm.
         clipvalue: each gradient is limited to ±this.
         global_clipnorm: all gradients together are scaled to at most this norm.
+        loss_scale_factor: `scale_loss` multiplies by it and `apply` divides by it, so that small 16-bit gradients survive.
         use_ema: keep a moving average of the weights, which replaces them every `ema_overwrite_frequency` steps, or when
             training ends.
         ema_momentum: share of the average that stays in each step, 0 to 1.
@@ -313,6 +314,8 @@ class Optimizer:
         if self.gradient_accumulation_steps:
             grads = self._accumulate(grads, variables)
         try:
+            if self.loss_scale_factor is not None:
+                grads = [g / self.loss_scale_factor for g in grads]
             grads = self._clip(grads)
             rate = ops.cast(as_tensor(self.learning_rate), "float32")
             if not self._fused_decay:
@@ -378,18 +381,20 @@ class Optimizer:
                     v.assign(self._averages[self._place(v)])
 
     def scale_loss(self, loss: Any) -> Any:
+        """The loss to differentiate: `apply` divides its gradients by the same factor."""
         return loss if self.loss_scale_factor is None else loss * self.loss_scale_factor
 
     # --- files ---------------------------------------------------------------------------------------------------
 
     def save_own_variables(self, store: dict) -> None:
-        for i, v in enumerate(self._variables):
+        for i, v in enumerate(self.variables):
             store[str(i)] = v
 
     def load_own_variables(self, store: dict) -> None:
-        if len(store) != len(self._variables):
-            raise ValueError(f"{self.name}: expected {len(self._variables)} variables, got {len(store)}")
-        for i, v in enumerate(self._variables):
+        variables = self.variables
+        if len(store) != len(variables):
+            raise ValueError(f"{self.name}: expected {len(variables)} variables, got {len(store)}")
+        for i, v in enumerate(variables):
             v.assign(np.asarray(store[str(i)]))
 
     def set_weights(self, weights: Any) -> None:

@@ -77,7 +77,7 @@ class Trainer:
             run_eagerly: trace every step anew, so that Python in it runs each time.
             steps_per_execution: batches between two calls of batch callbacks.
             jit_compile: accepted for compatibility; every step is compiled.
-            auto_scale_loss: accepted for compatibility.
+            auto_scale_loss: under the policy "mixed_float16", put a LossScaleOptimizer around the optimizer.
             device: where the model's steps run: "cpu", "cuda" (the first GPU), "cuda:1" and so on; by default
                 `dagrt.device()`, which is a GPU where this build of dagrt and the machine have one. Weights go there when
                 a step first runs. Not saved with the model.
@@ -100,6 +100,9 @@ class Trainer:
             raise ValueError(f"steps_per_execution must be at least 1, got {steps_per_execution}")
         self._device = device if device is None else _core.find_device(device)
         self.optimizer = optimizers.get(optimizer)
+        scales = self.optimizer is None or isinstance(self.optimizer, optimizers.LossScaleOptimizer)
+        if auto_scale_loss and self.dtype_policy.name == "mixed_float16" and not scales:
+            self.optimizer = optimizers.LossScaleOptimizer(self.optimizer, name="loss_scale_optimizer")
         self.loss = loss
         self.loss_weights = loss_weights
         names = self._output_names_or_none()
@@ -127,6 +130,7 @@ class Trainer:
             "run_eagerly": run_eagerly,
             "steps_per_execution": steps_per_execution,
             "jit_compile": jit_compile,
+            "auto_scale_loss": auto_scale_loss,
         }
         self._trainable_snapshot = self._trainable_flags() if self.built else None
         self._clear_steps()
@@ -271,7 +275,8 @@ class Trainer:
         self._track_loss(loss, x)
         variables = self.trainable_variables
         if variables:
-            self.optimizer.apply(ops.gradients(loss, variables), variables)
+            scaled = self.optimizer.scale_loss(loss) if hasattr(self.optimizer, "scale_loss") else loss
+            self.optimizer.apply(ops.gradients(scaled, variables), variables)
         else:
             warnings.warn("The model does not have any trainable weights.", stacklevel=2)
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)

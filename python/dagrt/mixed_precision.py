@@ -1,0 +1,28 @@
+"""Keras's names for training with 16-bit activations and float32 variables.
+
+import dagrt as keras
+
+keras.mixed_precision.set_global_policy("mixed_bfloat16")
+
+Activations and what kernels read of the weights are rounded to 16 bits; arithmetic and sums stay in float32.
+"""
+
+from __future__ import annotations
+
+from dagrt._config import dtype_policy, set_dtype_policy
+from dagrt.layers.policy import DTypePolicy
+from dagrt.optimizers.loss_scale import LossScaleOptimizer
+
+Policy = DTypePolicy
+global_policy = dtype_policy
+set_global_policy = set_dtype_policy
+
+__all__ = [
+    "DTypePolicy",
+    "LossScaleOptimizer",
+    "Policy",
+    "dtype_policy",
+    "global_policy",
+    "set_dtype_policy",
+    "set_global_policy",
+]
