@@ -26,8 +26,9 @@ CPU_ONLY |= {"pack_lstm", "lstm_packed", "pack_lstm_table", "lstm_gathered"}
 
 
 @pytest.fixture(autouse=True)
-def on_cuda():
+def on_cuda(monkeypatch: pytest.MonkeyPatch):
     _core.set_device("cuda:0")
+    monkeypatch.setenv("DAGRT_EXACT", "1")  # of functions made without Python's front end
     before = keras.config.exact()
     keras.config.set_exact(True)  # float32 products; by default they are TF32's
     yield
