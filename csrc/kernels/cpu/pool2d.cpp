@@ -139,6 +139,8 @@ struct Gather {
   int64_t out[most_windows];  // the windows' places
   vf share[most_windows];     // of a mean
 
+  Gather(float* to, int64_t channels) : dx(to), C(channels) {}  // the places are filled as windows are noted
+
   /// f(k, c, lanes): what the k-th noted window gives.
   template <class F> DAGRT_INLINE void sum(const F& f) {
     each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
@@ -163,7 +165,7 @@ void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
     for (int64_t j = 0; j < a.W; j++) {
       const Span q = covering(j, a.stride_w, a.pad_left, a.pool_w, a.Q);
       const vi here = splat_i(int32_t(i * a.W + j));
-      Gather g{a.dx + (unit * a.W + j) * a.lddx, a.C};
+      Gather g(a.dx + (unit * a.W + j) * a.lddx, a.C);
       const auto part = [&](int k, int64_t c, int n) __attribute__((always_inline)) {
         const float *dy = a.x + g.out[k] * a.ldx, *taken = reinterpret_cast<const float*>(a.taken) + g.out[k] * a.C;
         return as_f(as_i(load_n(dy + c, n)) & (as_i(load_n(taken + c, n)) == here));
@@ -201,7 +203,7 @@ void avg_pool2d_grad(const PoolArgs& a, const Stream& s) {
     Span p = covering(i, a.stride_h, a.pad_top, a.pool_h, a.P);
     for (int64_t j = 0; j < a.W; j++) {
       const Span q = covering(j, a.stride_w, a.pad_left, a.pool_w, a.Q);
-      Gather g{a.dx + (unit * a.W + j) * a.lddx, a.C};
+      Gather g(a.dx + (unit * a.W + j) * a.lddx, a.C);
       const auto part = [&](int k, int64_t c, int n)
                             __attribute__((always_inline)) { return load_n(a.x + g.out[k] * a.ldx + c, n) * g.share[k]; };
       for (int64_t k = p.from; k < p.to; k++) {
