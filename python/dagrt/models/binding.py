@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dagrt.tensor import KerasTensor, Tensor
+from dagrt.tracing import numpy_dtype
 
 Leaf = Callable[[KerasTensor, Any, str, str], Any]
 
@@ -167,7 +168,7 @@ def array_leaf(spec: KerasTensor, value: Any, name: str, who: str) -> Any:
     if array.dtype.name != spec.dtype:
         if spec.dtype in ("int32", "int64", "uint8") and array.dtype.kind == "f" and array.size:
             _check_whole(array, spec.dtype, name, who)
-        array = array.astype(_numpy_dtype(spec.dtype))
+        array = array.astype(numpy_dtype(spec.dtype))
     return array
 
 
@@ -181,14 +182,6 @@ def _array(value: Any, name: str, who: str) -> np.ndarray:
     if array.dtype.kind not in "fiub" and array.dtype.name not in ("bfloat16",):
         raise TypeError(f"{who}: input {name!r}: expected numbers, got an array of {array.dtype}")
     return array
-
-
-def _numpy_dtype(name: str) -> Any:
-    if name == "bfloat16":
-        import ml_dtypes
-
-        return ml_dtypes.bfloat16
-    return np.dtype(name)
 
 
 def _check_whole(array: np.ndarray, dtype: str, name: str, who: str) -> None:

@@ -125,9 +125,12 @@ def as_tensor(x: Any, dtype: str | None = None) -> Tensor:
 
             t = stack([as_tensor(v, dtype) for v in x])
         else:
-            array = tracing.host_array(x, dtype if not isinstance(x, np.ndarray) else None)
+            given = "float32" if dtype == "bfloat16" else dtype  # which NumPy lacks: cast below
+            array = tracing.host_array(x, given if not isinstance(x, np.ndarray) else None)
             trace = tracing.current_trace()
             if trace is not None:
+                if dtype == "bfloat16" and array.dtype.name != dtype:
+                    return emit("cast", trace.constant(array), dtype=dtype)
                 if dtype is not None and array.dtype.name != dtype:
                     array = array.astype(tracing.numpy_dtype(dtype))
                 return trace.constant(array)

@@ -113,6 +113,8 @@ def _make(key: Any, op: str, inputs: tuple, arrays: list[np.ndarray], attrs: dic
     given = iter(range(len(arrays)))
     ids = [-1 if x is None else next(given) for x in inputs]
     types = _core.infer(op, attrs, [None if i < 0 else (arrays[i].dtype.name, arrays[i].shape) for i in ids])
+    for kind, _ in types:
+        tracing.numpy_dtype(kind)  # a result that NumPy cannot hold: says what to install
     outs = list(range(len(arrays), len(arrays) + len(types)))
     kept = len(outs) - _residuals().get(op, 0)
     module = {
