@@ -132,12 +132,16 @@ def measure(index: int, peers: list[Peer], rounds: int, seconds: float) -> dict[
     return result
 
 
+def cell(side: dict[str, Any], absent: str) -> str:
+    """A side's times, ≠ where its outputs differ from dagrt's and it does not count."""
+    if "min_ms" not in side:
+        return absent
+    return f"{side['min_ms']:.3g} / {side['median_ms']:.3g}" + ("" if side.get("difference", 0) < 1e-2 else " ≠")
+
+
 def line_of(result: dict[str, Any], names: list[str]) -> str:
     cells = [f"{result['row']:24}"]
-    for name in names:
-        side = result["sides"].get(name, {})
-        text = "—" if "min_ms" not in side else f"{side['min_ms']:.3g} / {side['median_ms']:.3g}"
-        cells.append(f"{text + ('' if side.get('difference', 0) < 1e-2 else ' ≠'):>17}")
+    cells += [f"{cell(result['sides'].get(name, {}), '—'):>17}" for name in names]
     ratio = result.get("ratio")
     cells.append(f"{ratio:7.2f} ({result['best']}; floor {result['floor']:g})" if ratio else "      —")
     return " ".join(cells)
@@ -146,10 +150,7 @@ def line_of(result: dict[str, Any], names: list[str]) -> str:
 def markdown(results: list[dict[str, Any]], names: list[str]) -> str:
     lines = ["| row | " + " | ".join(names) + " | best peer ÷ dagrt | floor |", "|---|" + "---|" * (len(names) + 2)]
     for r in results:
-        cells = []
-        for n in names:
-            s = r["sides"].get(n, {})
-            cells.append(f"{s['min_ms']:.3g} / {s['median_ms']:.3g}" if "min_ms" in s else "")
+        cells = [cell(r["sides"].get(n, {}), "") for n in names]
         ratio = f"**{r['ratio']:.2f}** ({r['best']})" if "ratio" in r else ""
         lines.append(f"| {r['row']} | " + " | ".join(cells) + f" | {ratio} | {r['floor'] or ''} |")
     return "\n".join(lines) + "\n"

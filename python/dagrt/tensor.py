@@ -16,6 +16,15 @@ import numpy as np
 from dagrt import _core
 
 _numbers = itertools.count()
+_dtype_names: dict[np.dtype, str] = {}
+
+
+def dtype_name(dtype: np.dtype) -> str:
+    """`dtype.name`, remembered: NumPy takes 3 microseconds to put it together."""
+    name = _dtype_names.get(dtype)
+    if name is None:
+        name = _dtype_names[dtype] = dtype.name
+    return name
 
 
 class Tensor:
@@ -194,7 +203,7 @@ class EagerTensor(Tensor):
 
     @property
     def dtype(self) -> str:  # type: ignore[override]
-        return self._array.dtype.name
+        return dtype_name(self._array.dtype)
 
     def numpy(self) -> np.ndarray:
         """The numbers, as a NumPy array of its own."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dagrt import _config, _core, tree
-from dagrt.tensor import EagerTensor, KerasTensor, Tensor, TracedTensor
+from dagrt.tensor import EagerTensor, KerasTensor, Tensor, TracedTensor, dtype_name
 from dagrt.variable import Variable
 
 _INLINE = 16  # constants of up to so many equal elements become `full`
@@ -443,7 +443,7 @@ def host_array(value: Any, dtype: Any = None) -> np.ndarray:
         array = np.asarray(value)
     if dtype is not None:
         name = str(dtype) if isinstance(dtype, str) else np.dtype(dtype).name
-        if array.dtype.name != name:
+        if dtype_name(array.dtype) != name:
             array = array.astype(numpy_dtype(name))
         return array
     return supported(array, isinstance(value, (int, float, list, tuple)))
@@ -466,7 +466,7 @@ _TYPES = {"float32", "float16", "bfloat16", "int32", "int64", "uint8", "bool"}
 
 def supported(array: np.ndarray, python_numbers: bool = False) -> np.ndarray:
     """float64 becomes float32; integers that dagrt lacks become int32 or int64; Python's ints become int32."""
-    name = array.dtype.name
+    name = dtype_name(array.dtype)
     if name == "int64" and python_numbers and (not array.size or np.abs(array).max() < 2**31):
         return array.astype(np.int32)
     if name in _TYPES:

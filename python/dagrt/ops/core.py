@@ -12,7 +12,7 @@ import numpy as np
 from dagrt import _config, _core, tracing, tree
 from dagrt.operation import symbolic_function
 from dagrt.ops.raw import emit
-from dagrt.tensor import EagerTensor, KerasTensor, Tensor, TracedTensor, any_symbolic
+from dagrt.tensor import EagerTensor, KerasTensor, Tensor, TracedTensor, any_symbolic, dtype_name
 from dagrt.variable import Variable
 
 _ORDER = ("bool", "uint8", "int32", "int64", "float16", "bfloat16", "float32")
@@ -97,7 +97,7 @@ def result_type(*values: Any) -> str:
 def dtype_of(x: Any) -> str:
     if isinstance(x, (Tensor, Variable)):
         return x.dtype
-    return tracing.host_array(x).dtype.name
+    return dtype_name(tracing.host_array(x).dtype)
 
 
 def is_tensor(x: Any) -> bool:
@@ -129,9 +129,9 @@ def as_tensor(x: Any, dtype: str | None = None) -> Tensor:
             array = tracing.host_array(x, given if not isinstance(x, np.ndarray) else None)
             trace = tracing.current_trace()
             if trace is not None:
-                if dtype == "bfloat16" and array.dtype.name != dtype:
+                if dtype == "bfloat16" and dtype_name(array.dtype) != dtype:
                     return emit("cast", trace.constant(array), dtype=dtype)
-                if dtype is not None and array.dtype.name != dtype:
+                if dtype is not None and dtype_name(array.dtype) != dtype:
                     array = array.astype(tracing.numpy_dtype(dtype))
                 return trace.constant(array)
             t = EagerTensor(array)

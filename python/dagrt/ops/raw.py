@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dagrt import _config, _core, tracing
-from dagrt.tensor import EagerTensor, KerasTensor, Tensor, TracedTensor
+from dagrt.tensor import EagerTensor, KerasTensor, Tensor, TracedTensor, dtype_name
 from dagrt.variable import Variable
 
 _programs: OrderedDict[Any, Any] = OrderedDict()
@@ -41,7 +41,9 @@ def emit(op: str, *inputs: Any, **attrs: Any) -> Any:
         A tensor, or a tuple of tensors where the op has several outputs.
     """
     if op in _FLOAT32_ONLY:
-        half = next((t for x in inputs if (t := _half(x))), None)
+        half = None
+        for x in inputs:
+            half = half or _half(x)
         if half:
             wide = [emit("cast", x, dtype="float32") if _half(x) else x for x in inputs]
             outputs = emit(op, *wide, **attrs)
@@ -55,7 +57,8 @@ def emit(op: str, *inputs: Any, **attrs: Any) -> Any:
 
 def _half(x: Any) -> str | None:
     """The 16-bit float type that x has, or None."""
-    name = getattr(getattr(x, "dtype", None), "name", getattr(x, "dtype", None))
+    kind = getattr(x, "dtype", None)
+    name = dtype_name(kind) if isinstance(kind, np.dtype) else kind
     return name if name in ("float16", "bfloat16") else None
 
 
