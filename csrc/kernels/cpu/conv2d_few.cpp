@@ -9,9 +9,7 @@ namespace {
 
 /// Lane l of the result is the sum of v[l]'s lanes.
 DAGRT_INLINE vf sums_of(vf (&v)[V]) {
-  vi lane;
-#pragma GCC unroll 16
-  for (int i = 0; i < V; i++) lane[i] = i;
+  const vi lane = lane_numbers();
 #pragma GCC unroll 4
   for (int w = 1; w < V; w *= 2) {
     // Lane l of the pair's sum belongs to the second where bit w of l is set.

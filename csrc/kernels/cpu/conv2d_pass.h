@@ -7,20 +7,6 @@
 
 namespace dagrt::DAGRT_ISA {
 
-inline float* aligned(char* p) { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64); }
-
-inline void copy(float* to, const float* from, int64_t n) {
-  int64_t i = 0;
-  for (; i + V <= n; i += V) store(to + i, load(from + i));
-  if (i < n) store_n(to + i, load_n(from + i, int(n - i)), int(n - i));
-}
-
-inline void zero(float* to, int64_t n) {
-  int64_t i = 0;
-  for (; i + V <= n; i += V) store(to + i, vf{});
-  if (i < n) store_n(to + i, vf{}, int(n - i));
-}
-
 /// One axis of taps: output position i reads source position i * mul + off + k * step, for k in [0, count).
 struct Axis {
   int64_t mul, off, step, count, size;  // size: of the source

@@ -22,17 +22,6 @@ constexpr int tile_rows = V == 16 ? 6 : V == 8 ? 3 : 2;  // by four vectors of s
 constexpr int64_t depth = 128;                           // products taken before the next tile: that part of a panel stays in L1
 constexpr float log2e = 1.44269504088896341f;
 
-float* aligned(char* p) { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64); }
-
-DAGRT_INLINE void put(float* to, vf v, int n) { n == V ? store(to, v) : store_n(to, v, n); }
-
-void copy(float* to, const float* from, int64_t n) {
-  for (int64_t i = 0; i < n; i += V) {
-    int k = int(n - i < V ? n - i : V);
-    put(to + i, from ? load_n(from + i, k) : vf{}, k);
-  }
-}
-
 /// The packed weights' parts.
 struct Packed {
   int64_t panels;
@@ -122,20 +111,20 @@ template <int MR> void advance(const Step& s, int64_t p, int64_t m0, int64_t k0,
     cell[m] = f * before + mg * dfi;
     if (a.gates) {
       float* to = a.gates + ((s.step * B + b + m) * 4) * U + u;
-      put(to, dg * dfi, n);
-      put(to + U, f, n);
-      put(to + 2 * U, mg * (di * dfi), n);
+      store_n(to, dg * dfi, n);
+      store_n(to + U, f, n);
+      store_n(to + 2 * U, mg * (di * dfi), n);
     }
     if (a.mask && !a.mask[(b + m) * a.T + s.t]) cell[m] = before;
     store(c, cell[m]);
-    if (a.cells) put(a.cells + (s.step * B + b + m) * U + u, cell[m], n);
+    if (a.cells) store_n(a.cells + (s.step * B + b + m) * U + u, cell[m], n);
   }
 #pragma GCC unroll 6
   for (int m = 0; m < MR; m++) {
     vf mc = power_minus_one(cell[m] * splat(2 * log2e)), dc = mc + splat(2);
     vf inverse = splat(1) / (dout[m] * dc);
     vf now = mc * inverse, y = now;
-    if (a.gates) put(a.gates + ((s.step * B + b + m) * 4 + 3) * U + u, dc * inverse, n);
+    if (a.gates) store_n(a.gates + ((s.step * B + b + m) * 4 + 3) * U + u, dc * inverse, n);
     if (a.mask) {
       float* out = s.out + at + m * s.ld;
       if (!a.mask[(b + m) * a.T + s.t]) {
@@ -145,8 +134,8 @@ template <int MR> void advance(const Step& s, int64_t p, int64_t m0, int64_t k0,
       store(out, y);
     }
     store(s.next + at + m * s.ld, now);
-    if (a.y) put(a.y + ((b + m) * a.T + s.step) * a.ldy + u, y, n);
-    if (a.hidden) put(a.hidden + (s.step * B + b + m) * U + u, now, n);
+    if (a.y) store_n(a.y + ((b + m) * a.T + s.step) * a.ldy + u, y, n);
+    if (a.hidden) store_n(a.hidden + (s.step * B + b + m) * U + u, now, n);
   }
 }
 
@@ -253,8 +242,8 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
     for (int64_t p = first; p < last; p++) {
       const int64_t u = p * V, at = m * ld + u, to = (b0 + m) * U + u;
       const int n = int(U - u < V ? U - u : V);
-      if (a.h) put(a.h + to, load(h + at), n);
-      if (a.c) put(a.c + to, load(c + at), n);
+      if (a.h) store_n(a.h + to, load(h + at), n);
+      if (a.c) store_n(a.c + to, load(c + at), n);
     }
 }
 

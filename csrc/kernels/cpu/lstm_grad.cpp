@@ -15,17 +15,6 @@ namespace {
 constexpr int tile_rows = V == 16 ? 6 : V == 8 ? 3 : 2, tile_vectors = 4;
 constexpr int64_t depth = 128;
 
-float* aligned(char* p) { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64); }
-
-DAGRT_INLINE void put(float* to, vf v, int n) { n == V ? store(to, v) : store_n(to, v, n); }
-
-void copy(float* to, const float* from, int64_t n) {
-  for (int64_t i = 0; i < n; i += V) {
-    int k = int(n - i < V ? n - i : V);
-    put(to + i, from ? load_n(from + i, k) : vf{}, k);
-  }
-}
-
 /// c[MR, n] (+)= sum_k a b, n up to NV V columns: either a[m, k] in rows `lda` apart and b in panels of two vectors, `ldb`
 /// apart, or (over_rows) a[k, m] and b[k, n] in rows lda and ldb apart.
 template <int MR, int NV, bool over_rows>
@@ -66,7 +55,7 @@ void tile(int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, f
       float* to = c + m * ldc + j * V;
       const int lanes = j < NV - 1 ? V : last;
       if (add) t += lanes == V ? load(to) : load_n(to, lanes);
-      put(to, t, lanes);
+      store_n(to, t, lanes);
     }
 }
 
@@ -136,10 +125,10 @@ bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float*
       vf d = load(dh + u) + load(waiting + u);
       if (dy) d += load_n(dy + u, n);
       vf dcell = load(dc + u) + d * o * (splat(1) - tc * tc);
-      put(dz + u, dcell * gg * i * (splat(1) - i), n);
-      put(dz + U + u, dcell * before * f * (splat(1) - f), n);
-      put(dz + 2 * U + u, dcell * i * (splat(1) - gg * gg), n);
-      put(dz + 3 * U + u, d * tc * o * (splat(1) - o), n);
+      store_n(dz + u, dcell * gg * i * (splat(1) - i), n);
+      store_n(dz + U + u, dcell * before * f * (splat(1) - f), n);
+      store_n(dz + 2 * U + u, dcell * i * (splat(1) - gg * gg), n);
+      store_n(dz + 3 * U + u, d * tc * o * (splat(1) - o), n);
       store(dc + u, dcell * f);
       store(dh + u, vf{});
       store(waiting + u, vf{});
@@ -211,7 +200,7 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
             int k = int(G - n < V ? G - n : V);
             vf t{};
             for (int64_t r = 0; r < many; r++) t += load_n(dz + r * ldz + n, k);
-            put(dbias + n, add ? load_n(dbias + n, k) + t : t, k);
+            store_n(dbias + n, add ? load_n(dbias + n, k) + t : t, k);
           }
         add = true;
         if (a.dx) {
@@ -238,7 +227,7 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
       int k = int(G - n < V ? G - n : V);
       vf t{};
       for (int64_t i = 0; i < parts; i++) t += load_n(sums + (i * (C + U + 1) + row) * G + n, k);
-      put(to + n, t, k);
+      store_n(to + n, t, k);
     }
   });
 }

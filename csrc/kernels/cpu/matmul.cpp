@@ -79,7 +79,7 @@ template <int MR> void dot_columns(const MatmulArgs& g, const Offsets& o, int64_
 void dots(MatmulArgs g, const Stream& s, int64_t batches) {
   const bool copied = g.a_col != 1;
   if (copied) {
-    float* rows = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(g.workspace) + 63) / 64 * 64);
+    float* rows = aligned(g.workspace);
     s.parallel(batches, double(g.M) * double(g.K) * 0.5 + 10, [&](int64_t batch, char*) {
       const float* a = g.a + offsets_of(g, batch).a;
       for (int64_t m = 0; m < g.M; m++)
@@ -144,7 +144,7 @@ void matmul(const MatmulArgs& g, const Stream& s) {
   if (!g.K) {
     s.parallel(batches * g.M, double(g.N) * 0.1 + 5, [&](int64_t unit, char*) {
       float* c = g.c + offsets_of(g, unit / g.M).c + unit % g.M * g.ldc;
-      for (int64_t n = 0; n < g.N; n += V) store_n(c + n, vf{}, int(g.N - n < V ? g.N - n : V));
+      zero(c, g.N);
       apply_epilogue(g.epilogue, c, g.ldc, unit, 0, 1, g.N);
     });
     return;
@@ -156,7 +156,7 @@ void matmul(const MatmulArgs& g, const Stream& s) {
   // Columns of a cell; of them, those from `packed_from` on lie in packed panels (a narrow last one may be alone there).
   const int64_t width = few ? 4 * gemm_nr : gemm_nr, columns = (g.N + width - 1) / width;
   const int64_t packed_from = few ? columns : plan.pack ? 0 : g.N / gemm_nr, packed_panels = g.panels ? 0 : columns - packed_from;
-  float* packed = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(g.workspace) + 63) / 64 * 64);
+  float* packed = aligned(g.workspace);
   if (packed_panels)
     s.parallel(batches * packed_panels, double(g.K) * 3 + 20, [&](int64_t unit, char*) {
       Offsets o = offsets_of(g, unit / packed_panels);

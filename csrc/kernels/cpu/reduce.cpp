@@ -54,12 +54,6 @@ struct Min {
   }
 };
 
-DAGRT_INLINE vi first_lanes(int n) {
-  vi lane;
-  for (int i = 0; i < V; i++) lane[i] = i;
-  return lane < splat_i(n);
-}
-
 /// All lanes joined, in a fixed tree.
 template <class F> DAGRT_INLINE float join_lanes(vf v) {
 #pragma GCC unroll 4

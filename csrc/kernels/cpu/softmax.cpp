@@ -8,12 +8,6 @@
 namespace dagrt::DAGRT_ISA {
 namespace {
 
-DAGRT_INLINE vi first_lanes(int n) {
-  vi lane;
-  for (int i = 0; i < V; i++) lane[i] = i;
-  return lane < splat_i(n);
-}
-
 DAGRT_INLINE float row_max(const float* x, int64_t C) {
   const vf low = splat(-__builtin_inff());
   vf a = low, b = low;

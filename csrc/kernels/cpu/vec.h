@@ -49,14 +49,26 @@ DAGRT_INLINE vi load_i(const int32_t* p) {
 }
 DAGRT_INLINE void store_i(int32_t* p, vi v) { __builtin_memcpy(p, &v, sizeof v); }
 
+/// 0, 1, ..., V - 1.
+DAGRT_INLINE vi lane_numbers() {
+#if DAGRT_V == 16
+  return vi{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#elif DAGRT_V == 8
+  return vi{0, 1, 2, 3, 4, 5, 6, 7};
+#else
+  return vi{0, 1, 2, 3};
+#endif
+}
+/// All bits of the first n lanes.
+DAGRT_INLINE vi first_lanes(int n) { return lane_numbers() < splat_i(n); }
+
 /// The first n lanes (0 <= n <= V), zero behind; reads no memory beyond them.
 DAGRT_INLINE vf load_n(const float* p, int n) {
   if (n == V) return load(p);
 #if defined(__AVX512F__)
   return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 #elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
-  vi lane{0, 1, 2, 3, 4, 5, 6, 7};
-  return (vf)_mm256_maskload_ps(p, (__m256i)(lane < splat_i(n)));
+  return (vf)_mm256_maskload_ps(p, (__m256i)first_lanes(n));
 #else
   vf v{};
   for (int i = 0; i < n; i++) v[i] = p[i];
@@ -91,6 +103,17 @@ template <class F> DAGRT_INLINE void each_vector(int64_t count, const F& f) {
   for (; i + V <= count; i += V) f(i, V);
   if (i < count) f(i, int(count - i));
 }
+
+inline void zero(float* to, int64_t n) {
+  each_vector(n, [&](int64_t i, int lanes) __attribute__((always_inline)) { store_n(to + i, vf{}, lanes); });
+}
+/// From null: zeros.
+inline void copy(float* to, const float* from, int64_t n) {
+  if (!from) return zero(to, n);
+  each_vector(n, [&](int64_t i, int lanes) __attribute__((always_inline)) { store_n(to + i, load_n(from + i, lanes), lanes); });
+}
+/// The first whole vector of a workspace: what comes from the arena or as scratch may begin anywhere.
+inline float* aligned(char* p) { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64); }
 
 DAGRT_INLINE vf as_f(vi v) { return (vf)v; }
 DAGRT_INLINE vi as_i(vf v) { return (vi)v; }
@@ -160,21 +183,10 @@ DAGRT_INLINE void multiply_wide(vu a, uint32_t m, vu& high, vu& low) {
 }
 
 /// Lane i of the result is lane i ^ w of v.
-DAGRT_INLINE vf swap_lanes(vf v, int w) {
-#if DAGRT_V == 16
-  vi lane{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-#elif DAGRT_V == 8
-  vi lane{0, 1, 2, 3, 4, 5, 6, 7};
-#else
-  vi lane{0, 1, 2, 3};
-#endif
-  return __builtin_shuffle(v, lane ^ splat_i(w));
-}
+DAGRT_INLINE vf swap_lanes(vf v, int w) { return __builtin_shuffle(v, lane_numbers() ^ splat_i(w)); }
 /// v[i][l] becomes v[l][i].
 DAGRT_INLINE void transpose_lanes(vf (&v)[V]) {
-  vi lane;
-#pragma GCC unroll 16
-  for (int i = 0; i < V; i++) lane[i] = i;
+  const vi lane = lane_numbers();
 #pragma GCC unroll 4
   for (int w = 1; w < V; w *= 2) {
     // Lanes whose bit w is set change places with those of the partner row where it is clear.

@@ -133,11 +133,7 @@ template <int M, int R> struct FilterGrad {
 void conv2d_filter_grad_winograd(const WinogradArgs& a, const Stream& s) {
   const WinogradGradPlan p = winograd_grad_plan(a, V);
   if (!a.C || !a.F) return;
-  if (!p.tiles) {
-    float* dw = a.dw;
-    for (int64_t i = 0, size = a.window * a.window * a.C * a.F; i < size; i += V) store_n(dw + i, vf{}, int(least(V, size - i)));
-    return;
-  }
+  if (!p.tiles) return zero(a.dw, a.window * a.window * a.C * a.F);
   if (a.window == 5) return FilterGrad<4, 5>{a, p}(s);
   if (a.tile == 2) return FilterGrad<2, 3>{a, p}(s);
   FilterGrad<4, 3>{a, p}(s);

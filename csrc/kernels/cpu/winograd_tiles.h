@@ -6,12 +6,7 @@
 namespace dagrt::DAGRT_ISA {
 namespace {
 
-float* aligned(char* p) { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64); }
 int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
-void zero(float* to, int64_t whole_vectors) {
-  for (int64_t i = 0; i < whole_vectors; i += V) store(to + i, vf{});
-}
 
 struct TilePlace {
   int64_t image, row, column;
