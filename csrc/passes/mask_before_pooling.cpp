@@ -36,16 +36,11 @@ class Mover {
   }
 
  private:
-  const Node* made_by(ValueId v, const char* op) const {
-    int p = uses_.producer[size_t(v)];
-    return p >= 0 && f_.nodes[size_t(p)].op->name == op ? &f_.nodes[size_t(p)] : nullptr;
-  }
-
   int masked(const Node& n) const {
     if (n.op->name != "select" || !uses_.constant[size_t(n.inputs[2])] || uses_.number[size_t(n.inputs[2])] != 0) return -1;
-    const Node *above = made_by(n.inputs[0], "greater"), *grad = made_by(n.inputs[1], "max_pool2d_grad");
+    const Node *above = uses_.made_by(f_, n.inputs[0], "greater"), *grad = uses_.made_by(f_, n.inputs[1], "max_pool2d_grad");
     if (!above || !grad || !uses_.constant[size_t(above->inputs[1])]) return -1;
-    const Node* pool = made_by(grad->inputs[1], "max_pool2d");
+    const Node* pool = uses_.made_by(f_, grad->inputs[1], "max_pool2d");
     if (!pool || pool->outputs[1] != grad->inputs[1] || pool->inputs[0] != above->inputs[0]) return -1;
     if (uses_.kept[size_t(n.inputs[1])] || uses_.users[size_t(n.inputs[1])].size() != 1) return -1;
     return uses_.producer[size_t(n.inputs[1])];

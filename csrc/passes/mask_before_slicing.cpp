@@ -61,11 +61,6 @@ class Mover {
 
   const Node& node(int i) const { return f_.nodes[size_t(i)]; }
   const Dims& shape(ValueId v) const { return f_.types[size_t(v)].shape; }
-  const Node* made_by(ValueId v, const char* op) const {
-    int p = uses_.producer[size_t(v)];
-    return p >= 0 && node(p).op->name == op ? &node(p) : nullptr;
-  }
-
   /// What comes back to all parts of `joined`, each with a mask of its own part.
   bool find(const Node& joined, Group& g) const {
     g.joined = joined.outputs[0];
@@ -88,7 +83,7 @@ class Mover {
     const Node& select = node(s);
     if (select.op->name != "select" || select.inputs[0] != above.outputs[0] || above.inputs[0] != y) return false;
     ValueId number = above.inputs[1], zero = select.inputs[2];
-    const Node* slice = made_by(select.inputs[1], "slice");
+    const Node* slice = uses_.made_by(f_, select.inputs[1], "slice");
     if (!slice || !uses_.constant[size_t(number)] || !uses_.constant[size_t(zero)] || uses_.number[size_t(zero)] != 0)
       return false;
     ValueId gradient = slice->inputs[0], part = slice->outputs[0];

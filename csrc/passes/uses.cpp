@@ -36,6 +36,11 @@ Uses::Uses(const Function& f)
   keep(f.guard);
 }
 
+const Node* Uses::made_by(const Function& f, ValueId v, const char* op) const {
+  const int at = producer[size_t(v)];
+  return at >= 0 && f.nodes[size_t(at)].op->name == op ? &f.nodes[size_t(at)] : nullptr;
+}
+
 size_t find_number(const std::vector<double>& all, double number) {
   size_t i = 0;
   while (i < all.size() && std::memcmp(&all[i], &number, sizeof number) != 0) i++;

@@ -14,6 +14,9 @@ struct Uses {
   std::vector<double> number;           // and what they are
 
   explicit Uses(const Function& f);
+
+  /// The node that makes v, if it is of that op.
+  const Node* made_by(const Function& f, ValueId v, const char* op) const;
 };
 
 /// The place of `number` among `all`, or their count. By bits: -0 is not 0, and a NaN is itself.
