@@ -358,9 +358,9 @@ def assign_when(when: Any) -> Iterator[None]:
 
 def condition(when: Any) -> Any:
     """`when` (None: always), and every condition around it."""
-    from dagrt import ops
-
     for other in _context.conditions:
+        from dagrt import ops
+
         when = other if when is None else ops.logical_and(when, other)
     return when
 

@@ -111,11 +111,12 @@ class Variable:
 
         trace = tracing.current_trace()
         kept = trace.read(self) if trace is not None else EagerTensor(self._core.read())
-        if self.dtype == kept.dtype:
+        read = self.dtype
+        if read == kept.dtype:
             return kept
         from dagrt import ops
 
-        return ops.cast(kept, self.dtype)
+        return ops.cast(kept, read)
 
     def numpy(self) -> np.ndarray:
         """The numbers, copied.

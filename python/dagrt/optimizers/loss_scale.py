@@ -92,11 +92,7 @@ class LossScaleOptimizer(Optimizer):
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         grads = list(grads)
-        if trainable_variables is None and not self.built:
-            raise ValueError(
-                "When passing `grads` without `variables`, the optimizer must be built on variables beforehand."
-            )
-        variables = list(self._trainable_variables if trainable_variables is None else trainable_variables)
+        variables = self._step_variables(trainable_variables)
         if not self.built:
             self._build_whole(variables)
         grads = [None if g is None else ops.cast(as_tensor(g), "float32") for g in grads]

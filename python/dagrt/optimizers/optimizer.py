@@ -293,13 +293,7 @@ class Optimizer:
             ValueError: another number of gradients, or variables it does not know.
         """
         grads = list(grads)
-        if trainable_variables is None:
-            if not self.built:
-                raise ValueError(
-                    "When passing `grads` without `variables`, the optimizer must be built on variables beforehand."
-                )
-            trainable_variables = self._trainable_variables
-        variables = list(trainable_variables)
+        variables = self._step_variables(trainable_variables)
         if len(grads) != len(variables):
             raise ValueError(f"{self.name}: got {len(grads)} gradients for {len(variables)} variables")
         if not self.built:
@@ -333,6 +327,13 @@ class Optimizer:
         finally:
             self._when = None
         self._iterations.assign(self._iterations.value + 1)
+
+    def _step_variables(self, given: Any) -> list[Variable]:
+        if given is None and not self.built:
+            raise ValueError(
+                "When passing `grads` without `variables`, the optimizer must be built on variables beforehand."
+            )
+        return list(self._trainable_variables if given is None else given)
 
     def _begin_step(self, learning_rate: Any) -> None:
         """What a step computes once for all variables."""
