@@ -1,9 +1,9 @@
 // LSTM over a sequence.
 //
 // Rows of the batch are independent, so a thread takes a few of them through all steps: no barrier between steps, weights
-// from its L2. A tile is a few rows by the four gates of V units: when its products are summed, the cells of those units
-// are computed where the sums lie, in registers. The projection of the inputs is made for some steps at once, into z,
-// which stays in L2; a step's sums start from there. The order of the panels alternates from step to step, so that what
+// from its L2. A tile is a few rows by the four gates of V units; when a panel's products are summed, the cells of its units
+// follow, for all rows. The projection of the inputs is made for some steps at once, into z, which stays in L2; a step's
+// products are added there. The order of the panels alternates from step to step, so that what
 // L1 still holds is read first.
 //
 // The cell: with D = 1 + 2^z of a gate, i = 1 / Di, and tanh of g is m / (m + 2), m = 2^z - 1. Two divisions serve all five

@@ -16,7 +16,7 @@ namespace dagrt::DAGRT_ISA {
 namespace {
 
 constexpr int MR = winograd_rows(V), NR = 2 * V;
-constexpr int64_t slice = 256;  // channels: their weights stay in L1 for all groups of a block
+constexpr int64_t slice = V == 16 ? 256 : 128;  // channels: their weights stay in L1 for all groups of a block
 
 /// `rows` tiles x NR filters at one point, over `depth` channels. `next`: the weights that will be read after these.
 template <int rows>
