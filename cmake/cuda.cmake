@@ -32,14 +32,15 @@ if(DAGRT_CUDA STREQUAL "EMULATOR")
   target_compile_options(cuda_kernels PRIVATE -x c++ -O2 -Wno-unknown-pragmas -Wno-unused-function)
   option(DAGRT_EMULATOR_RACES "watch every access of emulated kernels for races" OFF)
   if(DAGRT_EMULATOR_RACES)  # the sanitizer's calls, answered by race.cpp; its library is not linked
-    target_compile_options(cuda_kernels PRIVATE -O1 -fno-tree-sra -fsanitize=thread)
-    set(emulator_races "${emulator}/race.cpp")
+    target_compile_options(cuda_kernels PRIVATE -O1 -g1 -fno-tree-sra -fsanitize=thread)
+    set(emulator_races "${emulator}/race.cpp" "${emulator}/count.cpp")
   endif()
-  add_library(cuda_emulator OBJECT "${emulator}/emulator.cpp" "${emulator}/runtime.cpp" ${emulator_races})
+  set(emulator_sources "${emulator}/emulator.cpp" "${emulator}/runtime.cpp" "${emulator}/sample.cpp")
+  add_library(cuda_emulator OBJECT ${emulator_sources} ${emulator_races})
   target_include_directories(cuda_emulator PRIVATE "${emulator}" SYSTEM "${DAGRT_CUDA_INCLUDE}")
   target_compile_options(cuda_emulator PRIVATE -O2)
   set(cuda_objects $<TARGET_OBJECTS:cuda_kernels> $<TARGET_OBJECTS:cuda_emulator>)
-  set(cuda_libraries "")
+  set(cuda_libraries dl)
 else()
   set(cuda_flags -std=c++17 -O3 -DDAGRT_HAVE_CUDA -diag-suppress 186 -Xcompiler -fPIC,-fvisibility=hidden)
   foreach(arch ${DAGRT_CUDA_ARCHS})
@@ -66,9 +67,9 @@ set_source_files_properties(csrc/runtime/cuda_device.cpp PROPERTIES INCLUDE_DIRE
 message(STATUS "CUDA devices: ${DAGRT_CUDA} (${DAGRT_CUDA_INCLUDE})")
 if(DAGRT_CUDA STREQUAL "EMULATOR" AND DAGRT_TESTS)
   find_path(DOCTEST_INCLUDE doctest/doctest.h REQUIRED)
-  add_executable(emulator_tests EXCLUDE_FROM_ALL "${emulator}/test_emulator.cpp" tests/native/main.cpp "${emulator}/race.cpp" "${emulator}/emulator.cpp"
-    "${emulator}/runtime.cpp")
-  set_source_files_properties("${emulator}/test_emulator.cpp" PROPERTIES
-    COMPILE_OPTIONS "-O1;-fno-tree-sra;-fsanitize=thread;-Wno-unknown-pragmas;-Wno-unused-function" COMPILE_DEFINITIONS DAGRT_CUDA_EMULATOR)
+  add_executable(emulator_tests EXCLUDE_FROM_ALL "${emulator}/test_emulator.cpp" "${emulator}/test_counts.cpp"
+    tests/native/main.cpp "${emulator}/race.cpp" "${emulator}/count.cpp" ${emulator_sources})
+  set_source_files_properties("${emulator}/test_emulator.cpp" "${emulator}/test_counts.cpp" PROPERTIES
+    COMPILE_OPTIONS "-O1;-g1;-fno-tree-sra;-fsanitize=thread;-Wno-unknown-pragmas;-Wno-unused-function" COMPILE_DEFINITIONS DAGRT_CUDA_EMULATOR)
   target_include_directories(emulator_tests PRIVATE "${emulator}" csrc "${DOCTEST_INCLUDE}" SYSTEM "${DAGRT_CUDA_INCLUDE}")
 endif()

@@ -3,11 +3,15 @@
 // Ready threads are taken in random order. A thread that meets a barrier or a warp operation waits in its block or warp; the
 // last to arrive wakes the others. Where nobody is ready and some wait, the launch is given up with a report of who waits where.
 // Fibers of a launch that was given up are dropped as they stand.
-#include "emulator.h"
+//
+// DAGRT_EMULATOR_FAULT plants a fault, to see that it is found: "gemm.cuh:125" leaves out the barrier that stands there, "wait"
+// the waits for copies but the last. DAGRT_EMULATOR_BLOCKS=32 runs about so many blocks of each launch, for counting.
+#include "watch.h"
 
 #include <cstdlib>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <sstream>
 #include <vector>
@@ -16,7 +20,7 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-thread_local uint3 threadIdx, blockIdx, blockDim, gridDim;
+uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 #if !defined(__x86_64__)
 #error "the emulator's switch of fibers is written for x86-64"
@@ -49,12 +53,14 @@ dagrt_switch_fiber:
 namespace emulator {
 
 thread_local const char* kernel_name = "a kernel";
-void (*forget_accesses)() = nullptr;  // set by race.cpp
-void (*note_access)(const void* where, size_t bytes, bool write) = nullptr;
+Here here;
+void (*forget_accesses)() = nullptr;
+void (*note_access)(const void* where, size_t bytes, bool write, void* at) = nullptr;
+Counter counter;
 
 namespace {
 
-constexpr size_t stack_bytes = 128 << 10, shared_capacity = 227 << 10, red_zone = 64;
+constexpr size_t stack_bytes = 128 << 10, red_zone = 64;
 constexpr unsigned char red = 0xA5;
 
 struct Fiber {
@@ -112,8 +118,11 @@ struct Machine {
   std::mt19937_64 random;
   std::string fault;
   bool running = false;  // a kernel's own code, not the emulator's
+  uint64_t limit = 0;    // of blocks; 0: all run
+  std::string planted;
 };
-thread_local Machine m;
+Machine m;
+std::mutex launches;  // one at a time: what a kernel sees is global
 thread_local std::string last_fault;
 
 std::string name_of(uint3 i) { return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")"; }
@@ -124,7 +133,7 @@ void give_up(const std::string& what) {
 
 void to_scheduler() {
   Thread* t = m.current;
-  m.running = false;
+  here.running = false;
 #if defined(__SANITIZE_ADDRESS__)
   void* fake = nullptr;
   __sanitizer_start_switch_fiber(&fake, nullptr, 0);
@@ -140,7 +149,7 @@ void wait_here(const char* file, int line) {
   t->file = file, t->line = line, t->waiting = true;
   to_scheduler();
   t->waiting = false;
-  m.running = true;
+  here.running = true;
 }
 
 void wake(Thread* t) { m.ready.push_back(t); }
@@ -165,9 +174,9 @@ void release_barrier(Block& b) {
 void thread_main() {
   for (;;) {
     Thread* t = m.current;
-    m.running = true;
+    here.running = true;
     m.launch->body();
-    m.running = false;
+    here.running = false;
     Block& b = *t->block;
     b.done++;
     m.unfinished--;
@@ -197,10 +206,17 @@ void start(Thread* t) {
   t->fiber->sp = sp;
 }
 
+uint64_t number_of(const Block& b) {
+  const uint3 i = b.index, n = m.launch->grid;
+  return i.x + n.x * (i.y + uint64_t(n.y) * i.z);
+}
+
 void resume(Thread* t) {
   m.current = t;
   threadIdx = t->index;
   blockIdx = t->block->index;
+  here.block = unsigned(number_of(*t->block)), here.thread = t->number, here.epoch = &t->block->epoch;
+  here.clock = &t->block->warps[t->number / 32].clock, here.shared = reinterpret_cast<uintptr_t>(t->block->shared.get());
   if (!t->fiber) start(t);
 #if defined(__SANITIZE_ADDRESS__)
   void* fake = nullptr;
@@ -238,7 +254,7 @@ std::string who_waits(const std::vector<std::unique_ptr<Block>>& blocks) {
   return text.str();
 }
 
-void run_together(std::vector<std::unique_ptr<Block>> blocks) {
+void run_together(std::vector<std::unique_ptr<Block>> blocks, double weight) {
   for (auto& b : blocks)
     for (Thread& t : b->threads) m.ready.push_back(&t);
   m.unfinished = m.ready.size();
@@ -254,7 +270,10 @@ void run_together(std::vector<std::unique_ptr<Block>> blocks) {
     resume(t);
   }
   if (m.fault.empty())
-    for (auto& b : blocks) check_shared(*b);
+    for (auto& b : blocks) {
+      check_shared(*b);
+      if (counter.end_block) counter.end_block({number_of(*b), weight}, b->epoch);
+    }
   if (!m.fault.empty()) {  // threads stand anywhere: their fibers go with them
     m.ready.clear();
     m.idle.clear();
@@ -287,7 +306,16 @@ std::unique_ptr<Block> make_block(const Launch& l, uint64_t number) {
 
 void report(const std::string& fault) { last_fault = fault; }
 
+/// Whether the planted fault is this barrier's absence.
+bool left_out(const char* file, int line) {
+  if (m.planted.empty()) return false;
+  const std::string place = std::string(file) + ":" + std::to_string(line);
+  return place.size() > m.planted.size() && place[place.size() - m.planted.size() - 1] == '/' &&
+         place.compare(place.size() - m.planted.size(), m.planted.size(), m.planted) == 0;
+}
+
 bool barrier(bool value, const char* file, int line) {
+  if (left_out(file, line)) return value;
   Thread* t = m.current;
   Block& b = *t->block;
   b.any |= value;
@@ -300,7 +328,7 @@ bool barrier(bool value, const char* file, int line) {
     release_barrier(b);
     to_scheduler();
     t->waiting = false;
-    m.running = true;
+    here.running = true;
   } else {
     wait_here(file, line);
   }
@@ -334,7 +362,7 @@ void yield() {
   if (++m.idle_turns > 50'000'000) give_up("threads wait for something that never comes");
   wake(m.current);
   to_scheduler();
-  m.running = true;
+  here.running = true;
 }
 
 void stop_thread(const char* what, const char* file, int line) {
@@ -359,15 +387,17 @@ void* shared_bytes(const void* key, size_t bytes) {
 
 void* dynamic_bytes() { return m.current->block->shared.get(); }
 
-void copy_later(void* dst, const void* src, size_t bytes) {
+__attribute__((noinline)) void copy_later(void* dst, const void* src, size_t bytes) {
   Thread* t = m.current;
-  if (note_access) note_access(dst, bytes, true);
-  if (note_access && src) note_access(src, bytes, false);
+  void* at = __builtin_return_address(0);
+  if (note_access) note_access(dst, bytes, true, at);
+  if (note_access && src) note_access(src, bytes, false, static_cast<char*>(at) + 1);  // another place of the code, for counting
   std::memset(dst, 0xFF, bytes);
   t->copies.push_back({dst, src, bytes, t->groups});
 }
 void commit_copies() { m.current->groups++; }
 void wait_copies(int left) {
+  if (left > 0 && m.planted == "wait") return;
   Thread* t = m.current;
   size_t kept = 0;
   for (Copy& c : t->copies) {
@@ -375,7 +405,7 @@ void wait_copies(int left) {
       t->copies[kept++] = c;
       continue;
     }
-    if (note_access) note_access(c.dst, c.bytes, true);  // who reads without a barrier behind this wait races with it
+    if (note_access) note_access(c.dst, c.bytes, true, nullptr);  // who reads without a barrier behind this wait races with it
     if (c.src) {
       std::memcpy(c.dst, c.src, c.bytes);
     } else {
@@ -385,48 +415,43 @@ void wait_copies(int left) {
   t->copies.resize(kept);
 }
 
-// What race.cpp asks.
-struct Moment {
-  unsigned block, thread, epoch, clock;
-};
-bool now(Moment* moment) {
-  if (!m.running) return false;
-  const Thread& t = *m.current;
-  const uint3 i = t.block->index, n = m.launch->grid;
-  *moment = {i.x + n.x * (i.y + n.y * i.z), t.number, t.block->epoch, t.block->warps[t.number / 32].clock};
-  return true;
-}
-bool in_device_memory(uintptr_t at);
-bool watched(uintptr_t at) {
-  if (!m.running) return false;
-  auto base = reinterpret_cast<uintptr_t>(m.current->block->shared.get());
-  return (at >= base && at < base + shared_capacity) || in_device_memory(at);
-}
-bool cooperative() { return m.launch->cooperative; }
 void race(const char* what) { give_up(what); }
 
 void run(const Launch& l) {
+  std::lock_guard<std::mutex> lock(launches);
   const char* seed = std::getenv("DAGRT_EMULATOR_SEED");
   m.random.seed(seed ? std::strtoull(seed, nullptr, 10) : 1);
   m.launch = &l;
   m.fault.clear();
   m.idle_turns = 0;
+  here.cooperative = l.cooperative;
+  here.sampled = sample_size() != 0;
+  const char* planted = std::getenv("DAGRT_EMULATOR_FAULT");
+  m.planted = planted ? planted : "";
   if (forget_accesses) forget_accesses();
+  if (counter.begin) counter.begin();
   blockDim = l.block, gridDim = l.grid;
   const uint64_t count = uint64_t(l.grid.x) * l.grid.y * l.grid.z;
   std::vector<std::unique_ptr<Block>> blocks;
+  uint64_t blocks_run = count;
   if (l.cooperative) {
     for (uint64_t i = 0; i < count; i++) blocks.push_back(make_block(l, i));
-    run_together(std::move(blocks));
+    run_together(std::move(blocks), 1);
   } else {
-    uint64_t first = m.random() % (count ? count : 1);  // any block may be the first
-    for (uint64_t i = 0; i < count && m.fault.empty(); i++) {
+    const uint64_t first = m.random() % (count ? count : 1);  // any block may be the first
+    const auto chosen = blocks_to_run(l.grid, sample_size(), first);
+    blocks_run = chosen.size();
+    for (const Sample& s : chosen) {
+      if (!m.fault.empty()) break;
       blocks.clear();
-      blocks.push_back(make_block(l, (first + i) % count));
-      run_together(std::move(blocks));
+      blocks.push_back(make_block(l, s.block));
+      run_together(std::move(blocks), s.weight);
     }
   }
-  if (!m.fault.empty()) report(m.fault);
+  if (!m.fault.empty())
+    report(m.fault);
+  else if (counter.end)
+    counter.end(l, blocks_run);
 }
 
 std::string take_fault() { return std::exchange(last_fault, std::string()); }

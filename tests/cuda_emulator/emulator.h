@@ -1,7 +1,8 @@
 // What a kernel sees of the GPU, on the host: indices, barriers, warp operations, atomics, shared memory, launches.
 //
-// A block's threads are fibers of one OS thread, run in random order (DAGRT_EMULATOR_SEED) from barrier to barrier. A blocked
-// thread says where: default arguments carry the file and line of the caller. See README.md for what is found and what is not.
+// Launches run one at a time. A block's threads are fibers of one OS thread, run in random order (DAGRT_EMULATOR_SEED) from
+// barrier to barrier. A blocked thread says where: default arguments carry the file and line of the caller. See README.md for
+// what is found and what is not.
 #pragma once
 #include <cuda_runtime_api.h>
 #include <math.h>
@@ -13,12 +14,24 @@
 #include <tuple>
 #include <utility>
 
-extern thread_local uint3 threadIdx, blockIdx;
-extern thread_local uint3 blockDim, gridDim;
+extern uint3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 
 #define DAGRT_WHERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+constexpr size_t shared_capacity = 227 << 10;
+
+/// The thread that runs now, for what happens at every access.
+struct Here {
+  bool running = false;  // a kernel's own code, not the emulator's
+  bool cooperative = false;
+  bool sampled = false;  // only some blocks of the launch run: values mean nothing
+  unsigned block = 0, thread = 0;
+  const unsigned *epoch = nullptr, *clock = nullptr;
+  uintptr_t shared = 0;
+};
+extern Here here;
 
 struct Lane {  // of a warp operation: what the thread brings, and takes home
   void* data;
@@ -47,6 +60,7 @@ extern thread_local const char* kernel_name;  // of the next launch
 cudaError_t launch(cudaStream_t stream, Launch launch);
 void run(const Launch& launch);  // what a stream does when it comes to it
 void report(const std::string& fault);
+uint64_t sample_size();  // DAGRT_EMULATOR_BLOCKS: about so many blocks of each launch run, and values mean nothing; 0: all
 
 template <class T> struct Shuffle {
   T in, out;
@@ -68,15 +82,13 @@ template <class T> T shuffle(T v, int from, const char* file, int line) {
 
 }  // namespace emulator
 
-#define SHARED(T, name, dims)      \
-  using name##_type = T dims;      \
+#define SHARED(T, name, dims)       \
+  using name##_type = T dims;       \
   static const char name##_key = 0; \
   name##_type& name = *static_cast<name##_type*>(emulator::shared_bytes(&name##_key, sizeof(name##_type)))
 template <class T> T* dynamic_shared() { return static_cast<T*>(emulator::dynamic_bytes()); }
 
-inline int emulator_lane() {
-  return int((threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32);
-}
+inline int emulator_lane() { return int((threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32); }
 inline void __syncthreads(DAGRT_WHERE) { emulator::barrier(false, file, line); }
 inline int __syncthreads_or(int v, DAGRT_WHERE) { return emulator::barrier(v != 0, file, line); }
 template <class T> T __shfl_xor_sync(unsigned, T v, int w, DAGRT_WHERE) {
@@ -100,7 +112,7 @@ template <class T> DAGRT_UNWATCHED T atomicMin(T* p, T v) {
   return before;
 }
 inline void __threadfence() {}
-template <class T> T __ldcg(const T* p) { return *p; }
+template <class T> __forceinline__ T __ldcg(const T* p) { return *p; }
 
 inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint32_t((uint64_t(a) * b) >> 32); }
 inline float __uint_as_float(uint32_t u) {
@@ -118,10 +130,13 @@ inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return sqrtf(a); }
 
-template <class... P, class... A>
-cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P...), A&&... args) {
-  emulator::Launch l{emulator::kernel_name, {c->gridDim.x, c->gridDim.y, c->gridDim.z}, {c->blockDim.x, c->blockDim.y, c->blockDim.z},
-                     c->dynamicSmemBytes, false, nullptr};
+template <class... P, class... A> cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* c, void (*kernel)(P...), A&&... args) {
+  emulator::Launch l{emulator::kernel_name,
+                     {c->gridDim.x, c->gridDim.y, c->gridDim.z},
+                     {c->blockDim.x, c->blockDim.y, c->blockDim.z},
+                     c->dynamicSmemBytes,
+                     false,
+                     nullptr};
   for (unsigned i = 0; i < c->numAttrs; i++)
     if (c->attrs[i].id == cudaLaunchAttributeCooperative) l.cooperative = c->attrs[i].val.cooperative;
   l.body = [kernel, held = std::tuple<P...>(std::forward<A>(args)...)] { std::apply(kernel, held); };

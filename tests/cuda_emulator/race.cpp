@@ -5,23 +5,15 @@
 // one of them a write, the earlier must be known to come first: the same thread's, or before a barrier that both passed, or before
 // an operation of the warp that both belong to. Blocks of a launch are never ordered, but in a cooperative launch, whose blocks
 // order themselves by atomics: there only a block's own accesses are compared. Atomics are not compared.
+#include <dlfcn.h>
+
 #include <cstdio>
+#include <cstdlib>
 #include <unordered_map>
 
-#include "emulator.h"
+#include "watch.h"
 
 namespace emulator {
-
-struct Moment {
-  unsigned block, thread, epoch, clock;
-};
-bool now(Moment* m);         // false outside of kernels
-bool watched(uintptr_t at);  // shared or device memory
-bool cooperative();
-void race(const char* what);
-extern void (*forget_accesses)();
-extern void (*note_access)(const void* where, size_t bytes, bool write);
-
 namespace {
 
 struct Place {
@@ -29,44 +21,71 @@ struct Place {
   bool written = false, read = false, many = false;
 };
 std::unordered_map<uintptr_t, Place> places;
-bool before(const Moment& a, const Moment& b) {
-  if (a.block != b.block) return cooperative();
+/// What lies where another block's shared memory lay before is another place.
+bool before(const Moment& a, const Moment& b, bool shared) {
+  if (a.block != b.block) return shared || here.cooperative;
   return a.thread == b.thread || a.epoch < b.epoch || (a.thread / 32 == b.thread / 32 && a.clock < b.clock);
+}
+
+/// File and line of a place in the code, by addr2line where there is one.
+std::string line_of(void* at) {
+  if (!at) return "the arrival of an asynchronous copy";
+  char command[512], line[512] = "";
+  std::snprintf(line, sizeof line, "code address %p", at);
+  Dl_info info;
+  if (!dladdr(at, &info)) return line;
+  // Of a call: the address before the one it returns to.
+  const auto offset = reinterpret_cast<uintptr_t>(at) - 1 - reinterpret_cast<uintptr_t>(info.dli_fbase);
+  std::snprintf(command, sizeof command, "addr2line -s -e '%s' %#lx 2>/dev/null", info.dli_fname,
+                static_cast<unsigned long>(offset));
+  if (FILE* f = popen(command, "r")) {
+    char found[512];
+    if (std::fgets(found, sizeof found, f) && found[0] != '?') {
+      found[strcspn(found, " \n")] = 0;
+      std::snprintf(line, sizeof line, "%s", found);
+    }
+    pclose(f);
+  }
+  return line;
 }
 
 void tell(const char* what, const Moment& a, const Moment& b, void* at) {
   char text[256];
-  std::snprintf(text, sizeof text, "race: %s by thread %u of block %u and thread %u of block %u, at code address %p", what,
-                a.thread, a.block, b.thread, b.block, at);
-  race(text);
+  std::snprintf(text, sizeof text, "race: %s by thread %u of block %u and thread %u of block %u, at ", what, a.thread, a.block,
+                b.thread, b.block);
+  race((text + line_of(at)).c_str());
 }
 
-void access_one(uintptr_t key, const Moment& m, bool write, void* at) {
+void access_one(uintptr_t key, const Moment& m, bool write, bool shared, void* at) {
   Place& p = places[key];
-  if (p.written && !before(p.writer, m)) tell(write ? "two writes" : "a read after an unordered write", p.writer, m, at);
+  if (p.written && !before(p.writer, m, shared)) tell(write ? "two writes" : "a read after an unordered write", p.writer, m, at);
   if (write) {
-    if (p.read && !before(p.reader, m)) tell("a write after an unordered read", p.reader, m, at);
+    if (p.read && !before(p.reader, m, shared)) tell("a write after an unordered read", p.reader, m, at);
     if (p.many && p.reader.block == m.block && p.reader.epoch == m.epoch && p.reader.thread / 32 != m.thread / 32)
       tell("a write after unordered reads", p.reader, m, at);
     p.writer = m, p.written = true;
     return;
   }
-  p.many = p.read && !before(p.reader, m) ? true : p.many && p.reader.block == m.block && p.reader.epoch == m.epoch;
+  p.many = p.read && !before(p.reader, m, shared) ? true : p.many && p.reader.block == m.block && p.reader.epoch == m.epoch;
   p.reader = m, p.read = true;
 }
 
 // Words, and single bytes where less than a word is touched: kernels do not mix the two on one tensor.
 void access(const volatile void* where, size_t bytes, bool write, void* at) {
   auto a = reinterpret_cast<uintptr_t>(where);
-  Moment m;
-  if (!watched(a) || !now(&m)) return;
+  if (!here.running) return;
+  const bool shared = a - here.shared < shared_capacity;
+  if (!shared && !in_device_memory(a)) return;
+  const Moment m{here.block, here.thread, *here.epoch, *here.clock};
+  count_access(a, unsigned(bytes), write, shared, at, m);
+  if (here.sampled) return;
   const uintptr_t step = bytes < 4 ? 1 : 4, space = bytes < 4 ? uintptr_t(1) << 63 : 0;
-  for (uintptr_t i = 0; i < bytes; i += step) access_one((a + i) | space, m, write, at);
+  for (uintptr_t i = 0; i < bytes; i += step) access_one((a + i) | space, m, write, shared, at);
 }
 
 [[maybe_unused]] const bool installed = [] {
   forget_accesses = [] { places.clear(); };
-  note_access = [](const void* where, size_t bytes, bool write) { access(where, bytes, write, nullptr); };
+  note_access = [](const void* where, size_t bytes, bool write, void* at) { access(where, bytes, write, at); };
   return true;
 }();
 

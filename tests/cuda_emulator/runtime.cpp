@@ -38,10 +38,17 @@ thread_local std::string fault;
 
 void give(cudaStream_t s, Work w) { (s->capturing ? s->capturing->work : s->work).push_back(std::move(w)); }
 
-constexpr size_t guard = 4096;
+// Device memory is one range of addresses, so that an address tells at once whether it is the device's. Nothing is used twice:
+// what was freed cannot be touched.
+constexpr size_t guard = 4096, range_bytes = size_t(16) << 40;
 std::mutex allocations_mutex;
-std::map<void*, size_t> allocations;  // bytes with the guard page behind
-size_t allocated = 0;                 // with the pages
+std::map<void*, std::pair<void*, size_t>> allocations;  // first page, bytes of all pages with the guard behind
+size_t allocated = 0;                                   // with the pages
+char* const range = [] {
+  void* p = mmap(nullptr, range_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return p == MAP_FAILED ? nullptr : static_cast<char*>(p);
+}();
+size_t range_used = 0;
 
 size_t memory() {  // the device's, in bytes
   const char* e = std::getenv("DAGRT_EMULATOR_MEMORY");
@@ -50,12 +57,7 @@ size_t memory() {  // the device's, in bytes
 
 }  // namespace
 
-bool emulator::in_device_memory(uintptr_t at) {
-  auto it = allocations.upper_bound(reinterpret_cast<void*>(at));
-  if (it == allocations.begin()) return false;
-  --it;
-  return at < reinterpret_cast<uintptr_t>(it->first) + it->second;
-}
+bool emulator::in_device_memory(uintptr_t at) { return at - reinterpret_cast<uintptr_t>(range) < range_bytes; }
 
 cudaError_t emulator::launch(cudaStream_t s, Launch l) {
   if (l.grid.x == 0 || l.grid.y == 0 || l.grid.z == 0 || l.block.x * l.block.y * l.block.z == 0 ||
@@ -93,12 +95,14 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   size_t body = (bytes + guard - 1) / guard * guard, all = body + guard;
   std::lock_guard<std::mutex> lock(allocations_mutex);
   if (allocated + all > memory()) return cudaErrorMemoryAllocation;
-  void* base = mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (base == MAP_FAILED) return cudaErrorMemoryAllocation;
-  mprotect(static_cast<char*>(base) + body, guard, PROT_NONE);
-  std::memset(base, 0xFF, body);
-  *p = static_cast<char*>(base) + (body - bytes) / 256 * 256;
-  allocations[*p] = all;
+  if (!range || range_used + all > range_bytes) return cudaErrorMemoryAllocation;
+  char* base = range + range_used;
+  if (mprotect(base, body, PROT_READ | PROT_WRITE)) return cudaErrorMemoryAllocation;
+  range_used += all;
+  std::memset(base, emulator::sample_size() ? 0 : 0xFF,
+              body);  // of a sample's values none is looked at, but indices must point somewhere
+  *p = base + (body - bytes) / 256 * 256;
+  allocations[*p] = {base, all};
   allocated += all;
   return cudaSuccess;
 }
@@ -107,8 +111,9 @@ cudaError_t cudaFree(void* p) {
   std::lock_guard<std::mutex> lock(allocations_mutex);
   auto it = allocations.find(p);
   if (it == allocations.end()) return cudaErrorInvalidValue;
-  munmap(reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(p) / guard * guard), it->second);
-  allocated -= it->second;
+  const auto [base, all] = it->second;
+  mmap(base, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  allocated -= all;
   allocations.erase(it);
   return cudaSuccess;
 }

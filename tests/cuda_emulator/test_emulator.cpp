@@ -1,35 +1,11 @@
 // Kernels with planted faults, each of which the emulator must report, beside correct ones, which it must not.
 // Built with the race detector (cmake/cuda.cmake: target emulator_tests).
-#include <doctest/doctest.h>
-
-#include <string>
-#include <vector>
-
-#include "kernels/cuda/mma.cuh"
+#include "testing.h"
 
 namespace dagrt {
 namespace {
 
 constexpr int n = 128;
-
-/// What a launch reports; "" where it reports nothing.
-template <class... P> std::string report_of(void (*kernel)(Gate, P...), dim3 grid, dim3 block, size_t shared, P... args) {
-  CudaStream s;
-  REQUIRE(cudaStreamCreateWithFlags(&s.handle, 0) == cudaSuccess);
-  launch_with(s, "planted", kernel, grid, block, shared, args...);
-  CHECK(s.refused == nullptr);
-  cudaError_t e = cudaStreamSynchronize(s.handle);
-  std::string text = e == cudaSuccess ? "" : cudaGetErrorString(e);
-  cudaStreamDestroy(s.handle);
-  return text;
-}
-bool says(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
-
-struct Memory {
-  explicit Memory(size_t floats) { REQUIRE(cudaMalloc(reinterpret_cast<void**>(&p), floats * 4) == cudaSuccess); }
-  ~Memory() { cudaFree(p); }
-  float* p = nullptr;
-};
 
 template <bool barrier> __global__ void rotate_kernel(Gate, float* y) {
   SHARED(float, held, [n]);

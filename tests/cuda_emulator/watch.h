@@ -1,0 +1,36 @@
+// What the emulator tells those who watch a kernel's accesses: race.cpp and count.cpp, in builds with DAGRT_EMULATOR_RACES.
+#pragma once
+#include <vector>
+
+#include "emulator.h"
+
+namespace emulator {
+
+struct Moment {
+  unsigned block, thread, epoch, clock;  // of the launch; of the block; barriers passed; operations of the warp passed
+};
+bool in_device_memory(uintptr_t at);
+void race(const char* what);  // ends the launch
+
+// Set by race.cpp; null in other builds. A copy that arrives has no place in the code.
+extern void (*forget_accesses)();
+extern void (*note_access)(const void* where, size_t bytes, bool write, void* at);
+
+/// A block that runs, and for how many of the launch it stands.
+struct Sample {
+  uint64_t block;
+  double weight;
+};
+/// All blocks from `first` on, or about `limit` of them (0: all): at least one of each kind, where a kind is being first, within
+/// or last in each of the grid's directions.
+std::vector<Sample> blocks_to_run(uint3 grid, uint64_t limit, uint64_t first);
+
+struct Counter {
+  void (*begin)() = nullptr;
+  void (*end_block)(const Sample& block, unsigned barriers) = nullptr;  // before its shared memory goes
+  void (*end)(const Launch& launch, uint64_t blocks_run) = nullptr;
+};
+extern Counter counter;  // set by count.cpp
+void count_access(uintptr_t where, unsigned bytes, bool write, bool shared, void* at, const Moment& m);
+
+}  // namespace emulator
