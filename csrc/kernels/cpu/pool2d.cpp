@@ -97,6 +97,23 @@ template <bool places> void max_pool_overlapping(const PoolArgs& a, const Stream
   });
 }
 
+/// One window of `rows` rows of `wide` pixels from `corner` on, whose place is `first`.
+template <bool places, int wide>
+void max_of_window(const PoolArgs& a, const float* corner, int64_t rows, int32_t first, float* y, int32_t* argmax) {
+  const int64_t ld = a.ldx, line = a.W * a.ldx;
+  const int32_t W = int32_t(a.W);
+  each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
+    const float* row = corner + c;
+    Best<places> best{load_n(row, n), places ? splat_i(first) : vi{}};
+    int32_t place = first;
+    for (int64_t i = 0; i < rows; i++, row += line, place += W)
+#pragma GCC unroll 3
+      for (int j = 0; j < wide; j++) best.take({load_n(row + j * ld, n), places ? splat_i(place + j) : vi{}});
+    store_n(y + c, best.value, n);
+    if (places) store_n(reinterpret_cast<float*>(argmax) + c, as_f(best.at), n);
+  });
+}
+
 /// `places`: also where the maximum was.
 template <bool places> void max_pool(const PoolArgs& a, const Stream& s) {
   if (a.pool_h == 3 && a.pool_w == 3 && a.stride_h == 1 && a.stride_w == 1 && a.C >= V && a.H > 0 && a.W > 0)
@@ -108,6 +125,11 @@ template <bool places> void max_pool(const PoolArgs& a, const Stream& s) {
       const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
       const int64_t out = unit * a.Q + q, first = h.from * a.W + w.from, wide = w.to - w.from;
       const float* corner = a.x + (b * a.H * a.W + first) * a.ldx;
+      if (h.to > h.from && (wide == 2 || wide == 3)) {
+        const auto pool = wide == 2 ? max_of_window<places, 2> : max_of_window<places, 3>;
+        pool(a, corner, h.to - h.from, int32_t(first), a.y + out * a.ldy, places ? a.argmax + out * a.C : nullptr);
+        continue;
+      }
       each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
         vf best = splat(-__builtin_inff());
         vi at = splat_i(int32_t(first));
@@ -153,6 +175,45 @@ struct Gather {
   }
 };
 
+/// The mean of a window of `rows` rows of `wide` pixels, columns if they are known.
+template <int columns> void mean_of_window(const PoolArgs& a, const float* corner, int64_t rows, int64_t wide, float* y) {
+  if (columns) wide = columns;
+  const int64_t ld = a.ldx, line = a.W * a.ldx;
+  const vf share = splat(1.0f / float(rows * wide));
+  each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
+    vf t{};
+    const float* row = corner + c;
+    for (int64_t i = 0; i < rows; i++, row += line)
+#pragma GCC unroll 3
+      for (int64_t j = 0; j < wide; j++) t += load_n(row + j * ld, n);
+    store_n(y + c, t * share, n);
+  });
+}
+
+/// A row of means of windows three columns wide, one column apart: each column is summed once, for all three.
+void mean_of_row(const PoolArgs& a, int64_t b, Span h, int64_t unit) {
+  const int64_t rows = h.to - h.from, line = a.W * a.ldx;
+  const float* top = a.x + (b * a.H + h.from) * line;
+  float* y = a.y + unit * a.Q * a.ldy;
+  each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
+    auto column = [&](int64_t w) __attribute__((always_inline)) {
+      vf t{};
+      if (w < 0 || w >= a.W) return t;
+      const float* x = top + w * a.ldx + c;
+      for (int64_t i = 0; i < rows; i++) t += load_n(x + i * line, n);
+      return t;
+    };
+    vf left = column(-a.pad_left), middle = column(1 - a.pad_left);
+    for (int64_t q = 0; q < a.Q; q++) {
+      const Span w = window(q, 1, a.pad_left, 3, a.W);
+      const vf right = column(q + 2 - a.pad_left), share = splat(1.0f / float(rows * (w.to - w.from)));
+      store_n(y + q * a.ldy + c, (left + middle + right) * share, n);
+      left = middle;
+      middle = right;
+    }
+  });
+}
+
 }  // namespace
 
 void max_pool2d(const PoolArgs& a, const Stream& s) { a.argmax ? max_pool<true>(a, s) : max_pool<false>(a, s); }
@@ -181,18 +242,15 @@ void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
 }
 
 void avg_pool2d(const PoolArgs& a, const Stream& s) {
-  s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.6 / V) + 50, [&](int64_t unit, char*) {
+  s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.3 / V) + 50, [&](int64_t unit, char*) {
     int64_t b = unit / a.P, p = unit % a.P;
     Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
+    if (a.pool_w == 3 && a.stride_w == 1 && a.W >= 3) return mean_of_row(a, b, h, unit);
     for (int64_t q = 0; q < a.Q; q++) {
-      Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
-      vf count = splat(float((h.to - h.from) * (w.to - w.from)));
-      each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
-        vf t{};
-        for (int64_t i = h.from; i < h.to; i++)
-          for (int64_t j = w.from; j < w.to; j++) t += load_n(a.x + ((b * a.H + i) * a.W + j) * a.ldx + c, n);
-        store_n(a.y + (unit * a.Q + q) * a.ldy + c, t / count, n);
-      });
+      const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
+      const float* corner = a.x + ((b * a.H + h.from) * a.W + w.from) * a.ldx;
+      const auto mean = w.to - w.from == 2 ? mean_of_window<2> : w.to - w.from == 3 ? mean_of_window<3> : mean_of_window<0>;
+      mean(a, corner, h.to - h.from, w.to - w.from, a.y + (unit * a.Q + q) * a.ldy);
     }
   });
 }
