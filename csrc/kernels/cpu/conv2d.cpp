@@ -5,7 +5,7 @@
 // window needs no gathering.
 // Input gradient: the input pixels of one residue (h mod stride, w mod stride) see the same taps; for each residue it is a
 // forward convolution of dy with those taps, window reversed.
-// Few filters (conv2d_few.cpp): vectors over the window. Depthwise (one channel a group): vectors over channels, no products.
+// Few filters (conv2d_few.cpp): vectors over the window. One channel (conv2d_one_channel.cpp): weights in registers. Depthwise (one channel a group): vectors over channels, no products.
 #include "kernels/cpu/conv2d_pass.h"
 
 namespace dagrt::DAGRT_ISA {
@@ -182,6 +182,7 @@ void run_pass(const Stream& s, const Pass& t, bool few) {
   const bool plain = grid.step_h == 1 && grid.step_w == 1 && grid.I == t.dst_h && grid.J == t.dst_w;
   const Axis &h = t.h, &w = t.w;
   if (few) return pass_few(s, t);
+  if (one_channel(t)) return pass_one_channel(s, t);
   if (plain && h.count == 1 && w.count == 1 && h.mul == 1 && w.mul == 1 && h.off == 0 && w.off == 0 && t.src_h == t.dst_h &&
       t.src_w == t.dst_w)
     return pass_in_place(s, t);

@@ -1,7 +1,7 @@
 // Convolutions to a few filters (an image from 16 channels, a mask, the gradient into the pixels of an image): a vector over
 // filters would be empty but for them. So vectors run over the window's channels: V pixels side by side are summed in V
 // registers, each tap's weights loaded once for all of them, and at the end a tree of shuffles adds up the lanes of all V
-// sums at once.
+// sums at once. Windows of three columns that lie one pixel apart share what they load.
 #include "kernels/cpu/conv2d_pass.h"
 
 namespace dagrt::DAGRT_ISA {
@@ -47,6 +47,25 @@ template <int N> DAGRT_INLINE void dot(const Window& d, const float* x, int64_t 
     }
 }
 
+/// The same for V windows of three columns, each a pixel behind the other, over whole vectors of channels.
+DAGRT_INLINE void dot_sliding(const Window& d, const float* x, const float* w, vf (&acc)[V]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < V; i++) acc[i] = vf{};
+  for (int64_t r = 0; r < d.rows; r++, x += d.line, w += 3 * d.length)
+    for (int64_t c = 0; c < d.length; c += V) {
+      vf weight[3];
+#pragma GCC unroll 3
+      for (int q = 0; q < 3; q++) weight[q] = load(w + q * d.length + c);
+#pragma GCC unroll 18
+      for (int i = 0; i < V + 2; i++) {
+        const vf pixel = load(x + i * d.run + c);
+#pragma GCC unroll 3
+        for (int q = 0; q < 3; q++)
+          if (i - q >= 0 && i - q < V) acc[i - q] += pixel * weight[q];
+      }
+    }
+}
+
 /// The sums of J pixels of a row.
 void dot_row(const Window& d, const float* x, int64_t next, const float* w, int64_t J, float* to) {
   if (J < V) {
@@ -57,10 +76,14 @@ void dot_row(const Window& d, const float* x, int64_t next, const float* w, int6
     }
     return;
   }
+  const bool sliding = d.runs == 3 && d.run == next && d.length % V == 0;
   for (int64_t j = 0; j < J; j += V) {
     if (j > J - V) j = J - V;  // the last ones once more
     vf acc[V];
-    dot<V>(d, x + j * next, next, w, acc);
+    if (sliding)
+      dot_sliding(d, x + j * next, w, acc);
+    else
+      dot<V>(d, x + j * next, next, w, acc);
     store(to + j, sums_of(acc));
   }
 }
@@ -79,7 +102,7 @@ void pass_few(const Stream& s, const Pass& t) {
     Rows from{t.src, 0, 0};
     if (depth) from = rows_under(t, b, 0, i0, i1, outside, sums + (n * J + 15) / 16 * 16);
     Window d{depth ? h.count : 0, h.step * from.line, w.count, w.step * from.ld, sc};
-    if (d.run == sc) d.length *= d.runs, d.runs = 1;
+    if (d.run == sc && (d.runs != 3 || sc % V)) d.length *= d.runs, d.runs = 1;
     const int64_t step = t.grid.step_w * t.ld_dst;
     const Epilogue& e = t.epilogue;
     for (int64_t i = i0; i < i1; i++) {
@@ -95,7 +118,7 @@ void pass_few(const Stream& s, const Pass& t) {
           vf v = load_n(sums + j, m);
           if (bias) v += splat(bias[0]);
           if (residual) v += load_n(residual + place + j, m);
-          store_n(y + j, relu ? vmax(v, splat(0)) : v, m);
+          store_n(y + j, relu ? DAGRT_ISA::relu(v) : v, m);
         });
       } else {
         for (int64_t j = 0; j < J; j++)

@@ -83,4 +83,10 @@ inline bool few_filters(int64_t groups, int64_t filters, int64_t window_columns,
 /// A pass of such filters.
 void pass_few(const Stream& s, const Pass& t);
 
+/// Whether a pass is by 3 x 3 windows that lie one pixel apart along a row of one channel's pixels, and such a pass.
+inline bool one_channel(const Pass& t) {
+  return t.groups == 1 && t.src_channels == 1 && t.h.count == 3 && t.w.count == 3 && t.w.mul == 1 && t.w.step == 1;
+}
+void pass_one_channel(const Stream& s, const Pass& t);
+
 }  // namespace dagrt::DAGRT_ISA

@@ -21,7 +21,7 @@ DAGRT_INLINE vf finish(const SimpleEpilogue& e, vf t, int64_t row, int64_t colum
     const float* at = e.residual + row * e.ld_residual + column;
     t += n == V ? load(at) : load_n(at, n);
   }
-  return e.relu ? vmax(t, splat(0)) : t;
+  return e.relu ? relu(t) : t;
 }
 
 /// Runs the chain on a tile of `rows` rows, `ld` apart, of n columns: y[row.., column..]. Defined in pointwise.cpp.

@@ -41,7 +41,7 @@ DAGRT_INLINE void finish_whole(const TileJob& j, const SimpleEpilogue& e, vf (&t
     const int64_t ld = j.row_step * e.ld_residual;
     each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] += load(from + m * ld + i * V); });
   }
-  if (e.relu) each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] = vmax(t[m][i], splat(0)); });
+  if (e.relu) each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] = relu(t[m][i]); });
   each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { store(c + m * ldc + i * V, t[m][i]); });
 }
 

@@ -150,6 +150,16 @@ DAGRT_INLINE vf clamp(vf a, float low, float high) {
   return select(a > splat(high), splat(high), a);
 #endif
 }
+/// At least zero; NaN stays NaN, at one instruction: where either is NaN it gives its second operand.
+DAGRT_INLINE vf relu(vf a) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_maskz_max_ps((__mmask16)-1, (__m512)vf{}, (__m512)a);
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
+  return (vf)_mm256_max_ps((__m256)vf{}, (__m256)a);
+#else
+  return select(a < splat(0), splat(0), a);
+#endif
+}
 DAGRT_INLINE vf vabs(vf a) { return (vf)((vi)a & splat_i(0x7fffffff)); }
 DAGRT_INLINE vf to_float(vi a) { return __builtin_convertvector(a, vf); }
 DAGRT_INLINE vi to_int(vf a) { return __builtin_convertvector(a, vi); }  // truncates
