@@ -30,9 +30,9 @@ struct WinogradArgs {
   char* workspace = nullptr;
 };
 
-DAGRT_CPU_KERNEL(winograd_weights, WinogradWeightsArgs)
-DAGRT_CPU_KERNEL(conv2d_winograd, WinogradArgs)
-DAGRT_CPU_KERNEL(conv2d_filter_grad_winograd, WinogradArgs)
+DAGRT_KERNEL(winograd_weights, WinogradWeightsArgs)
+DAGRT_KERNEL(conv2d_winograd, WinogradArgs)
+DAGRT_KERNEL(conv2d_filter_grad_winograd, WinogradArgs)
 
 /// Whether there is a transform for this window and tile: F(4,3), F(2,3), F(4,5).
 bool winograd_applies(int64_t window_h, int64_t window_w, int64_t tile);
@@ -66,6 +66,7 @@ struct WinogradPlan {
   int64_t v_groups, v_point, v_size;  // of a block's transformed input: groups, floats from point to point, floats
   int64_t m_point, m_size;            // of a strip's products: floats from point to point, floats
   bool far;                           // x does not fit the inner caches: it is fetched ahead
+  bool small;                         // blocks of one register tile, whose products stay in the innermost cache
   bool shared;                        // all of the input is transformed first, for all threads; else block by block
 };
 WinogradPlan winograd_plan(const WinogradArgs&, int lanes);

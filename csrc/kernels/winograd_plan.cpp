@@ -14,6 +14,9 @@ int64_t points(int64_t window, int64_t tile) { return (tile + window - 1) * (til
 // Strides from point to point are kept off multiples of 4096 bytes, which would all fall into the same sets of a cache.
 constexpr int64_t apart = 16;
 
+// Bytes of transformed weights that stay in L2 beside what else goes through it.
+constexpr int64_t small_weights = 200 << 10;
+
 // Of one core at about 3.4 GHz, for a vector: a multiply-add in a product, and the way through a transform at one point.
 constexpr double multiply_ns = 0.17, transform_ns = 1.5;
 
@@ -34,10 +37,12 @@ WinogradPlan winograd_plan(const WinogradArgs& a, int lanes) {
   p.tiles_w = over(a.Q, a.tile);
   p.tiles = a.B * p.tiles_h * p.tiles_w;
   p.group = winograd_rows(lanes);
-  const int64_t most = p.group * (lanes == 16 ? 2 : 5);
+  p.small = 4 * winograd_weights_size(a.C, a.F, a.window, a.tile) <= small_weights;
+  const int64_t most = p.group * (p.small ? 1 : lanes == 16 ? 2 : 5);
   p.blocks = over(p.tiles, most);
+  if (p.small && p.blocks > 2 && p.blocks < 16 && p.blocks % 2) p.blocks++;  // even shares for two threads
   p.block = p.blocks ? over(p.tiles, p.blocks) : 0;
-  p.shared = p.blocks <= 4;
+  p.shared = !p.small && p.blocks <= 4;
   p.far = a.B * a.H * a.W * a.C > int64_t(1) << 18;
   p.channel_blocks = over(a.C, lanes);
   p.v_groups = over(p.block, p.group);
@@ -53,6 +58,7 @@ WinogradPlan winograd_plan(const WinogradArgs& a, int lanes) {
   p.strips = p.strip ? over(p.panels, p.strip) : 0;
   p.m_point = p.block * p.strip * width + apart;
   p.m_size = n * p.m_point;
+  if (p.small) p.m_size = (1 + a.tile) * (a.tile + a.window - 1) * p.group * width;
   return p;
 }
 

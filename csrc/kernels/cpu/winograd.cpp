@@ -6,6 +6,8 @@
 //   3. y                                    = A' M A, with bias, residual and activation, stored where it belongs
 // Steps 2 and 3 run strip by strip, so that M stays in L2. Where there are few blocks, step 1 is done for all of them
 // first and strips are claimed by threads, else blocks are.
+// Few channels and filters: all of U stays in L2, and the ways of V and M through it would take as long as the products. A
+// block is one register tile then, and M the products of a row of points, which the first half of step 3 takes from L1.
 // Weights: U[F/NR][point][C + 1][NR], panels of the register tile's width; the last row is only distance.
 #include "kernels/winograd.h"
 
@@ -16,7 +18,7 @@ namespace dagrt::DAGRT_ISA {
 namespace {
 
 constexpr int MR = winograd_rows(V), NR = 2 * V;
-constexpr int64_t slice = V == 16 ? 256 : 128;  // channels: their weights stay in L1 for all groups of a block
+constexpr int64_t slice = 256;  // channels: their weights stay in L1 for all groups of a block
 
 /// `rows` tiles x NR filters at one point, over `depth` channels. `next`: the weights that will be read after these.
 template <int rows>
@@ -151,7 +153,8 @@ template <int M, int R> struct Winograd {
 #pragma GCC unroll 8
       for (int i = 0; i < M; i++) t[i][c] = r[i];
     }
-    const bool plain = !a.epilogue.simple || a.epilogue.empty();
+    const SimpleEpilogue e(a.epilogue.simple ? a.epilogue : Epilogue{});
+    const bool plain = !e.bias && !e.residual && !e.relu;
 #pragma GCC unroll 1
     for (int64_t i = 0; i < rows; i++, pixel += a.Q) {
       vf r[M];
@@ -159,7 +162,7 @@ template <int M, int R> struct Winograd {
 #pragma GCC unroll 8
       for (int j = 0; j < M; j++) {
         if (j >= columns) break;
-        const vf value = plain ? r[j] : finish(a.epilogue, r[j], pixel + j, f, full ? V : filters);
+        const vf value = plain ? r[j] : finish(e, r[j], pixel + j, f, full ? V : filters);
         float* to = a.y + (pixel + j) * a.ldy + f;
         if (full)
           store(to, value);
@@ -186,6 +189,86 @@ template <int M, int R> struct Winograd {
     }
   }
 
+  /// Steps 2 and 3 of a block of one group, panel by panel. After a row of points: t[tile][half][column][row] = M A.
+  void multiply_and_deliver(const Run& run, const float* v, float* m) const {
+    const int64_t u_point = (a.C + 1) * NR, tiles = run.to - run.from;
+    float* t = m + n * MR * NR;
+    TilePlace places[MR];
+    for (int64_t i = 0; i < tiles; i++) places[i] = place(run.from + i, p.tiles_h, p.tiles_w);
+    for (int64_t panel = 0; panel < p.panels; panel++) {
+      const float* u = a.u + panel * points * u_point;
+      for (int r = 0; r < n; r++) {
+        if (p.far && r < M)
+          for (int64_t i = 0; i < tiles; i++) {
+            const TilePlace& t = places[i];
+            if (t.row * M + r >= a.P) continue;
+            const float* y = a.y + ((t.image * a.P + t.row * M + r) * a.Q + t.column * M) * a.ldy + panel * NR;
+            for (int64_t j = 0; j < M; j++) __builtin_prefetch(y + j * a.ldy, 1);
+          }
+        for (int s = 0; s < n; s++, u += u_point)
+          products[tiles](a.C, v + (r * n + s) * p.v_point, u, m + s * MR * NR, NR, u + u_point, false);
+        for (int64_t i = 0; i < 2 * tiles; i++) {
+          vf d[n], out[M];
+#pragma GCC unroll 8
+          for (int s = 0; s < n; s++) d[s] = load(m + s * MR * NR + i * V);
+          T::template interpolate<M, false>(d, out);
+#pragma GCC unroll 8
+          for (int j = 0; j < M; j++) store(t + ((i * M + j) * n + r) * V, out[j]);
+        }
+      }
+      const int64_t first = panel * NR, end = least(first + NR, a.F);
+      for (int64_t i = 0; i < tiles; i++) {
+        const int64_t pixel = (places[i].image * a.P + places[i].row * M) * a.Q + places[i].column * M;
+        const int64_t rows = least(M, a.P - places[i].row * M), columns = least(M, a.Q - places[i].column * M);
+        for (int64_t f = first; f < end; f += V) {
+          const float* from = t + (2 * i + (f - first) / V) * M * n * V;
+          if (f + V <= a.F)
+            finish_columns<true>(from, pixel, f, V, rows, columns);
+          else
+            finish_columns<false>(from, pixel, f, int(a.F - f), rows, columns);
+        }
+        if (!a.epilogue.simple)
+          for (int64_t r = 0, at = pixel; r < rows; r++, at += a.Q)
+            apply_epilogue(a.epilogue, a.y + at * a.ldy + first, a.ldy, at, first, columns, end - first);
+      }
+    }
+  }
+
+  /// The other half of step 3: A' t for the columns of one tile and one vector of filters.
+  template <bool full>
+  DAGRT_INLINE void finish_columns(const float* t, int64_t pixel, int64_t f, int filters, int64_t rows, int64_t columns) const {
+    const SimpleEpilogue e(a.epilogue.simple ? a.epilogue : Epilogue{});
+    const vf bias = !e.bias ? vf{} : full ? load(e.bias + f) : load_n(e.bias + f, filters);
+    const int64_t down = a.Q * a.ldy;
+    float* y = a.y + pixel * a.ldy + f;
+#pragma GCC unroll 1
+    for (int64_t j = 0; j < columns; j++, pixel++, y += a.ldy, t += n * V) {
+      vf d[n], r[M];
+#pragma GCC unroll 8
+      for (int i = 0; i < n; i++) d[i] = load(t + i * V);
+      T::template interpolate<M, false>(d, r);
+      if (e.bias)
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) r[i] += bias;
+      if (e.residual)
+        for (int i = 0; i < M && i < rows; i++) {
+          const float* at = e.residual + (pixel + i * a.Q) * e.ld_residual + f;
+          r[i] += full ? load(at) : load_n(at, filters);
+        }
+      if (e.relu)
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) r[i] = relu(r[i]);
+#pragma GCC unroll 8
+      for (int i = 0; i < M; i++) {
+        if (i >= rows) break;
+        if (full)
+          store(y + i * down, r[i]);
+        else
+          store_n(y + i * down, r[i], filters);
+      }
+    }
+  }
+
   void strip(const Run& run, int64_t s, const float* v, float* m) const {
     const int64_t first = s * p.strip, last = least(first + p.strip, p.panels);
     multiply(run, first, last, v, m);
@@ -202,6 +285,7 @@ template <int M, int R> struct Winograd {
         zero(none, zeros);
         const Run run = block(b);
         transform(run, none, v);
+        if (p.small) return multiply_and_deliver(run, v, m);
         for (int64_t k = 0; k < p.strips; k++) strip(run, k, v, m);
       });
       return;

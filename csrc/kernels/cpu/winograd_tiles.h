@@ -18,6 +18,13 @@ TilePlace place(int64_t tile, int64_t tiles_h, int64_t tiles_w) {
 /// Pointers to the k x k pixels from (h, w) on; those outside of the image: to zeros.
 template <int k>
 void pixels(const float* image, int64_t H, int64_t W, int64_t ld, int64_t h, int64_t w, const float* zeros, const float** px) {
+  if (h >= 0 && h + k <= H && w >= 0 && w + k <= W) {
+    const float* row = image + (h * W + w) * ld;
+    for (int r = 0; r < k; r++, row += W * ld)
+#pragma GCC unroll 8
+      for (int s = 0; s < k; s++) *px++ = row + s * ld;
+    return;
+  }
   for (int r = 0; r < k; r++, h++, px += k) {
     const bool inside = h >= 0 && h < H;
     const float* row = image + (h * W + w) * ld;
