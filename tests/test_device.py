@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from dagrt import _core
 from test_interrupt import interrupted_after
+from test_prepared import WeightNormalised, check
 
 CUDA = "cuda:0" in keras.devices()
 needs_cuda = pytest.mark.skipif(not CUDA, reason="no CUDA device in this build or machine")
@@ -22,7 +24,9 @@ WITHOUT = "no GPU was found" if "DAGRT_CUDA" in os.environ else "(this build of 
 def on_the_cpu() -> Any:
     keras.clear_session()
     keras.set_device("cpu")
+    exact = keras.config.exact()
     yield
+    keras.config.set_exact(exact)
     keras.set_device("cpu")
 
 
@@ -142,6 +146,39 @@ def test_prepared_values_are_those_of_now() -> None:
     back = model.predict(x, verbose=0)
     assert np.abs(there - before).max() > 1e-2
     np.testing.assert_allclose(back, there, atol=5e-3)
+
+
+@needs_cuda
+def test_what_follows_from_variables_is_made_once_on_the_device() -> None:
+    """Shared by programs of several batch sizes, remade after a write, in no step of theirs, freed with them."""
+    keras.config.set_exact(True)
+    x, y = np.random.default_rng(0).normal(size=(8, 64)).astype("float32"), np.ones((8, 3), "float32")
+    inputs = keras.Input((64,))
+    model = keras.Model(inputs, WeightNormalised(3)(keras.layers.BatchNormalization()(WeightNormalised(80)(inputs))))
+    model.compile("sgd", "mse", device="cuda")
+    gc.collect()
+    before = _core.memory_in_use()["prepared_bytes"]
+    check(model, x)
+    held = _core.memory_in_use()["prepared_bytes"] - before
+    assert held >= 4 * (64 * 80 + 80 * 3)
+    model.train_on_batch(x, y)  # writes them: computes inside
+    check(model, x)
+    model.set_weights([w + 0.5 for w in model.get_weights()])
+    check(model, x)
+    assert places(model) == {"cuda:0"}
+    assert _core.memory_in_use()["prepared_bytes"] <= before + held + 1000  # the training step's own small constants
+    model.compile("sgd", "mse", device="cpu")  # the weights go, and come back
+    model.train_on_batch(x, y)
+    check(model, x)
+    model.compile("sgd", "mse", device="cuda")
+    check(model, x)
+
+
+@needs_cuda
+def test_prepared_values_of_constants_alone() -> None:
+    table = np.arange(3000, dtype="float32")
+    f = keras.function(lambda x: x + keras.ops.sin(keras.ops.constant(table)), device="cuda")
+    np.testing.assert_allclose(f(np.ones(3000, "float32")), 1 + np.sin(table), atol=1e-5)
 
 
 @needs_cuda

@@ -93,8 +93,8 @@ Program::~Program() {
 }
 
 Plan Program::make_plan() {
-  if (device_.records()) return build_plan(module_, {}, true);  // what is prepared on such a device is made in every run
-  if (part_ == Part::maker) return build_plan(module_);
+  const bool on_cuda = device_.records();
+  if (part_ == Part::maker) return build_plan(module_, {}, on_cuda);
   std::unique_ptr<RecipeBook> book;
   Hoist hoist = find_hoisted(module_, [&](const std::vector<ValueId>& values) {
     if (!book) book = std::make_unique<RecipeBook>(module_);
@@ -109,7 +109,7 @@ Plan Program::make_plan() {
     }
     return true;
   });
-  Plan plan = build_plan(module_, hoist);
+  Plan plan = build_plan(module_, hoist, on_cuda);
   std::unordered_set<const Variable*> seen;
   for (const PreparedRef& p : prepared_) {
     plan.prepared.push_back(p->data());
@@ -184,7 +184,7 @@ void Program::settle(GroupLock& lock) const {
 void Program::fill(void* to) const {
   View out = outputs_[0];
   out.data = to;
-  device_.is_host() ? run_on_host(nullptr, &out, nullptr) : fill_on_device(to);
+  device_.is_host() ? run_on_host(nullptr, &out, nullptr) : run_on_device(nullptr, &out, nullptr);
 }
 
 void Program::run_on_host(const View* inputs, const View* outputs, bool (*poll)()) const {
@@ -219,8 +219,8 @@ void Program::run_on_host(const View* inputs, const View* outputs, bool (*poll)(
   if (shared.status.code != Status::ok) raise_status(plan_, shared.status);
 }
 
-/// Inputs and outputs pass through slots of the arena; status word and guard are tested on the device, so that the host
-/// waits once, at the end.
+/// Inputs and outputs pass through slots of the arena, but for a maker's, whose output is on the device; status word and guard
+/// are tested on the device, so that the host waits once, at the end.
 void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll)()) const {
   RunShared shared;
   shared.threads = default_threads();
@@ -233,7 +233,8 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
   };
   std::vector<size_t> in, out;
   for (const View& v : inputs_) in.push_back(slot(size_t(v.bytes())));
-  for (const View& v : outputs_) out.push_back(slot(size_t(v.bytes())));
+  if (part_ == Part::whole)
+    for (const View& v : outputs_) out.push_back(slot(size_t(v.bytes())));
   size_t pieces = device_.records() ? size_t(scratch_parts) : size_t(shared.threads);
   size_t word = slot(sizeof(DeviceStatus)), decision = slot(sizeof(DeviceStatus)), scratch = slot(pieces * plan_.scratch_bytes);
   Arena arena = device_.arenas.take(device_, bytes);
@@ -245,12 +246,13 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
   char** bases = state.bases.data();
   bases[arena_base] = memory;
   for (size_t i = 0; i < in.size(); i++) bases[size_t(plan_.bases.inputs) + i] = memory + in[i];
-  for (size_t i = 0; i < out.size(); i++) bases[size_t(plan_.bases.outputs) + i] = memory + out[i];
+  for (size_t i = 0; i < outputs_.size(); i++)
+    bases[size_t(plan_.bases.outputs) + i] = out.empty() ? outputs[i].as<char>() : memory + out[i];
   for (size_t i = 0; i < variables_.size(); i++)
     bases[size_t(plan_.bases.variables) + i] = static_cast<char*>(variables_[i]->data());
 
-  std::unique_ptr<Queue> once;  // a queue that records is kept with what it recorded
-  std::unique_ptr<Queue>& queue = device_.records() ? state.queue : once;
+  std::unique_ptr<Queue> once;  // a queue that records is kept with what it recorded, but a maker seldom runs
+  std::unique_ptr<Queue>& queue = device_.records() && part_ == Part::whole ? state.queue : once;
   if (const uint64_t moves = moves_.load(std::memory_order_relaxed); state.moves != moves) {  // it names their memory of before
     queue.reset();
     state.moves = moves;
@@ -299,26 +301,6 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
     for (int32_t v : written) this->written(v);
   if (status.code != Status::ok) raise_status(plan_, status);
   if (cancelled) fail(ErrorKind::cancelled, "interrupted when the device had finished the run; the variables are as after it");
-}
-
-void Program::fill_on_device(void* to) const {
-  RunShared shared;
-  shared.threads = default_threads();
-  size_t arena_part = aligned(plan_.arena_bytes);
-  Arena arena = device_.arenas.take(device_, arena_part + size_t(shared.threads) * plan_.scratch_bytes);
-  shared.scratch = arena.data() + arena_part;
-  shared.scratch_bytes = plan_.scratch_bytes;
-  Loan loan(*this);
-  RunState& state = *loan;
-  char** bases = state.bases.data();
-  bases[arena_base] = arena.data();
-  bases[plan_.bases.outputs] = static_cast<char*>(to);
-  for (size_t i = 0; i < variables_.size(); i++)
-    bases[size_t(plan_.bases.variables) + i] = static_cast<char*>(variables_[i]->data());
-  std::unique_ptr<Queue> queue = device_.queue();
-  queue->run([&] { run_steps(plan_, state, shared); });
-  FlushDenormals flush;
-  queue->wait();
 }
 
 /// On a device other than the host, constants have copies there, which the plan and the bodies of its scans refer to.

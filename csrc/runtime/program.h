@@ -48,7 +48,6 @@ class Program {
   class Loan;  // of a state
   void run_on_host(const View* inputs, const View* outputs, bool (*poll)()) const;
   void run_on_device(const View* inputs, const View* outputs, bool (*poll)()) const;
-  void fill_on_device(void* to) const;
   Plan make_plan();
   void place_constants();
   bool settled() const;
