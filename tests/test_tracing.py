@@ -720,3 +720,25 @@ def test_threads_trace_one_function_at_once() -> None:
     assert not failures
     assert all(value == 2.0 * n * k for (k, n), value in results.items())
     assert len(traces) == 7, "one trace for each shape"
+
+
+def test_activations_of_pointwise_ops_are_made_again_in_backward_instead_of_kept() -> None:
+    """Per layer one array of the activation's input beside its gradients, not also its parts and its result."""
+    weights = [keras.Variable(np.eye(64, dtype="float32")) for _ in range(8)]
+
+    def loss(x: Any) -> Any:
+        for w in weights:
+            x = keras.activations.gelu(ops.matmul(x, w))
+        return ops.sum(x)
+
+    step = keras.function(lambda x: keras.value_and_grad(loss, weights)(x))
+    x = floats(512, 64)
+    value, gradients = step(x)
+    program = next(iter(step._programs.values()))
+    assert program.memory([(512, 64)])["arena_bytes"] < (8 + 5) * x.nbytes
+    first = x
+    for _ in weights:  # weights are identities
+        first = np.asarray(keras.activations.gelu(first))
+    close(value, first.sum(), 1e-5)
+    for g in gradients:
+        assert np.isfinite(np.asarray(g)).all()

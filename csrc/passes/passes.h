@@ -22,6 +22,7 @@ void join_updates(Module& module);
 void simplify_row_sums(Module& module);
 void mask_before_pooling(Module& module);
 void mask_before_slicing(Module& module);
+void recompute_pointwise(Module& module);
 void fuse_epilogues(Module& module);
 void fuse_pointwise(Module& module);
 /// Values numbered densely: inputs, then outputs in node order; functions nobody uses are dropped.

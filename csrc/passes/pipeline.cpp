@@ -50,6 +50,8 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
     checked(m, true);
     simplify_row_sums(m);
     checked(m, true);
+    recompute_pointwise(m);
+    checked(m, true);
     fuse_epilogues(m);
     checked(m, true);
     fuse_pointwise(m);

@@ -103,6 +103,50 @@ TEST_CASE("simplify_row_sums: only the sum over all rows of batch_norm_grad's dx
 )");
 }
 
+/// Layers with y = f(x) behind the first of them, and the gradients of their weights.
+Trace between_layers(ValueId (*f)(Builder&, ValueId)) {
+  Trace t;
+  ValueId a = t.input("a", floats({8, 8})), w = t.input("w", floats({8, 8})), u = t.input("u", floats({8, 8})),
+          v = t.input("v", floats({8, 8}));
+  ValueId z = t.b.emit("matmul", {f(t.b, t.b.emit("matmul", {a, w})), u});
+  z = t.b.emit("matmul", {z, v});
+  t.out(t.gradients(t.sum(t.b.mul(z, z)), {w, u, v}));
+  return t;
+}
+
+TEST_CASE("recompute_pointwise: backward makes again what it needs of x, apart for those that fuse; a relu stays as it is") {
+  const Types inputs(4, floats({8, 8}));
+  Trace silu = between_layers([](Builder& b, ValueId x) { return b.mul(x, b.emit("sigmoid", {x})); });
+  CHECK(after(silu, inputs, recompute_pointwise) ==
+        R"(main(%0 a: float32(8, 8), %1 w: float32(8, 8), %2 u: float32(8, 8), %3 v: float32(8, 8)) {
+  %4 = matmul(%0, %1) {transpose_a: false, transpose_b: false} : float32(8, 8)
+  %5 = sigmoid(%4) : float32(8, 8)
+  %6 = multiply(%4, %5) : float32(8, 8)
+  %7 = matmul(%6, %2) {transpose_a: false, transpose_b: false} : float32(8, 8)
+  %8 = matmul(%7, %3) {transpose_a: false, transpose_b: false} : float32(8, 8)
+  %9 = full {dtype: "float32", shape: [], value: 1} : float32()
+  %10 = add(%8, %8) : float32(8, 8)
+  %11 = matmul(%10, %3) {transpose_a: false, transpose_b: true} : float32(8, 8)
+  %12 = matmul(%7, %10) {transpose_a: true, transpose_b: false} : float32(8, 8)
+  %13 = matmul(%11, %2) {transpose_a: false, transpose_b: true} : float32(8, 8)
+  %14 = sigmoid(%4) : float32(8, 8)
+  %15 = multiply(%4, %14) : float32(8, 8)
+  %16 = matmul(%15, %11) {transpose_a: true, transpose_b: false} : float32(8, 8)
+  %17 = sigmoid(%4) : float32(8, 8)
+  %18 = multiply(%13, %17) : float32(8, 8)
+  %19 = multiply(%13, %4) : float32(8, 8)
+  %20 = subtract(%9, %17) : float32(8, 8)
+  %21 = multiply(%17, %20) : float32(8, 8)
+  %22 = multiply(%19, %21) : float32(8, 8)
+  %23 = add(%18, %22) : float32(8, 8)
+  %24 = matmul(%0, %23) {transpose_a: true, transpose_b: false} : float32(8, 8)
+  return %24, %16, %12
+}
+)");
+  Trace relu = between_layers([](Builder& b, ValueId x) { return b.emit("relu", {x}); });
+  CHECK(after(relu, inputs, recompute_pointwise) == after(relu, inputs, [](Module&) {}));
+}
+
 TEST_CASE("mask_before_pooling: the mask of a relu goes to the pooling's smaller side; another value's does not") {
   Trace t;
   ValueId x = t.input("x", floats({1, 4, 4, 2})), g = t.input("g", floats({1, 2, 2, 2})), zero = t.b.scalar(0);
