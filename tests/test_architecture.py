@@ -37,6 +37,17 @@ def test_isa_files_use_no_std_containers() -> None:
         assert not found, f"{path.name} uses std::{found[0]}: the linker may keep another instruction set's copy"
 
 
+def test_every_kernel_has_a_cuda_twin() -> None:
+    """Or is declared by DAGRT_CPU_KERNEL, as what algorithms of the CPU's alone call. A CUDA build would not link else."""
+    twins = "".join(p.read_text() for p in (ROOT / "csrc" / "kernels" / "cuda").glob("*.cu"))
+    missing = []
+    for path in (ROOT / "csrc" / "kernels").glob("*.h"):
+        for name in re.findall(r"^DAGRT_KERNEL\((\w+), \w+\)", path.read_text(), flags=re.M):
+            if not re.search(rf"^void {name}\(const \w+& \w+, CudaStream& \w+\)", twins, flags=re.M):
+                missing.append(f"{name} ({path.name})")
+    assert not missing, f"kernels without a twin in kernels/cuda: {missing}"
+
+
 def test_nothing_says_to_install_the_wrong_distribution() -> None:
     wrong = "pip install " + "dagrt"
     for path in [

@@ -20,9 +20,7 @@ from test_ops import ALL, EPS, TABLE, Case, case_id, close, module, reference, r
 pytestmark = pytest.mark.skipif("cuda:0" not in _core.devices(), reason="no CUDA device in this build or machine")
 SEEDS_OF_ORDER = ("1", "2", "3")
 # Algorithms that compiling chooses for the CPU alone: a CUDA device has its own for the ops that they are chosen for.
-CPU_ONLY = {"winograd_weights", "conv2d_winograd", "conv2d_filter_grad_winograd"}
-CPU_ONLY |= {"pack_conv2d", "conv2d_packed", "pack_matmul", "matmul_packed"}
-CPU_ONLY |= {"pack_lstm", "lstm_packed", "pack_lstm_table", "lstm_gathered"}
+CPU_ONLY = {name: row["cpu_algorithm_of"] for name, row in TABLE.items() if row["cpu_algorithm_of"]}
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +45,9 @@ def test_forward(case: Case) -> None:
     arrays = arrays_of(case)
     present = [a for a in arrays if a is not None]
     if case.op in CPU_ONLY:
-        with pytest.raises(_core.DeviceError, match=f"{case.op}: this op is one of the CPU's algorithms"):
+        with pytest.raises(
+            _core.DeviceError, match=f"{case.op} is one of the CPU's algorithms for {CPU_ONLY[case.op]} and does"
+        ):
             run_guarded(module(case, arrays, 1), present)
         return
     if case.fault is not None:

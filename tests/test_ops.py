@@ -341,6 +341,18 @@ def test_every_op_has_cases() -> None:
     assert set(TABLE) - covered == set()
 
 
+def test_algorithms_of_the_cpu_name_an_op_that_every_device_has() -> None:
+    """cpu_algorithm_of: passes make them where they compile for a CPU; docs/ops.md lists them."""
+    page = (Path(__file__).parents[1] / "docs" / "ops.md").read_text()
+    listed = page[page.index("**Algorithms of the CPU.**") :].split("have no kernel")[0]
+    for name, row in TABLE.items():
+        of = row["cpu_algorithm_of"]
+        assert (name in listed.replace(",", " ").split()) == (of is not None), name
+        if of is not None:
+            assert TABLE[of]["cpu_algorithm_of"] is None
+            assert not row["differentiable"], f"{name} is made after gradients"
+
+
 def test_registry_matches_documentation() -> None:
     """Every op is named in docs/ops.md."""
     page = (Path(__file__).parents[1] / "docs" / "ops.md").read_text()

@@ -34,7 +34,6 @@ struct CudaStream {
   size_t scratch_bytes = 0;
   const char* refused = nullptr;  // the first kernel whose launch failed, with the driver's words
   const char* reason = nullptr;
-  const char* pending = nullptr;  // the first kernel that has no CUDA twin yet
 };
 
 inline constexpr int64_t scratch_parts = 32;

@@ -33,7 +33,7 @@ struct PackConvArgs {
   int64_t R = 0, S = 0, C = 0, F = 0, groups = 1;
   bool transpose = false;
 };
-DAGRT_KERNEL(pack_conv2d, PackConvArgs)
+DAGRT_CPU_KERNEL(pack_conv2d, PackConvArgs)
 
 /// Floats of the panels, the same for every instruction set.
 int64_t conv2d_panel_floats(const PackConvArgs&);

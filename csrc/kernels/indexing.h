@@ -53,7 +53,7 @@ struct OneHotArgs {
   int64_t rows = 0, depth = 0, ld = 0;
 };
 
-DAGRT_KERNEL(check_ids, CheckIdsArgs)
+DAGRT_CPU_KERNEL(check_ids, CheckIdsArgs)
 DAGRT_KERNEL(gather, RowsArgs)
 DAGRT_KERNEL(scatter_add, RowsArgs)
 DAGRT_KERNEL(take_along_axis, AlongAxisArgs)

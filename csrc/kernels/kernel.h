@@ -33,34 +33,27 @@ void choose_isa(const char* name);
 #define DAGRT_IF_AVX512(...)
 #endif
 
-// Twins on CUDA devices (kernels/cuda/x.cu) are overloads on the stream. They are weak: a kernel without one is
-// pending, and a program that needs it is refused by name; tests/test_cuda.py holds the list of those.
+// Twins on CUDA devices (kernels/cuda/x.cu) are overloads on the stream. A kernel without one is an error of the linker,
+// unless DAGRT_CPU_KERNEL says that it belongs to an algorithm of the CPU's (Op::cpu_algorithm_of) or to the host.
 #ifdef DAGRT_HAVE_CUDA
 #define DAGRT_IF_CUDA(...) __VA_ARGS__
 #else
 #define DAGRT_IF_CUDA(...)
 #endif
-#define DAGRT_CUDA_TWIN(name, Args) DAGRT_IF_CUDA(__attribute__((weak)) void name(const Args&, CudaStream&);)
-#define DAGRT_CALL_TWIN(name, Args)                \
-  DAGRT_IF_CUDA(if (s.cuda) {                      \
-    void (*twin)(const Args&, CudaStream&) = name; \
-    if (twin) return twin(a, *s.cuda);             \
-    if (!s.cuda->pending) s.cuda->pending = #name; \
-    return;                                        \
-  })
 
-#define DAGRT_KERNEL(name, Args)                                               \
-  namespace scalar {                                                           \
-  void name(const Args&, const Stream&);                                       \
-  }                                                                            \
-  DAGRT_IF_AVX2(namespace avx2 { void name(const Args&, const Stream&); })     \
-  DAGRT_IF_AVX512(namespace avx512 { void name(const Args&, const Stream&); }) \
-  DAGRT_CUDA_TWIN(name, Args)                                                  \
-  inline void name(const Args& a, const Stream& s) {                           \
-    DAGRT_CALL_TWIN(name, Args)                                                \
-    DAGRT_IF_AVX512(if (chosen_isa == Isa::avx512) return avx512::name(a, s);) \
-    DAGRT_IF_AVX2(if (chosen_isa == Isa::avx2) return avx2::name(a, s);)       \
-    scalar::name(a, s);                                                        \
+#define DAGRT_KERNEL_OF(name, Args, declare_twin, call_twin)                                     \
+  namespace scalar {                                                                             \
+  void name(const Args&, const Stream&);                                                         \
+  }                                                                                              \
+  DAGRT_IF_AVX2(namespace avx2 { void name(const Args&, const Stream&); })                       \
+  DAGRT_IF_AVX512(namespace avx512 { void name(const Args&, const Stream&); })                   \
+  declare_twin inline void name(const Args& a, const Stream& s) {                                \
+    call_twin DAGRT_IF_AVX512(if (chosen_isa == Isa::avx512) return avx512::name(a, s);)         \
+        DAGRT_IF_AVX2(if (chosen_isa == Isa::avx2) return avx2::name(a, s);) scalar::name(a, s); \
   }
+#define DAGRT_KERNEL(name, Args)                                                   \
+  DAGRT_KERNEL_OF(name, Args, DAGRT_IF_CUDA(void name(const Args&, CudaStream&);), \
+                  DAGRT_IF_CUDA(if (s.cuda) return name(a, *s.cuda);))
+#define DAGRT_CPU_KERNEL(name, Args) DAGRT_KERNEL_OF(name, Args, , )
 
 }  // namespace dagrt

@@ -42,8 +42,8 @@ struct LstmArgs {
   char* workspace = nullptr;
 };
 
-DAGRT_KERNEL(lstm_pack, LstmArgs)
-DAGRT_KERNEL(lstm_pack_table, LstmArgs)
+DAGRT_CPU_KERNEL(lstm_pack, LstmArgs)
+DAGRT_CPU_KERNEL(lstm_pack_table, LstmArgs)
 DAGRT_KERNEL(lstm, LstmArgs)
 DAGRT_KERNEL(lstm_grad, LstmArgs)
 

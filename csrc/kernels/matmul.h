@@ -27,7 +27,7 @@ struct PackMatmulArgs {
   float* panels = nullptr;   // matmul_panel_floats
   int64_t N = 0, K = 0, b_row = 0, b_col = 1;
 };
-DAGRT_KERNEL(pack_matmul, PackMatmulArgs)
+DAGRT_CPU_KERNEL(pack_matmul, PackMatmulArgs)
 
 /// Floats of the panels, the same for every instruction set.
 int64_t matmul_panel_floats(int64_t N, int64_t K);

@@ -15,6 +15,6 @@ struct RooflineArgs {
   float* sink = nullptr;  // [units * 16]: results, so that nothing is optimised away
 };
 
-DAGRT_KERNEL(roofline, RooflineArgs)
+DAGRT_CPU_KERNEL(roofline, RooflineArgs)
 
 }  // namespace dagrt

@@ -30,9 +30,9 @@ struct WinogradArgs {
   char* workspace = nullptr;
 };
 
-DAGRT_KERNEL(winograd_weights, WinogradWeightsArgs)
-DAGRT_KERNEL(conv2d_winograd, WinogradArgs)
-DAGRT_KERNEL(conv2d_filter_grad_winograd, WinogradArgs)
+DAGRT_CPU_KERNEL(winograd_weights, WinogradWeightsArgs)
+DAGRT_CPU_KERNEL(conv2d_winograd, WinogradArgs)
+DAGRT_CPU_KERNEL(conv2d_filter_grad_winograd, WinogradArgs)
 
 /// Whether there is a transform for this window and tile: F(4,3), F(2,3), F(4,5).
 bool winograd_applies(int64_t window_h, int64_t window_w, int64_t tile);

@@ -351,6 +351,7 @@ void register_conv2d(Registry& r) {
   Op pack;
   pack.name = "pack_conv2d";
   pack.equation = "conv2d's weights in the order in which its kernel reads them";
+  pack.cpu_algorithm_of = "conv2d";
   pack.attrs = attr_type<PackAttrs>();
   pack.infer = infer_pack;
   pack.run = run_pack;
@@ -360,6 +361,7 @@ void register_conv2d(Registry& r) {
   Op packed;
   packed.name = "conv2d_packed";
   packed.equation = "conv2d of weights packed by pack_conv2d";
+  packed.cpu_algorithm_of = "conv2d";
   packed.attrs = prepared_attr_type<PackedAttrs>();
   packed.min_inputs = 2, packed.max_inputs = 2 + epilogue_operands;
   packed.infer = infer_packed;

@@ -181,6 +181,7 @@ void register_lstm_packed(Registry& r) {
   Op pack;
   pack.name = "pack_lstm";
   pack.equation = "lstm's weights in the kernels' order";
+  pack.cpu_algorithm_of = "lstm";
   pack.min_inputs = 2;
   pack.max_inputs = 3;
   pack.infer = infer_pack;
@@ -191,6 +192,7 @@ void register_lstm_packed(Registry& r) {
   Op table;
   table.name = "pack_lstm_table";
   table.equation = "embeddings W + b, in the order of lstm's gates";
+  table.cpu_algorithm_of = "lstm";
   table.attrs = attr_type<UnitsAttrs>();
   table.min_inputs = table.max_inputs = 2;
   table.infer = infer_pack_table;
@@ -204,6 +206,7 @@ void register_lstm_packed(Registry& r) {
   Op packed;
   packed.name = "lstm_packed";
   packed.equation = "y, h, c of lstm";
+  packed.cpu_algorithm_of = "lstm";
   packed.attrs = attr_type<PackedAttrs>();
   packed.min_inputs = 2;
   packed.max_inputs = 5;
@@ -219,6 +222,7 @@ void register_lstm_packed(Registry& r) {
   Op gathered;
   gathered.name = "lstm_gathered";
   gathered.equation = "y, h, c of lstm, x = embeddings[ids]";
+  gathered.cpu_algorithm_of = "lstm";
   gathered.attrs = attr_type<PackedAttrs>();
   gathered.min_inputs = 3;
   gathered.max_inputs = 6;

@@ -233,6 +233,7 @@ void register_matmul(Registry& r) {
   Op pack;
   pack.name = "pack_matmul";
   pack.equation = "matmul's b in the order in which its kernel reads it";
+  pack.cpu_algorithm_of = "matmul";
   pack.attrs = attr_type<PackAttrs>();
   pack.infer = infer_pack;
   pack.run = run_pack;
@@ -242,6 +243,7 @@ void register_matmul(Registry& r) {
   Op packed;
   packed.name = "matmul_packed";
   packed.equation = "matmul of a and a matrix packed by pack_matmul";
+  packed.cpu_algorithm_of = "matmul";
   packed.attrs = prepared_attr_type<PackedAttrs>();
   packed.min_inputs = 2, packed.max_inputs = 2 + epilogue_operands;
   packed.infer = infer_packed;

@@ -137,6 +137,7 @@ struct Op {
   Spaced spaced;                              // the planner may let these stand in slices of other values (runtime/slices.h)
   bool random = false;                        // never merged, never renumbered
   bool checks = false;                        // may report a fault to Status: all stores come after it
+  const char* cpu_algorithm_of = nullptr;     // the op for which compiling for a CPU chooses it; no other device has it
   bool pointwise = false;                    // one functor over operands that broadcast: passes may drop a broadcast_to before it
   bool structural = false;                   // handled by passes, has no run
   Structural role = Structural::none;        // which of them

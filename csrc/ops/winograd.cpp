@@ -174,6 +174,7 @@ void register_winograd(Registry& r) {
   Op w;
   w.name = "winograd_weights";
   w.equation = "u = G w G' for every channel and filter, in the order that conv2d_winograd reads";
+  w.cpu_algorithm_of = "conv2d";
   w.attrs = attr_type<WeightsAttrs>();
   w.infer = infer_weights;
   w.run = run_weights;
@@ -186,6 +187,7 @@ void register_winograd(Registry& r) {
   Op f;
   f.name = "conv2d_winograd";
   f.equation = "conv2d of stride 1 from winograd_weights: y = A' [sum_c u . (B' x B)] A for each tile of outputs";
+  f.cpu_algorithm_of = "conv2d";
   f.attrs = prepared_attr_type<ForwardAttrs>();
   f.min_inputs = 2, f.max_inputs = 2 + epilogue_operands;
   f.infer = infer_forward;
@@ -205,6 +207,7 @@ void register_winograd(Registry& r) {
   Op g;
   g.name = "conv2d_filter_grad_winograd";
   g.equation = "conv2d_filter_grad of stride 1: dw = G' [sum over tiles (B' x B) . (A dy A')] G";
+  g.cpu_algorithm_of = "conv2d_filter_grad";
   g.attrs = attr_type<WinogradAttrs>();
   g.min_inputs = g.max_inputs = 2;
   g.infer = infer_filter_grad;

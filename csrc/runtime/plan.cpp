@@ -362,6 +362,9 @@ class Planner {
         continue;
       }
       if (n.op->structural || !n.op->run) fail(ErrorKind::internal, "plan: ", place(n), " cannot be run");
+      if (on_cuda_ && n.op->cpu_algorithm_of)  // compiling for a GPU does not choose it
+        fail(ErrorKind::device, place(n), ": ", n.op->name, " is one of the CPU's algorithms for ", n.op->cpu_algorithm_of,
+             " and does not run on a GPU; use ", n.op->cpu_algorithm_of);
       Types in = types_of(n.inputs), out = types_of(n.outputs);
       auto memory = on_cuda_ && n.op->cuda_memory ? n.op->cuda_memory : n.op->memory;
       if (memory) memory_[i] = memory(n.attrs.get(), in, out);

@@ -1,9 +1,9 @@
 // LSTM over a sequence.
 //
 // Rows of the batch are independent, so a thread takes a few of them through all steps: no barrier between steps, weights
-// from its L2. A tile is a few rows by the four gates of V units: when its products are summed, the cells of those units
-// are computed where the sums lie, in registers. The projection of the inputs is made for some steps at once, into z,
-// which stays in L2; a step's sums start from there. The order of the panels alternates from step to step, so that what
+// from its L2. A tile is a few rows by the four gates of V units; when a panel's products are summed, the cells of its units
+// follow, for all rows. The projection of the inputs is made for some steps at once, into z, which stays in L2; a step's
+// products are added there. The order of the panels alternates from step to step, so that what
 // L1 still holds is read first.
 //
 // The cell: with D = 1 + 2^z of a gate, i = 1 / Di, and tanh of g is m / (m + 2), m = 2^z - 1. Two divisions serve all five
@@ -60,97 +60,100 @@ DAGRT_INLINE void add_products(vf (&sums)[MR][4], int64_t K, const float* h, int
   for (; k < K; k++) add(sums, k);
 }
 
-/// z[m] = from[m] + x[m] w for a tile of rows; `from` may be z.
-template <int MR>
-void project(int64_t K, const float* x, int64_t ldx, const float* w, const float* from, int64_t ldfrom, float* z, int64_t ldz) {
+/// z[m] = from[m] + x[m] w for a tile of rows; `from` may be z. Where `apart` is false a row gets the same bits in a tile of
+/// any height.
+template <bool apart, int MR>
+DAGRT_INLINE void project_rows(int64_t K, const float* x, int64_t ldx, const float* w, const float* from, int64_t ldfrom,
+                               float* z, int64_t ldz) {
   vf sums[MR][4];
 #pragma GCC unroll 6
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
     for (int g = 0; g < 4; g++) sums[m][g] = load(from + m * ldfrom + g * V);
-  add_products<false>(sums, K, x, ldx, w);  // a row gets the same bits in a tile of any height
+  add_products<apart>(sums, K, x, ldx, w);
 #pragma GCC unroll 6
   for (int m = 0; m < MR; m++)
 #pragma GCC unroll 4
     for (int g = 0; g < 4; g++) store(z + m * ldz + g * V, sums[m][g]);
 }
+template <int MR>
+void project(int64_t K, const float* x, int64_t ldx, const float* w, const float* from, int64_t ldfrom, float* z, int64_t ldz) {
+  project_rows<false, MR>(K, x, ldx, w, from, ldfrom, z, ldz);
+}
+void project_apart(int64_t K, const float* x, int64_t ldx, const float* w, const float* from, int64_t ldfrom, float* z,
+                   int64_t ldz) {
+  project_rows<true, 1>(K, x, ldx, w, from, ldfrom, z, ldz);
+}
 
 /// One step of some rows.
 struct Step {
   const LstmArgs& a;
-  int64_t b0, step, t;  // first row of the batch; step in processing order and in time
-  int64_t ld;           // of the states
-  const float *h, *r;   // before; the recurrent panels
+  int64_t b0, rows, step, t;  // first row of the batch; step in processing order and in time
+  int64_t ld;                 // of the states
+  const float *h, *r;         // before; the recurrent panels
   float *next, *c, *out;
-  const float* const* z;  // of each row: where its sums start from, for the first panel
-  int64_t z_panel;
 };
 
-/// The last `K` products of a tile, and its cells.
-template <int MR> void advance(const Step& s, int64_t p, int64_t m0, int64_t k0, int64_t K) {
+/// The cells of a panel's units, from the sums of all rows. In two rounds: each is one long chain for a row, and those of
+/// the rows run side by side.
+void cells(const Step& s, int64_t p, const float* sums) {
   const LstmArgs& a = s.a;
-  const int64_t U = a.U, B = a.B, u = p * V, at = m0 * s.ld + u, b = s.b0 + m0;
-  vf sums[MR][4];
-#pragma GCC unroll 6
-  for (int m = 0; m < MR; m++)
-#pragma GCC unroll 4
-    for (int g = 0; g < 4; g++) sums[m][g] = load(s.z[m0 + m] + p * s.z_panel + g * V);
-  add_products<MR == 1>(sums, K, s.h + m0 * s.ld + k0, s.ld, s.r + (p * U + k0) * 4 * V);
+  const int64_t U = a.U, B = a.B, u = p * V;
   const int n = int(U - u < V ? U - u : V);
-  // In two rounds: the second is one long chain for each row, and those of all rows run side by side.
-  vf cell[MR], dout[MR];
-#pragma GCC unroll 6
-  for (int m = 0; m < MR; m++) {
-    float* c = s.c + at + m * s.ld;
+  vf cell[lstm_most_rows], dout[lstm_most_rows];
+#pragma GCC unroll 1
+  for (int64_t m = 0; m < s.rows; m++, sums += 4 * V) {
+    float* c = s.c + m * s.ld + u;
     vf before = load(c);
-    vf di = one_plus_power(sums[m][0]), df = one_plus_power(sums[m][1]), mg = power_minus_one(sums[m][2]);
-    dout[m] = one_plus_power(sums[m][3]);
+    vf di = one_plus_power(load(sums)), df = one_plus_power(load(sums + V)), mg = power_minus_one(load(sums + 2 * V));
+    dout[m] = one_plus_power(load(sums + 3 * V));
     vf dg = mg + splat(2), dig = di * dg;
     vf inverse = splat(1) / (dig * df);
     vf f = dig * inverse, dfi = df * inverse;
-    cell[m] = f * before + mg * dfi;
+    vf now = f * before + mg * dfi;
     if (a.gates) {
-      float* to = a.gates + ((s.step * B + b + m) * 4) * U + u;
+      float* to = a.gates + ((s.step * B + s.b0 + m) * 4) * U + u;
       store_n(to, dg * dfi, n);
       store_n(to + U, f, n);
       store_n(to + 2 * U, mg * (di * dfi), n);
     }
-    if (a.mask && !a.mask[(b + m) * a.T + s.t]) cell[m] = before;
-    store(c, cell[m]);
-    if (a.cells) store_n(a.cells + (s.step * B + b + m) * U + u, cell[m], n);
+    if (a.mask && !a.mask[(s.b0 + m) * a.T + s.t]) now = before;
+    cell[m] = now;
+    store(c, now);
+    if (a.cells) store_n(a.cells + (s.step * B + s.b0 + m) * U + u, now, n);
   }
-#pragma GCC unroll 6
-  for (int m = 0; m < MR; m++) {
+#pragma GCC unroll 1
+  for (int64_t m = 0; m < s.rows; m++) {
+    const int64_t at = m * s.ld + u, b = s.b0 + m;
     vf mc = power_minus_one(cell[m] * splat(2 * log2e)), dc = mc + splat(2);
     vf inverse = splat(1) / (dout[m] * dc);
     vf now = mc * inverse, y = now;
-    if (a.gates) store_n(a.gates + ((s.step * B + b + m) * 4 + 3) * U + u, dc * inverse, n);
+    if (a.gates) store_n(a.gates + ((s.step * B + b) * 4 + 3) * U + u, dc * inverse, n);
     if (a.mask) {
-      float* out = s.out + at + m * s.ld;
-      if (!a.mask[(b + m) * a.T + s.t]) {
-        now = load(s.h + at + m * s.ld);
+      float* out = s.out + at;
+      if (!a.mask[b * a.T + s.t]) {
+        now = load(s.h + at);
         y = a.zero_output_for_mask ? vf{} : load(out);
       }
       store(out, y);
     }
-    store(s.next + at + m * s.ld, now);
-    if (a.y) store_n(a.y + ((b + m) * a.T + s.step) * a.ldy + u, y, n);
-    if (a.hidden) store_n(a.hidden + (s.step * B + b + m) * U + u, now, n);
+    store(s.next + at, now);
+    if (a.y) store_n(a.y + (b * a.T + s.step) * a.ldy + u, y, n);
+    if (a.hidden) store_n(a.hidden + (s.step * B + b) * U + u, now, n);
   }
 }
 
 // Tables of tile heights.
 using Project = void (*)(int64_t, const float*, int64_t, const float*, const float*, int64_t, float*, int64_t);
-using Advance = void (*)(const Step&, int64_t, int64_t, int64_t, int64_t);
 #if DAGRT_V == 16
-#define DAGRT_TILES(f) nullptr, f<1>, f<2>, f<3>, f<4>, f<5>, f<6>
+#define DAGRT_TILES(one) nullptr, one, project<2>, project<3>, project<4>, project<5>, project<6>
 #elif DAGRT_V == 8
-#define DAGRT_TILES(f) nullptr, f<1>, f<2>, f<3>
+#define DAGRT_TILES(one) nullptr, one, project<2>, project<3>
 #else
-#define DAGRT_TILES(f) nullptr, f<1>, f<2>
+#define DAGRT_TILES(one) nullptr, one, project<2>
 #endif
-constexpr Project project_tile[tile_rows + 1] = {DAGRT_TILES(project)};
-constexpr Advance advance_tile[tile_rows + 1] = {DAGRT_TILES(advance)};
+constexpr Project project_tile[tile_rows + 1] = {DAGRT_TILES(project<1>)};
+constexpr Project recurrent_tile[tile_rows + 1] = {DAGRT_TILES(project_apart)};
 #undef DAGRT_TILES
 
 /// Calls f(first, count) for tiles of `rows`: full ones, then what is left. Two lower ones cost more.
@@ -184,7 +187,7 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
   const int64_t first = w.panels * gang.part / gang.parts, last = w.panels * (gang.part + 1) / gang.parts;
   const int64_t ld = w.panels * V, each = rows * ld, z_panel = plan.steps * rows * 4 * V;
   float *h = memory, *next = h + each, *c = next + each, *out = c + each;
-  float* partial = out + each;         // [panels][rows][4][V]: sums that are not complete
+  float* partial = out + each;         // [parts][rows][4][V]: a panel's sums, where they do not start in z
   float* z = partial + 4 * rows * ld;  // [panels][steps][rows][4][V]
   for (int64_t m = 0; m < rows; m++)
     for (int64_t p = first; p < last; p++) {
@@ -206,32 +209,29 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
         });
     for (int64_t k = 0; k < steps; k++) {
       const int64_t step = k0 + k;
-      const float *from[lstm_most_rows], *then[lstm_most_rows], *so_far[lstm_most_rows];
-      for (int64_t m = 0; m < rows; m++) {
-        from[m] = a.table ? table_row(a, b0 + m, time(step)) : z + (k * rows + m) * 4 * V;
-        if (a.table) then[m] = table_row(a, b0 + m, time(step + 1 < T ? step + 1 : step));
+      const Step s{a, b0, rows, step, time(step), ld, h, w.recurrent, next, c, out};
+      const float *from[lstm_most_rows], *then[lstm_most_rows];
+      for (int64_t m = 0; m < rows && a.table; m++) {
+        from[m] = table_row(a, b0 + m, time(step));
+        then[m] = table_row(a, b0 + m, time(step + 1 < T ? step + 1 : step));
       }
-      const int64_t panel = a.table ? 4 * V : z_panel;
-      const Step s{a, b0, step, time(step), ld, h, w.recurrent, next, c, out, U > depth ? so_far : from, U > depth ? 0 : panel};
       for (int64_t i = first; i < last; i++) {
         const int64_t p = step % 2 ? last - 1 - (i - first) : i;
-        if (a.table)  // the next step's rows lie anywhere
-          for (int64_t m = 0; m < rows; m++)
-            for (int64_t at = 0; at < 4 * V; at += 16) __builtin_prefetch(then[m] + p * 4 * V + at);
-        int64_t q = 0;
-        if (U > depth) {
-          float* sums = partial + p * rows * 4 * V;
+        float* sums = z + p * z_panel + k * rows * 4 * V;
+        if (a.table) {  // the next step's rows lie anywhere
+          sums = partial + first * rows * 4 * V;
           for (int64_t m = 0; m < rows; m++) {
-            copy(sums + m * 4 * V, from[m] + p * panel, 4 * V);
-            so_far[m] = sums + m * 4 * V;
+            copy(sums + m * 4 * V, from[m] + p * 4 * V, 4 * V);
+            for (int64_t at = 0; at < 4 * V; at += 16) __builtin_prefetch(then[m] + p * 4 * V + at);
           }
-          for (; q + depth < U; q += depth)
-            in_tiles(rows, [&](int64_t m, int64_t count) {
-              float* to = sums + m * 4 * V;
-              project_tile[count](depth, h + m * ld + q, ld, s.r + (p * U + q) * 4 * V, to, 4 * V, to, 4 * V);
-            });
         }
-        in_tiles(rows, [&](int64_t m, int64_t count) { advance_tile[count](s, p, m, q, U - q); });
+        for (int64_t q = 0; q < U; q += depth)
+          in_tiles(rows, [&](int64_t m, int64_t count) {
+            float* to = sums + m * 4 * V;
+            recurrent_tile[count](U - q < depth ? U - q : depth, h + m * ld + q, ld, s.r + (p * U + q) * 4 * V, to, 4 * V, to,
+                                  4 * V);
+          });
+        cells(s, p, sums);
       }
       float* swap = h;
       h = next, next = swap;

@@ -187,10 +187,6 @@ __global__ void depthwise_filter_grad_kernel(Gate gate, ConvArgs a) {
 
 void conv2d(const ConvArgs& a, CudaStream& s) {
   if (!a.B || !a.P || !a.Q || !a.F) return;
-  if (a.panels) {  // of the CPU's layout
-    if (!s.pending) s.pending = "conv2d_packed";
-    return;
-  }
   if (depthwise(a)) {
     launch(s, "conv2d_depthwise", depthwise_kernel, blocks_for(s, a.B * a.P * a.Q * a.F, threads), threads, a);
     return finish_epilogue(s, whole_chain(a.epilogue), a.y, a.B * a.P * a.Q, a.F, a.ldy);

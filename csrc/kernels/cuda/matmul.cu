@@ -27,10 +27,6 @@ template <bool a_k, bool b_k> void product(const MatmulArgs& g, CudaStream& s, c
 }  // namespace
 
 void matmul(const MatmulArgs& g, CudaStream& s) {
-  if (g.panels) {  // of the CPU's layout
-    if (!s.pending) s.pending = "matmul_packed";
-    return;
-  }
   Matrix a{g.a, g.a_row, g.a_col, g.M, g.K}, b{g.b, g.b_col, g.b_row, g.N, g.K};
   Jobs jobs{};
   jobs.K = g.K;
