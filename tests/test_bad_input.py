@@ -264,3 +264,18 @@ def test_mistake(mistake: Callable[[], None], kind: Any, message: str) -> None:
     a = x4()
     out = keras.Model(a, keras.layers.Dense(1)(a)).predict_on_batch(np.ones((2, 4), "float32"))
     assert out.shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "equation, size, bias, message",
+    [
+        ("abc->ac", 4, None, r"expected an equation such as 'ab,bc->ac'.*got 'abc->ac'"),
+        ("ab,bc", 4, None, r"expected an equation such as"),
+        ("ab,bc->ac", (None,), None, r"expected a size of 'c' .*kernel 'bc'"),
+        ("ab,bc->ac", 4, "q", r"expected bias_axes of letters of the outputs 'ac', got 'q'"),
+    ],
+)
+def test_an_einsum_dense_says_what_its_equation_lacks(equation: str, size: Any, bias: Any, message: str) -> None:
+    layer = keras.layers.EinsumDense(equation, output_shape=size, bias_axes=bias, name="e")
+    with pytest.raises(ValueError, match=r"e \(EinsumDense\): " + message):
+        layer(keras.Input((8,)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -482,6 +483,7 @@ class EinsumDense(Layer):
 
     Raises:
         NotImplementedError: a lora_rank or quantization_config.
+        ValueError: another kind of equation, a size that nothing tells, bias_axes that the outputs lack.
 
     Example:
         >>> import dagrt as keras
@@ -528,8 +530,15 @@ class EinsumDense(Layer):
         )
 
     def build(self, input_shape: Any) -> None:
-        left, out = self.equation.replace(" ", "").split("->")
-        x, w = left.split(",")
+        match = re.fullmatch(
+            r"(\.{3}[a-zA-Z]+|[a-zA-Z]+(?:\.{3})?),([a-zA-Z]+)->([a-zA-Z.]+)", self.equation.replace(" ", "")
+        )
+        if match is None:
+            raise ValueError(
+                f"{self.name} (EinsumDense): expected an equation such as 'ab,bc->ac' or '...x,xy->...y' (inputs, one kernel, "
+                f"outputs), got {self.equation!r}."
+            )
+        x, w, out = match.groups()
         sizes: dict[str, Any] = {}
         if x.startswith("..."):
             sizes.update(zip(reversed(x[3:]), reversed(input_shape)))
@@ -539,6 +548,17 @@ class EinsumDense(Layer):
             for letter, size in zip(out[1:], self.partial_output_shape):
                 if size is not None:
                     sizes[letter] = size
+        unknown = [c for c in w if sizes.get(c) is None]
+        if unknown:
+            raise ValueError(
+                f"{self.name} (EinsumDense): expected a size of {unknown[0]!r} in {self.equation!r} for the kernel {w!r}, got none "
+                f"from the inputs' shape {tuple(input_shape)} nor from output_shape {self.partial_output_shape}."
+            )
+        if foreign := [c for c in self.bias_axes or "" if c not in out]:
+            raise ValueError(
+                f"{self.name} (EinsumDense): expected bias_axes of letters of the outputs {out!r}, got {foreign[0]!r} in "
+                f"{self.bias_axes!r}."
+            )
         self.kernel = self.add_weight(
             tuple(sizes[c] for c in w),
             self.kernel_initializer,
