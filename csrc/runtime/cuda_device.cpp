@@ -1,9 +1,12 @@
 // CUDA devices. A program's run is recorded once as a CUDA graph (steps, then commit under its gates) and launched again as
-// a whole: one call of the driver for each run. Host memory passes through copies before and after the graph, so that what is
+// a whole: one call of the driver for each run. Lanes of the plan are streams while it is recorded, marks are events: branches of
+// the graph, which the GPU runs at the same time. Host memory passes through copies before and after the graph, so that what is
 // recorded names the arena alone.
 //
 // The driver is looked for when a device is first asked for: importing costs nothing, and a machine without one has none.
 #include "runtime/cuda_device.h"
+
+#include <deque>
 
 #include "base/cuda_stream.h"
 #include "base/error.h"
@@ -60,7 +63,7 @@ class Cuda final : public Device {
  private:
   void use() const { check(cudaSetDevice(index_), "choosing the device", name()); }
 
-  class Recorder final : public Queue {
+  class Recorder final : public Queue, Recording {
    public:
     explicit Recorder(Cuda& d) : device_(d) {
       d.use();
@@ -69,6 +72,10 @@ class Cuda final : public Device {
     ~Recorder() override {
       cudaSetDevice(device_.index_);
       forget();
+      for (const CudaStream& l : lanes_)
+        if (l.handle != stream_) cudaStreamDestroy(l.handle);
+      for (cudaEvent_t e : events_)
+        if (e) cudaEventDestroy(e);
       cudaStreamDestroy(stream_);
       if (beside_) cudaStreamDestroy(beside_);
     }
@@ -91,18 +98,15 @@ class Cuda final : public Device {
       check(cudaStreamSynchronize(beside_), "a copy to the device", device_.name());
     }
 
-    void replay(const void* key, const std::function<void(CudaStream&)>& record) override {
+    void replay(const void* key, const std::function<void(Recording&)>& record) override {
       device_.use();
       if (!graph_ || key != key_) {
         forget();
         check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a run", device_.name());
-        CudaStream s;
-        s.handle = stream_;
-        s.multiprocessors = device_.multiprocessors_;
-        s.capability = device_.capability_;
         cudaGraph_t graph = nullptr;
+        for (CudaStream& l : lanes_) l.gate = {}, l.refused = l.reason = nullptr;
         try {
-          record(s);
+          record(*this);
         } catch (...) {
           if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
           cudaStreamSynchronize(stream_);  // the inputs' copies: the arena goes back to its pool
@@ -118,6 +122,28 @@ class Cuda final : public Device {
       check(cudaGraphLaunch(graph_, stream_), "starting a run", device_.name());
     }
 
+    CudaStream& lane(int32_t i) override {
+      while (lanes_.size() <= size_t(i)) {
+        CudaStream s;
+        s.handle = stream_;
+        s.multiprocessors = device_.multiprocessors_;
+        s.capability = device_.capability_;
+        if (!lanes_.empty())
+          check(cudaStreamCreateWithFlags(&s.handle, cudaStreamNonBlocking), "making a stream", device_.name());
+        lanes_.push_back(s);
+      }
+      return lanes_[size_t(i)];
+    }
+    void mark(int32_t l, int32_t number) override {
+      if (events_.size() <= size_t(number)) events_.resize(size_t(number) + 1);
+      cudaEvent_t& e = events_[size_t(number)];
+      if (!e) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "making an event", device_.name());
+      check(cudaEventRecord(e, lane(l).handle), "recording an event", device_.name());
+    }
+    void await(int32_t l, int32_t number) override {
+      check(cudaStreamWaitEvent(lane(l).handle, events_[size_t(number)], 0), "waiting for an event", device_.name());
+    }
+
    private:
     void forget() {
       if (graph_) cudaGraphExecDestroy(graph_);
@@ -125,6 +151,8 @@ class Cuda final : public Device {
     }
     Cuda& device_;
     cudaStream_t stream_ = nullptr, beside_ = nullptr;
+    std::deque<CudaStream> lanes_;  // the first is stream_
+    std::vector<cudaEvent_t> events_;
     cudaGraphExec_t graph_ = nullptr;
     const void* key_ = nullptr;
   };

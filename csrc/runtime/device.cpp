@@ -196,7 +196,7 @@ void ArenaPool::trim(Device& device) {
   }
 }
 
-void Queue::replay(const void*, const std::function<void(CudaStream&)>&) {
+void Queue::replay(const void*, const std::function<void(Recording&)>&) {
   fail(ErrorKind::internal, "this device does not record runs");
 }
 

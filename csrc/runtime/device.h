@@ -26,6 +26,16 @@ struct DeviceMemoryError : Error {
   explicit DeviceMemoryError(const std::string& message) : Error(ErrorKind::memory_limit, message) {}
 };
 
+/// What a run's steps are given to where a device records them: lanes, which run at the same time, each in order. The first
+/// is the queue's own; all others begin behind a mark of it and end before one that it awaits.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual CudaStream& lane(int32_t i) = 0;
+  virtual void mark(int32_t lane, int32_t number) = 0;   // stands for all that the lane has been given
+  virtual void await(int32_t lane, int32_t number) = 0;  // comes before all that the lane will be given
+};
+
 /// Work in order. Nothing may be assumed done before `wait`.
 class Queue {
  public:
@@ -37,9 +47,9 @@ class Queue {
   virtual bool done() { return true; }  // whether `wait` would return at once; known where the device records
   /// Writes to the device's memory beside what runs in this queue.
   virtual void write_beside(void* device, int32_t value);
-  /// On devices that record: `record` gives a run's steps to the stream it is handed. It is called once for each `key`
+  /// On devices that record: `record` gives a run's steps to what it is handed. It is called once for each `key`
   /// (the memory that the steps name), and what it gave is run again thereafter.
-  virtual void replay(const void* key, const std::function<void(CudaStream&)>& record);
+  virtual void replay(const void* key, const std::function<void(Recording&)>& record);
 };
 
 class Device;

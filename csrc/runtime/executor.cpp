@@ -137,6 +137,30 @@ void run_together(const Plan& plan, const Step* steps, RunState& state, RunShare
   }
 }
 
+/// Each step into its lane. Copies to outputs and of variables' old values come last, when all lanes have been joined.
+void record_lanes(const Plan& plan, RunState& state, RunShared& shared) {
+  Recording& r = *shared.recording;
+  bool joined = false;
+  r.mark(0, plan.marks);
+  for (int32_t l = 1; l < plan.lanes; l++) r.await(l, plan.marks);
+  auto join = [&] {
+    for (int32_t l = 1; l < plan.lanes && !joined; l++) {
+      r.mark(l, plan.marks + l);
+      r.await(0, plan.marks + l);
+    }
+    joined = true;
+  };
+  for (const Step& step : plan.steps) {
+    if (step.kind == Step::Kind::copy) join();
+    for (int32_t i = 0; i < step.waits; i++) r.await(step.lane, plan.waits[size_t(step.first_wait + i)]);
+    shared.cuda = &r.lane(step.lane);
+    run_step(plan, step, state, shared);
+    if (step.mark >= 0) r.mark(step.lane, step.mark);
+  }
+  join();
+  shared.cuda = &r.lane(0);
+}
+
 bool holds(const RunState& state, Place p) {
   return p.base == 0 || *reinterpret_cast<const bool*>(state.bases[size_t(p.base)] + p.offset);
 }
@@ -152,6 +176,7 @@ RunState::RunState(const Plan& plan) : bases(size_t(plan.bases.count), nullptr),
 }
 
 void run_steps(const Plan& plan, RunState& state, RunShared& shared) {
+  if (plan.lanes > 1) return record_lanes(plan, state, shared);
   for (size_t i = 0; i < plan.steps.size(); i++) {
     const Step& step = plan.steps[i];
     if (step.poll) {

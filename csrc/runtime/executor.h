@@ -33,7 +33,8 @@ struct RunShared {
   bool (*poll)() = nullptr;
   std::chrono::steady_clock::time_point next_poll{};
   RunProfile* profile = nullptr;     // where the times of steps go, if someone wants them
-  CudaStream* cuda = nullptr;        // the steps are launches there: nothing has happened yet when they return
+  Recording* recording = nullptr;    // the steps are launches: nothing has happened yet when they return
+  CudaStream* cuda = nullptr;        // of it: the lane of the step at hand
   DeviceStatus* decision = nullptr;  // there: the status as it was when the commit began, which no later one changes
 };
 

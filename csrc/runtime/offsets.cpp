@@ -10,7 +10,7 @@ size_t assign_offsets(std::vector<Extent>& extents) {
   std::iota(order.begin(), order.end(), size_t(0));
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
     if (extents[a].bytes != extents[b].bytes) return extents[a].bytes > extents[b].bytes;
-    return extents[a].first < extents[b].first;
+    return extents[a].span.first[0] < extents[b].span.first[0];
   });
   std::vector<size_t> placed;  // by offset
   size_t total = 0;
@@ -24,7 +24,7 @@ size_t assign_offsets(std::vector<Extent>& extents) {
     size_t best = SIZE_MAX, best_gap = SIZE_MAX, end = 0;
     for (size_t j : placed) {
       const Extent& p = extents[j];
-      if (p.last < e.first || e.last < p.first) continue;
+      if (p.span.before(e.span) || e.span.before(p.span)) continue;
       if (p.offset > end && p.offset - end >= bytes && p.offset - end < best_gap) {
         best = end;
         best_gap = p.offset - end;

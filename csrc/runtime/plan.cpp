@@ -1,6 +1,7 @@
 #include "runtime/plan.h"
 
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <map>
 #include <set>
@@ -17,19 +18,36 @@ constexpr int32_t at_end = INT_MAX;
 constexpr double poll_ns = 1e6;   // of work on a slow machine between two looks at the clock
 constexpr double group_ns = 1e6;  // of work on a slow machine from which a step may be worth a thread of its own
 constexpr int64_t few_units = 4;
+constexpr double lane_ns = 1e5;       // of work on a slow machine from which a step without inputs may go to a lane of its own
+constexpr int32_t soon = 64;          // steps: a value that is wanted later than that is made where its inputs are
+constexpr double lane_memory = 1.25;  // lanes may take so much more memory than one
+constexpr size_t small_arena = size_t(16) << 20;
 
 enum class Source : uint8_t { step, input, variable, constant, prepared };
+
+using Positions = std::array<int32_t, most_lanes>;
+constexpr Span nothing_yet{{at_end, at_end, at_end, at_end}, {-1, -1, -1, -1}};
+
+void include(Span& a, const Span& b) {
+  for (int i = 0; i < most_lanes; i++) {
+    a.first[i] = std::min(a.first[i], b.first[i]);
+    a.last[i] = std::max(a.last[i], b.last[i]);
+  }
+}
+
+/// A step, or the end, behind which and before which everything else is known to be.
+Span whole_lane(int32_t at) { return {{at, at, at, at}, {at, -1, -1, -1}}; }
 
 struct Buffer {  // memory that one value, or several of the same bytes, stand in
   Source source = Source::step;
   int32_t index = -1;  // of the input, variable, constant or prepared value
   size_t bytes = 0;
-  int32_t parent = -1;                // joined with that one: written in place
-  int32_t first = at_end, last = -1;  // positions
-  bool wanted = false;                // by an output
-  int32_t output = -1;                // stands in that output's memory
-  int32_t variable = -1;              // stands in that variable's memory (commit)
-  int32_t joined = -1;                // position of the last step that wrote it in place
+  int32_t parent = -1;  // joined with that one: written in place
+  Span span = nothing_yet;
+  bool wanted = false;    // by an output
+  int32_t output = -1;    // stands in that output's memory
+  int32_t variable = -1;  // stands in that variable's memory (commit)
+  int32_t joined = -1;    // position of the last step that wrote it in place
   int32_t extent = -1;
   size_t offset = 0;
 };
@@ -47,9 +65,10 @@ bool is_leaf(const Node& n) { return n.op->role == Structural::read || n.op->rol
 
 class Planner {
  public:
-  Planner(const Module& m, const Function& f, std::shared_ptr<std::vector<std::string>> names, bool on_cuda,
+  Planner(const Module& m, const Function& f, std::shared_ptr<std::vector<std::string>> names, bool on_cuda, int lanes,
           const Hoist& hoist = {})
       : m_(m), f_(f), on_cuda_(on_cuda), hoist_(hoist) {
+    plan_.lanes = lanes;
     plan_.names = std::move(names);
     plan_.function = &f;
   }
@@ -63,6 +82,7 @@ class Planner {
     prepare_memory();
     group_steps();
     order_steps();
+    choose_lanes();
     measure_lifetimes();
     join_in_place();
     place_outputs();
@@ -248,6 +268,7 @@ class Planner {
   void group_steps() {
     together_.assign(f_.nodes.size(), 1);
     std::vector<size_t> candidates;
+    if (on_cuda_) return;  // where lanes do more
     for (size_t i : main_)
       if (work_[i] >= group_ns && units_[i] <= few_units) candidates.push_back(i);
     if (candidates.size() < 2) return;
@@ -330,10 +351,86 @@ class Planner {
     int32_t b = v == no_value ? -1 : buffer_[size_t(v)];
     if (b < 0 || buffers_[size_t(b)].source != Source::variable || staged_.count(v)) return;
     int32_t staged = new_buffer(Source::step, -1, buffers_[size_t(b)].bytes);
-    buffers_[size_t(staged)].first = next++;
-    buffers_[size_t(staged)].last = at_end;
+    buffers_[size_t(staged)].span = whole_lane(next++);
+    include(buffers_[size_t(staged)].span, whole_lane(at_end));
     copies_.push_back({b, staged, -1, v});
     staged_[v] = staged;
+  }
+
+  // --- lanes ---
+  /// In the steps' order: where each runs, what it waits for, and what is known to be done before it.
+  void choose_lanes() {
+    spans_.assign(f_.nodes.size(), nothing_yet);
+    lane_.assign(f_.nodes.size(), 0);
+    mark_.assign(f_.nodes.size(), -1);
+    waits_.assign(f_.nodes.size(), {});
+    for (size_t i = 0; i < f_.nodes.size(); i++)
+      if (position_[i] >= 0) spans_[i] = whole_lane(position_[i]);
+    if (plan_.lanes == 1) return;
+
+    std::vector<std::vector<size_t>> writers(buffers_.size());
+    std::vector<int32_t> wanted(buffers_.size(), at_end);  // position of the first reader
+    auto stands = [&](ValueId v) { return v != no_value && buffer_[size_t(v)] >= 0; };
+    for (size_t k = main_.size(); k-- > 0;)
+      for (ValueId v : f_.nodes[main_[k]].inputs)
+        if (stands(v)) wanted[size_t(buffer_[size_t(v)])] = position_[main_[k]];
+    Positions none;
+    none.fill(-1);
+    std::vector<Positions> after(f_.nodes.size(), none);  // what is done when a step is: a position in each lane
+    std::array<Positions, most_lanes> known;              // by lane: the same of its last step
+    std::array<int64_t, most_lanes> tail;                 // by lane: its last step
+    known.fill(none);
+    tail.fill(-1);
+    int64_t last_check = -1;
+    for (size_t i : main_) {
+      const Node& n = f_.nodes[i];
+      std::vector<size_t> needs;
+      for (ValueId v : n.inputs)
+        if (stands(v))
+          for (size_t w : writers[size_t(buffer_[size_t(v)])]) needs.push_back(w);
+      if (n.op->checks || (scan_of_[i] >= 0 && plan_.scans[size_t(scan_of_[i])].body->checks)) {
+        if (last_check >= 0) needs.push_back(size_t(last_check));  // one at a time writes to the status word
+        last_check = int64_t(i);
+      }
+      std::sort(needs.begin(), needs.end(), [&](size_t a, size_t b) { return position_[a] > position_[b]; });
+      needs.erase(std::unique(needs.begin(), needs.end()), needs.end());
+      int32_t first_use = at_end;
+      for (ValueId v : n.outputs)
+        if (stands(v)) first_use = std::min(first_use, wanted[size_t(buffer_[size_t(v)])]);
+      const size_t lane = size_t(lane_for(i, needs, after, tail, first_use));
+      lane_[i] = int32_t(lane);
+      for (size_t w : needs) {  // the last first: it may know of the others
+        const size_t other = size_t(lane_[w]);
+        if (other == lane || known[lane][other] >= position_[w]) continue;
+        if (mark_[w] < 0) mark_[w] = plan_.marks++;
+        waits_[i].push_back(mark_[w]);
+        for (size_t l = 0; l < most_lanes; l++) known[lane][l] = std::max(known[lane][l], after[w][l]);
+      }
+      Span& s = spans_[i];
+      for (size_t l = 0; l < most_lanes; l++) s.first[l] = known[lane][l] + 1, s.last[l] = -1;
+      s.first[lane] = s.last[lane] = known[lane][lane] = position_[i];
+      after[i] = known[lane];
+      tail[lane] = int64_t(i);
+      for (ValueId v : n.outputs)
+        if (stands(v)) writers[size_t(buffer_[size_t(v)])].push_back(i);
+    }
+  }
+
+  int32_t lane_for(size_t i, const std::vector<size_t>& needs, const std::vector<Positions>& after,
+                   const std::array<int64_t, most_lanes>& tail, int32_t first_use) const {
+    int32_t next = plan_.lanes;
+    for (size_t w : needs)
+      if (tail[size_t(lane_[w])] == int64_t(w)) next = std::min(next, lane_[w]);
+    if (next < plan_.lanes) return next;
+    const int32_t home = needs.empty() ? 0 : lane_[needs[0]];
+    // Else a value that nobody wants soon, such as a weight's gradient, would hold its inputs' memory for long.
+    if (first_use == at_end || first_use - position_[i] > soon || (needs.empty() && work_[i] < lane_ns)) return home;
+    for (int32_t l = 0; l < plan_.lanes; l++) {
+      int32_t done = -1;
+      for (size_t w : needs) done = std::max(done, after[w][size_t(l)]);
+      if (tail[size_t(l)] < 0 || position_[size_t(tail[size_t(l)])] <= done) return l;
+    }
+    return home;
   }
 
   // --- memory of steps ---
@@ -383,7 +480,7 @@ class Planner {
     const ScanAttrs& a = n.as<ScanAttrs>();
     ScanPlan s;
     const Function& body = m_.function(a.body);
-    s.body = std::make_unique<Plan>(Planner(m_, body, plan_.names, on_cuda_).build());
+    s.body = std::make_unique<Plan>(Planner(m_, body, plan_.names, on_cuda_, 1).build());
     s.carries = a.carries;
     s.sequences = a.sequences;
     s.captured = int64_t(n.inputs.size()) - a.carries - a.sequences;
@@ -420,20 +517,25 @@ class Planner {
   Buffer& root(ValueId v) { return buffers_[size_t(find(buffer_[size_t(v)]))]; }
 
   void measure_lifetimes() {
-    auto touch = [&](ValueId v, int32_t at) {
-      if (v == no_value || buffer_[size_t(v)] < 0) return;
-      Buffer& b = buffers_[size_t(buffer_[size_t(v)])];
-      b.first = std::min(b.first, at);
-      b.last = std::max(b.last, at);
+    auto touch = [&](ValueId v, const Span& by) {
+      if (v != no_value && buffer_[size_t(v)] >= 0) include(buffers_[size_t(buffer_[size_t(v)])].span, by);
     };
     for (size_t i = 0; i < f_.nodes.size(); i++) {
       if (position_[i] < 0) continue;
-      for (ValueId v : f_.nodes[i].inputs) touch(v, position_[i]);
-      for (ValueId v : f_.nodes[i].outputs) touch(v, position_[i]);
+      for (ValueId v : f_.nodes[i].inputs) touch(v, spans_[i]);
+      for (ValueId v : f_.nodes[i].outputs) touch(v, spans_[i]);
     }
-    for (ValueId v : f_.outputs) touch(v, at_end);
-    for (const Store& s : f_.stores) touch(s.value, at_end), touch(s.when, at_end);
-    touch(f_.guard, at_end);
+    const Span end = whole_lane(at_end);
+    for (ValueId v : f_.outputs) touch(v, end);
+    for (const Store& s : f_.stores) touch(s.value, end), touch(s.when, end);
+    touch(f_.guard, end);
+  }
+
+  /// Whether a step uses it last: all others are known to be done by then.
+  bool ends_at(const Span& s, size_t i) const {
+    for (int l = 0; l < most_lanes; l++)
+      if (l == lane_[i] ? s.last[l] != position_[i] : s.last[l] >= spans_[i].first[l]) return false;
+    return true;
   }
 
   void join_in_place() {
@@ -448,11 +550,11 @@ class Planner {
         Buffer &a = buffers_[size_t(from)], &b = buffers_[size_t(to)];
         int same = 0;
         for (ValueId v : n.inputs) same += v != no_value && find(buffer_[size_t(v)]) == from;
-        if (a.source != Source::step || a.last != position_[i] || b.parent >= 0 || from == to || same != 1 ||
-            !same_elements(x, y) || a.joined == position_[i])
+        if (a.source != Source::step || !ends_at(a.span, i) || b.parent >= 0 || from == to || same != 1 || !same_elements(x, y) ||
+            a.joined == position_[i])
           continue;
         b.parent = from;
-        a.last = b.last;
+        include(a.span, b.span);
         a.joined = position_[i];
         a.wanted |= b.wanted;
       }
@@ -472,13 +574,13 @@ class Planner {
     for (Buffer& b : buffers_) {
       if (b.source != Source::step || b.parent >= 0 || b.output >= 0 || b.variable >= 0) continue;
       b.extent = int32_t(extents.size());
-      extents.push_back({b.bytes, b.first, b.last, 0});
+      extents.push_back({b.bytes, b.span, 0});
     }
     workspace_.assign(f_.nodes.size(), -1);
     for (size_t i = 0; i < f_.nodes.size(); i++)
       if (memory_[i].workspace) {
         workspace_[i] = int32_t(extents.size());
-        extents.push_back({memory_[i].workspace, position_[i], position_[i], 0});
+        extents.push_back({memory_[i].workspace, spans_[i], 0});
       }
     plan_.arena_bytes = assign_offsets(extents);
     for (Buffer& b : buffers_)
@@ -572,6 +674,11 @@ class Planner {
       s.together = together_[i];
       s.work_ns = float(work_[i]);
       s.units = int32_t(std::min(units_[i], int64_t(INT_MAX)));
+      s.lane = lane_[i];
+      s.mark = mark_[i];
+      s.first_wait = int32_t(plan_.waits.size());
+      s.waits = int32_t(waits_[i].size());
+      plan_.waits.insert(plan_.waits.end(), waits_[i].begin(), waits_[i].end());
       plan_.checks |= s.checks;
       plan_.steps.push_back(s);
     }
@@ -612,8 +719,11 @@ class Planner {
   std::vector<Memory> memory_;
   std::vector<double> work_;
   std::vector<int64_t> units_;
-  std::vector<int32_t> together_;  // at the first step of a group: how many they are; else 1
-  std::set<size_t> grouped_;       // nodes whose step is in a group
+  std::vector<int32_t> together_;            // at the first step of a group: how many they are; else 1
+  std::set<size_t> grouped_;                 // nodes whose step is in a group
+  std::vector<Span> spans_;                  // by node
+  std::vector<int32_t> lane_, mark_;         // by node
+  std::vector<std::vector<int32_t>> waits_;  // by node
   std::vector<Copy> copies_;
   std::map<ValueId, int32_t> staged_;  // value that stands in a variable -> buffer with a copy of it
 };
@@ -640,7 +750,11 @@ void dump(const Plan& plan, std::string& out, const std::string& indent) {
     return t;
   };
   for (const Step& s : plan.steps) {
-    out += indent + line(s) + (s.together > 1 ? "  with the next " + std::to_string(s.together - 1) : "") + "\n";
+    out += indent + line(s) + (s.together > 1 ? "  with the next " + std::to_string(s.together - 1) : "");
+    if (s.lane) out += "  lane " + std::to_string(s.lane);
+    for (int32_t i = 0; i < s.waits; i++) out += "  after " + std::to_string(plan.waits[size_t(s.first_wait + i)]);
+    if (s.mark >= 0) out += "  mark " + std::to_string(s.mark);
+    out += "\n";
     if (s.scan >= 0) dump(*plan.scans[size_t(s.scan)].body, out, indent + "  ");
   }
   if (!plan.commits.empty()) out += indent + "commit" + (plan.guard.base ? " if " + place_text(plan.guard) : "") + "\n";
@@ -662,7 +776,19 @@ View view_of(const TensorType& type) {
 }
 
 Plan build_plan(const Module& module, const Hoist& hoist, bool on_cuda) {
-  return Planner(module, module.functions.front(), std::make_shared<std::vector<std::string>>(), on_cuda, hoist).build();
+  auto plan = [&](int lanes) {
+    return Planner(module, module.functions.front(), std::make_shared<std::vector<std::string>>(), on_cuda, lanes, hoist).build();
+  };
+  if (!on_cuda) return plan(1);
+  Plan apart = plan(most_lanes);
+  if (apart.arena_bytes > small_arena) {
+    Plan one = plan(1);
+    if (double(apart.arena_bytes) > lane_memory * double(one.arena_bytes)) return one;
+  }
+  int32_t used = 0;
+  for (const Step& s : apart.steps) used = std::max(used, s.lane);
+  apart.lanes = used + 1;
+  return apart;
 }
 
 std::string text(const Plan& plan) {

@@ -11,6 +11,9 @@
 // - An op that may work in place does where its input dies there and lies in memory that the plan owns.
 // - Heavy steps that do not depend on each other and split into few units (two LSTMs at batch 1) stand together: they
 //   share one position, so that nothing that one of them uses is another's memory, and may run at the same time.
+// - On a GPU, steps stand in lanes, which run at the same time: a step follows the one that makes its input where that is the
+//   lane's last, and else goes to a lane that need not be waited for. What a step has to wait for in other lanes is said by
+//   marks. Memory passes from one value to another only where every use of the first is known to be done before the second.
 // - Bodies of scans are plans of their own, whose arena is a region of the outer plan's.
 #pragma once
 #include <memory>
@@ -66,6 +69,9 @@ struct Step {
   int32_t together = 1;  // so many steps from here on may run at the same time
   int32_t units = 0;     // pieces that its work can be split into
   float work_ns = 0;     // as Plan::work_ns
+  int32_t lane = 0;
+  int32_t mark = -1;                  // number of the mark behind it, if steps of other lanes wait for it
+  int32_t first_wait = 0, waits = 0;  // marks that it waits for: Plan::waits
 };
 
 struct Commit {
@@ -83,6 +89,8 @@ struct Plan {
   std::vector<View> views;    // data is filled at run time from `places`
   std::vector<Place> places;  // one for each view
   std::vector<ScanPlan> scans;
+  int32_t lanes = 1, marks = 0;
+  std::vector<int32_t> waits;
   size_t arena_bytes = 0;
   size_t scratch_bytes = 0;  // the most that one worker needs
   bool checks = false;

@@ -236,7 +236,8 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
   if (part_ == Part::whole)
     for (const View& v : outputs_) out.push_back(slot(size_t(v.bytes())));
   size_t pieces = device_.records() ? size_t(scratch_parts) : size_t(shared.threads);
-  size_t word = slot(sizeof(DeviceStatus)), decision = slot(sizeof(DeviceStatus)), scratch = slot(pieces * plan_.scratch_bytes);
+  size_t word = slot(sizeof(DeviceStatus)), decision = slot(sizeof(DeviceStatus)),
+         scratch = slot(size_t(plan_.lanes) * pieces * plan_.scratch_bytes);
   Arena arena = device_.arenas.take(device_, bytes);
   char* memory = arena.data();
   shared.scratch = memory + scratch;
@@ -266,12 +267,16 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
     auto* on_device = reinterpret_cast<DeviceStatus*>(memory + word);
     DeviceStatus ok;
     queue->copy_in(on_device, &ok, sizeof ok);
-    queue->replay(memory, [&](CudaStream& stream) {
-      stream.status = on_device;
-      stream.scratch = memory + scratch;
-      stream.scratch_bytes = plan_.scratch_bytes;
-      stream.exact = exact_;
-      shared.cuda = &stream;
+    queue->replay(memory, [&](Recording& recording) {
+      for (int32_t i = 0; i < plan_.lanes; i++) {
+        CudaStream& lane = recording.lane(i);
+        lane.status = on_device;
+        lane.scratch = memory + scratch + size_t(i) * pieces * plan_.scratch_bytes;
+        lane.scratch_bytes = plan_.scratch_bytes;
+        lane.exact = exact_;
+      }
+      shared.recording = &recording;
+      shared.cuda = &recording.lane(0);
       shared.decision = reinterpret_cast<DeviceStatus*>(memory + decision);
       run_steps(plan_, state, shared);
       run_commit(plan_, state, shared, note, &written);

@@ -1,14 +1,24 @@
 // The CUDA runtime's functions that dagrt calls, for the emulator. Streams are late: work is done when somebody waits for the
-// stream. Copies from host memory read it when called (as the driver does with pageable memory), copies to it write it late.
-// Captured work goes into a graph; launching one puts its work into a stream. A fault of a kernel is cudaErrorLaunchFailure,
-// and its text is what cudaGetErrorString answers for that.
+// stream, or for an event behind it; then that stream's work alone is done, and what it waits for in others. So who forgets to
+// wait finds nothing done. Copies from host memory read it when called (as the driver does with pageable memory), copies to
+// it write it late.
+//
+// Captured work goes into a graph, whose edges are the streams' order and the events between them; launching it does its work in
+// an order drawn at random (DAGRT_EMULATOR_SEED) from those that the edges allow, another one each time. So who forgets an
+// event finds things done too early, or not yet. A stream that was drawn into a capture and not joined is an error at its end.
+//
+// A fault of a kernel is cudaErrorLaunchFailure, and its text is what cudaGetErrorString answers for that.
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <mutex>
+#include <random>
+#include <utility>
 #include <vector>
 
 #include "emulator.h"
@@ -21,22 +31,82 @@ bool in_device_memory(uintptr_t at);
 using Work = std::function<void()>;
 
 struct CUgraph_st {
-  std::vector<Work> work;
+  struct Node {
+    Work work;
+    std::vector<size_t> after;
+  };
+  std::vector<Node> nodes;
+  std::vector<cudaStream_t> streams;  // drawn into the capture
 };
 struct CUgraphExec_st {
-  std::vector<Work> work;
+  std::vector<CUgraph_st::Node> nodes;
 };
 struct CUstream_st {
-  std::vector<Work> work;
+  std::deque<Work> work;
+  uint64_t given = 0, done = 0;  // pieces of work
   CUgraph_st* capturing = nullptr;
-  cudaError_t failed = cudaSuccess;  // found by a query, kept for who waits
+  std::vector<size_t> last;           // then: the nodes that the next comes after
+  cudaError_t failed = cudaSuccess;  // found before anyone waited, kept for who does
+};
+struct CUevent_st {
+  cudaStream_t stream = nullptr;
+  uint64_t at = 0;  // it stands behind so much work
+  CUgraph_st* graph = nullptr;
+  std::vector<size_t> nodes;  // of a capture
 };
 
 namespace {
 
 thread_local std::string fault;
 
-void give(cudaStream_t s, Work w) { (s->capturing ? s->capturing->work : s->work).push_back(std::move(w)); }
+void give(cudaStream_t s, Work w) {
+  if (!s->capturing) {
+    s->work.push_back(std::move(w));
+    s->given++;
+    return;
+  }
+  s->capturing->nodes.push_back({std::move(w), s->last});
+  s->last = {s->capturing->nodes.size() - 1};
+}
+
+/// Does the stream's work up to a number. What stands behind a fault is dropped.
+void advance(cudaStream_t s, uint64_t upto) {
+  while (s->done < upto && !s->work.empty()) {
+    Work first = std::move(s->work.front());
+    s->work.pop_front();
+    s->done++;
+    first();
+    std::string f = emulator::take_fault();
+    if (f.empty()) continue;
+    fault = f;
+    s->done += s->work.size();
+    s->work.clear();
+    s->failed = cudaErrorLaunchFailure;
+  }
+}
+
+/// Positions of the nodes in an order that their edges allow.
+std::vector<size_t> random_order(const std::vector<CUgraph_st::Node>& nodes) {
+  static std::atomic<uint64_t> launches{0};
+  const char* seed = std::getenv("DAGRT_EMULATOR_SEED");
+  std::mt19937_64 random((seed ? std::strtoull(seed, nullptr, 10) : 1) * 1000003 + launches++);
+  std::vector<std::vector<size_t>> before(nodes.size());
+  std::vector<size_t> left, ready, order;
+  for (size_t i = 0; i < nodes.size(); i++) {
+    left.push_back(nodes[i].after.size());
+    if (nodes[i].after.empty()) ready.push_back(i);
+    for (size_t a : nodes[i].after) before[a].push_back(i);
+  }
+  while (!ready.empty()) {
+    std::swap(ready[random() % ready.size()], ready.back());
+    const size_t i = ready.back();
+    ready.pop_back();
+    order.push_back(i);
+    for (size_t b : before[i])
+      if (--left[b] == 0) ready.push_back(b);
+  }
+  return order;
+}
 
 // Device memory is one range of addresses, so that an address tells at once whether it is the device's. Nothing is used twice:
 // what was freed cannot be touched.
@@ -84,7 +154,8 @@ const char* cudaGetErrorString(cudaError_t e) {
   if (e == cudaErrorLaunchFailure) return fault.c_str();
   return e == cudaErrorInvalidConfiguration ? "invalid configuration"
          : e == cudaErrorMemoryAllocation   ? "out of memory"
-                                            : "an error";
+         : e == cudaErrorStreamCaptureUnjoined ? "a stream of the capture was not joined"
+                                               : "an error";
 }
 cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int bytes) {
   return bytes > 227 * 1024 ? cudaErrorInvalidValue : cudaSuccess;
@@ -141,49 +212,79 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
 /// Does one piece of the stream's work.
 cudaError_t cudaStreamQuery(cudaStream_t s) {
   if (s->work.empty()) return s->failed;
-  Work first = std::move(s->work.front());
-  s->work.erase(s->work.begin());
-  first();
-  std::string f = emulator::take_fault();
-  if (!f.empty()) {
-    fault = f;
-    s->work.clear();
-    s->failed = cudaErrorLaunchFailure;
-  }
+  advance(s, s->done + 1);
   return cudaErrorNotReady;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
-  if (cudaError_t e = s->failed; e != cudaSuccess) {
-    s->failed = cudaSuccess;
-    return e;
-  }
-  std::vector<Work> work = std::move(s->work);
-  s->work.clear();
-  for (Work& w : work) {
-    w();
-    std::string f = emulator::take_fault();
-    if (f.empty()) continue;
-    fault = f;
-    return cudaErrorLaunchFailure;
-  }
-  return cudaSuccess;
+  advance(s, s->given);
+  return std::exchange(s->failed, cudaSuccess);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
   cudaStreamSynchronize(s);
   delete s;
   return cudaSuccess;
 }
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) {
+  *e = new CUevent_st;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t e) {
+  delete e;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+  *e = {s, s->given, s->capturing, s->last};
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+  if (e->graph) {
+    if (s->capturing && s->capturing != e->graph) return cudaErrorStreamCaptureMerge;
+    if (!s->capturing) {
+      s->capturing = e->graph;
+      s->last.clear();
+      e->graph->streams.push_back(s);
+    }
+    for (size_t n : e->nodes)
+      if (std::find(s->last.begin(), s->last.end(), n) == s->last.end()) s->last.push_back(n);
+    return cudaSuccess;
+  }
+  if (s->capturing) return cudaErrorStreamCaptureIsolation;
+  if (e->stream) give(s, [from = e->stream, at = e->at] { advance(from, at); });
+  return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t e) {
+  if (!e->stream || e->stream->done >= e->at) return e->stream ? e->stream->failed : cudaSuccess;
+  advance(e->stream, e->stream->done + 1);
+  return cudaErrorNotReady;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+  if (!e->stream) return cudaSuccess;
+  advance(e->stream, e->at);
+  return e->stream->failed;
+}
+
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
   s->capturing = new CUgraph_st;
+  s->capturing->streams = {s};
+  s->last.clear();
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
-  *g = s->capturing;
-  s->capturing = nullptr;
-  return cudaSuccess;
+  CUgraph_st* graph = s->capturing;
+  std::vector<char> joined(graph->nodes.size(), 0);
+  for (size_t n : s->last) joined[n] = 1;
+  for (const CUgraph_st::Node& n : graph->nodes)
+    for (size_t a : n.after) joined[a] = 1;
+  for (cudaStream_t drawn : graph->streams) drawn->capturing = nullptr;
+  *g = graph;
+  if (std::find(joined.begin(), joined.end(), 0) == joined.end()) return cudaSuccess;
+  delete graph;
+  *g = nullptr;
+  return cudaErrorStreamCaptureUnjoined;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t g, unsigned long long) {
-  *e = new CUgraphExec_st{g->work};
+  *e = new CUgraphExec_st{g->nodes};
   return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g) {
@@ -195,6 +296,6 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
-  for (const Work& w : e->work) give(s, w);
+  for (size_t i : random_order(e->nodes)) give(s, e->nodes[i].work);
   return cudaSuccess;
 }
