@@ -25,6 +25,7 @@ struct WinogradArgs {
   int64_t B = 0, H = 0, W = 0, C = 0, P = 0, Q = 0, F = 0;
   int64_t ldx = 0, ldy = 0;  // pixel strides of x and y
   int64_t pad_top = 0, pad_left = 0;
+  int64_t up_h = 1, up_w = 1;  // forward: x has H / up_h rows of W / up_w pixels, each of which stands for up_h x up_w of them
   int tile = 4, window = 3;
   Epilogue epilogue;
   char* workspace = nullptr;

@@ -32,9 +32,11 @@ struct WinogradAttrs : WindowAttrs {
 };
 struct ForwardAttrs : WinogradAttrs, EpilogueAttrs {
   int64_t filters = 0;
+  std::vector<int64_t> upsample{1, 1};  // each pixel of x stands for so many rows and columns of pixels
   template <class V> void visit(V& v) {
     WinogradAttrs::visit(v);
     v("filters", filters);
+    v("upsample", upsample, std::vector<int64_t>{1, 1});
     visit_epilogue(v);
   }
 };
@@ -77,14 +79,17 @@ Types infer_forward(const InferContext& c) {
   const TensorType &x = c.in[0], &u = c.in[1];
   check_tensor(c, x, 4);
   check_tensor(c, u, 1);
+  if (a.upsample.size() != 2 || a.upsample[0] < 1 || a.upsample[1] < 1)
+    c.fail(ErrorKind::graph, "upsample must be 2 numbers of at least 1: rows and columns");
+  const Dim height = x.shape[1] * Dim(a.upsample[0]), width = x.shape[2] * Dim(a.upsample[1]);
   int64_t channels = number(c, x.shape[3], "the channels");
   int64_t floats = winograd_weights_size(channels, a.filters, a.kernel_size[0], a.tile);
   if (a.filters < 0 || (u.shape[0].known() && u.shape[0].value() != floats))
     c.fail(ErrorKind::shape, "expected winograd_weights of ", channels, " channels and ", a.filters, " filters, ", floats,
            " numbers, got ", text(u.shape));
   TensorType y{DType::float32,
-               {x.shape[0], window_outputs(c, x.shape[1], a.kernel_size[0], 0, a),
-                window_outputs(c, x.shape[2], a.kernel_size[1], 1, a), Dim(a.filters)}};
+               {x.shape[0], window_outputs(c, height, a.kernel_size[0], 0, a), window_outputs(c, width, a.kernel_size[1], 1, a),
+                Dim(a.filters)}};
   check_epilogue(c, a, 2, y);
   return {y};
 }
@@ -104,9 +109,10 @@ Types infer_filter_grad(const InferContext& c) {
   return {{DType::float32, {a.kernel_size[0], a.kernel_size[1], x.shape[3], dy.shape[3]}}};
 }
 
-WinogradArgs sizes(const WinogradAttrs& a, const int64_t* x, const int64_t* y) {
+WinogradArgs sizes(const WinogradAttrs& a, const int64_t* x, const int64_t* y, const std::vector<int64_t>& upsample) {
   WinogradArgs k;
-  k.B = x[0], k.H = x[1], k.W = x[2], k.C = x[3];
+  k.up_h = upsample[0], k.up_w = upsample[1];
+  k.B = x[0], k.H = x[1] * k.up_h, k.W = x[2] * k.up_w, k.C = x[3];
   k.P = y[1], k.Q = y[2], k.F = y[3];
   k.ldx = k.C, k.ldy = k.F;
   k.window = int(a.kernel_size[0]);
@@ -116,10 +122,11 @@ WinogradArgs sizes(const WinogradAttrs& a, const int64_t* x, const int64_t* y) {
   return k;
 }
 
-WinogradArgs sizes(const WinogradAttrs& a, const TensorType& x, const TensorType& y) {
+WinogradArgs sizes(const WinogradAttrs& a, const TensorType& x, const TensorType& y,
+                   const std::vector<int64_t>& upsample = {1, 1}) {
   int64_t d[2][4];
   for (size_t i = 0; i < 4; i++) d[0][i] = x.shape[i].value(), d[1][i] = y.shape[i].value();
-  return sizes(a, d[0], d[1]);
+  return sizes(a, d[0], d[1], upsample);
 }
 
 WinogradWeightsArgs weights_sizes(const WeightsAttrs& a, int64_t window, int64_t channels, int64_t filters) {
@@ -138,8 +145,9 @@ void run_weights(const RunContext& c) {
   winograd_weights(k, c.stream);
 }
 
-WinogradArgs arguments(const RunContext& c, const WinogradAttrs& a, const View& x, const View& y) {
-  WinogradArgs k = sizes(a, x.dims, y.dims);
+WinogradArgs arguments(const RunContext& c, const WinogradAttrs& a, const View& x, const View& y,
+                       const std::vector<int64_t>& upsample) {
+  WinogradArgs k = sizes(a, x.dims, y.dims, upsample);
   k.x = x.as<const float>();
   k.y = y.as<float>();
   k.ldx = x.ld, k.ldy = y.ld;
@@ -149,14 +157,14 @@ WinogradArgs arguments(const RunContext& c, const WinogradAttrs& a, const View& 
 
 void run_forward(const RunContext& c) {
   const auto& a = c.attrs<ForwardAttrs>();
-  WinogradArgs k = arguments(c, a, c.in[0], c.out[0]);
+  WinogradArgs k = arguments(c, a, c.in[0], c.out[0], a.upsample);
   k.epilogue = read_epilogue(c, a, 2);
   k.u = c.in[1].as<const float>();
   conv2d_winograd(k, c.stream);
 }
 
 void run_filter_grad(const RunContext& c) {
-  WinogradArgs k = arguments(c, c.attrs<WinogradAttrs>(), c.in[0], c.in[1]);
+  WinogradArgs k = arguments(c, c.attrs<WinogradAttrs>(), c.in[0], c.in[1], {1, 1});
   k.dw = c.out[0].as<float>();
   conv2d_filter_grad_winograd(k, c.stream);
 }
@@ -164,7 +172,8 @@ void run_filter_grad(const RunContext& c) {
 /// Flops of the direct sum: what a convolution is said to take, whatever its algorithm.
 Cost cost(const WinogradArgs& k, double weights) {
   double products = double(k.B * k.P * k.Q) * double(k.window * k.window) * double(k.C) * double(k.F);
-  return {2 * products, 4 * (double(k.B * k.H * k.W) * double(k.C) + double(k.B * k.P * k.Q) * double(k.F) + weights)};
+  const double pixels = double(k.B * (k.H / k.up_h) * (k.W / k.up_w));
+  return {2 * products, 4 * (pixels * double(k.C) + double(k.B * k.P * k.Q) * double(k.F) + weights)};
 }
 
 }  // namespace
@@ -196,10 +205,11 @@ void register_winograd(Registry& r) {
   f.not_differentiable = advice;
   f.cost = [](const void* a, const Types& in, const Types& out) {
     const auto& attrs = *static_cast<const ForwardAttrs*>(a);
-    return with_epilogue(cost(sizes(attrs, in[0], out[0]), double(in[1].bytes()) / 4), attrs, 2, in, out[0]);
+    return with_epilogue(cost(sizes(attrs, in[0], out[0], attrs.upsample), double(in[1].bytes()) / 4), attrs, 2, in, out[0]);
   };
   f.memory = [](const void* a, const Types& in, const Types& out) {
-    WinogradMemory m = conv2d_winograd_memory(sizes(*static_cast<const ForwardAttrs*>(a), in[0], out[0]));
+    const auto& attrs = *static_cast<const ForwardAttrs*>(a);
+    WinogradMemory m = conv2d_winograd_memory(sizes(attrs, in[0], out[0], attrs.upsample));
     return Memory{m.workspace, m.scratch};
   };
   r.add(std::move(f));

@@ -3,6 +3,7 @@
 //   conv2d_input_grad(dy, w)   -> the same of dy, with turned filters and what the window leaves of the padding
 //   conv2d_filter_grad(x, dy)  -> conv2d_filter_grad_winograd(x, dy)
 //   matmul(a, b)               -> matmul_packed(a, pack_matmul(b))
+// A Winograd convolution of an image that nearest-neighbour upsampling made reads the small one, `upsample` told.
 // What an algorithm needs of the weights is a node of its own. Where weights do not change from run to run, the plan
 // hoists it and it costs nothing; elsewhere it is made in every run, and counted. Packing alone pays only where it is
 // hoisted: the plain ops pack inside.
@@ -18,6 +19,7 @@
 #include "ops/window.h"
 #include "passes/passes.h"
 #include "passes/steady.h"
+#include "passes/uses.h"
 
 namespace dagrt {
 namespace {
@@ -63,7 +65,9 @@ struct Conv {
 
 class Chooser {
  public:
-  Chooser(Module& m, bool exact) : m_(m), f_(m.functions.front()), exact_(exact), steady_(steady_values(f_)) {}
+  Chooser(Module& m, bool exact) : m_(m), f_(m.functions.front()), exact_(exact), steady_(steady_values(f_)) {
+    note_upsampling();
+  }
 
   void run() {
     std::vector<Node> old = std::move(f_.nodes);
@@ -84,6 +88,30 @@ class Chooser {
   }
 
  private:
+  struct Upsampled {
+    ValueId small;
+    int64_t rows, columns;
+  };
+
+  /// reshape(broadcast_to(reshape(x), [B,H,rows,W,columns,C])): x repeated along its height and width.
+  void note_upsampling() {
+    const Uses uses(f_);
+    for (const Node& n : f_.nodes) {
+      if (n.op->name != "reshape") continue;
+      const Node* wide = uses.made_by(f_, n.inputs[0], "broadcast_to");
+      const Node* narrow = wide ? uses.made_by(f_, wide->inputs[0], "reshape") : nullptr;
+      if (!narrow) continue;
+      const Dims &x = shape(narrow->inputs[0]), &small = shape(wide->inputs[0]), &large = shape(wide->outputs[0]);
+      const Dims& y = shape(n.outputs[0]);
+      if (x.size() != 4 || y.size() != 4 || small.size() != 6 || large.size() != 6) continue;
+      if (f_.types[size_t(narrow->inputs[0])].dtype != DType::float32) continue;
+      const int64_t rows = large[2].value(), columns = large[4].value(), H = x[1].value(), W = x[2].value();
+      const Dims kept{x[0], x[1], 1, x[2], 1, x[3]}, repeated{x[0], x[1], rows, x[2], columns, x[3]};
+      if (small != kept || large != repeated || y != Dims{x[0], H * rows, W * columns, x[3]}) continue;
+      upsampled_[n.outputs[0]] = {narrow->inputs[0], rows, columns};
+    }
+  }
+
   const Dims& shape(ValueId v) const { return f_.types[size_t(v)].shape; }
   static AttrMap attrs_of(const Node& n) { return n.op->attrs.write(n.attrs.get()); }
 
@@ -118,6 +146,10 @@ class Chooser {
     if (tile) {
       for (const char* name : {"strides", "dilations", "groups"}) map.erase(name);
       map["tile"] = {tile};
+      if (auto up = upsampled_.find(n.inputs[0]); up != upsampled_.end()) {
+        n.inputs[0] = up->second.small;
+        map["upsample"] = list({up->second.rows, up->second.columns});
+      }
       n.inputs[1] = weights("winograd_weights", n, {{"tile", {tile}}, {"transpose", {transpose}}});
       become(n, "conv2d_winograd", map);
     } else if (steady && find_op("conv2d_packed")) {
@@ -183,7 +215,8 @@ class Chooser {
   Module& m_;
   Function& f_;
   bool exact_;
-  std::vector<char> steady_;                                 // by value, of before
+  std::vector<char> steady_;  // by value, of before
+  std::map<ValueId, Upsampled> upsampled_;
   std::map<std::pair<std::string, ValueId>, ValueId> made_;  // weights' nodes
 };
 

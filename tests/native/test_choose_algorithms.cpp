@@ -106,8 +106,8 @@ TEST_CASE("choose_algorithms: golden text of inference") {
   %2 = read {variable: "p/kernel"} : float32(1, 1, 64, 32)
   %3 = read {variable: "d/kernel"} : float32(32, 10)
   %4 = winograd_weights(%1) {tile: 4, transpose: false} : float32(149760,)  # c
-  %5 = conv2d_winograd(%0, %4) {filters: 64, kernel_size: [3, 3], padding: "same", pads: [0, 0, 0, 0], tile: 4} : float32(1, 28, 28, 64)  # c
-  %6 = conv2d_winograd(%5, %4) {filters: 64, kernel_size: [3, 3], padding: "same", pads: [0, 0, 0, 0], tile: 4} : float32(1, 28, 28, 64)  # c
+  %5 = conv2d_winograd(%0, %4) {filters: 64, kernel_size: [3, 3], padding: "same", pads: [0, 0, 0, 0], tile: 4, upsample: [1, 1]} : float32(1, 28, 28, 64)  # c
+  %6 = conv2d_winograd(%5, %4) {filters: 64, kernel_size: [3, 3], padding: "same", pads: [0, 0, 0, 0], tile: 4, upsample: [1, 1]} : float32(1, 28, 28, 64)  # c
 )";
   std::string s = chosen(t);
   CHECK(s.substr(0, head.size()) == head);
@@ -139,6 +139,32 @@ TEST_CASE("choose_algorithms: a training step, whose weights change, transforms 
   CHECK(count(s, "padding: \"explicit\", pads: [2, 2, 2, 2]") == 1);
   CHECK(count(s, "conv2d_filter_grad_winograd(") == 1);
   CHECK(count(s, "pack") == 0);
+}
+
+TEST_CASE("choose_algorithms: a Winograd convolution of an upsampled image reads the small one") {
+  Trace t;
+  ValueId x = t.input("x", floats({2, 7, 5, 20}));
+  ValueId w = t.read(t.variable("a", floats({3, 3, 20, 24}))), v = t.read(t.variable("b", floats({5, 5, 24, 20})));
+  auto repeated = [&](std::initializer_list<Dim> wide, std::initializer_list<Dim> y) {
+    Dims small(wide);
+    small[2] = small[4] = 1;
+    AttrList narrow;
+    for (const Dim& d : small) narrow.push_back({d.value()});
+    ValueId z = t.b.emit("reshape", {x}, {{"shape", {narrow}}});
+    z = t.b.emit("broadcast_to", {z}, {{"shape", testing::list(wide)}});
+    return t.b.emit("reshape", {z}, {{"shape", testing::list(y)}});
+  };
+  ValueId large = repeated({2, 7, 2, 5, 3, 20}, {2, 14, 15, 20});
+  t.out({t.b.emit("conv2d", {large, w}, window("same")), t.b.emit("conv2d", {large, w}, window("valid")),
+         t.b.emit("conv2d_input_grad", {large, v}, with(window("valid"), "input_size", 18, 19))});
+  std::string s = chosen(t);
+  CHECK(count(s, "= conv2d_winograd(%0") == 3);
+  CHECK(count(s, "upsample: [2, 3]") == 3);
+  CHECK(count(s, "broadcast_to") == 0);
+  check_same(t, false, 5e-5);
+  check_same(t, true, 5e-6);                                // tile 2, and the direct sum of the upsampled image
+  t.out({repeated({2, 7, 2, 5, 3, 20}, {2, 15, 14, 20})});  // rows and columns changed over
+  CHECK(count(chosen(t), "broadcast_to") == 1);
 }
 
 TEST_CASE("choose_algorithms: gradients of every padding, and of 5x5 windows") {

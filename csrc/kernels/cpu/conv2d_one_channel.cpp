@@ -49,7 +49,7 @@ void pass_one_channel(const Stream& s, const Pass& t) {
     const int64_t block = unit % blocks, b = unit / blocks, i0 = t.grid.I * block / blocks, i1 = t.grid.I * (block + 1) / blocks;
     const Rows from = rows_under(t, b, 0, i0, i1, copied, aligned(scratch));
     const int64_t down = t.h.step * from.line;
-    const SimpleEpilogue e(t.epilogue.simple ? t.epilogue : Epilogue{});
+    const SimpleEpilogue e(t.epilogue);
     for (int64_t i = i0; i < i1; i++) {  // by rows, so that a line of y is in L1 until it is whole
       const float* x = from.a + (i - i0) * t.h.mul * from.line;
       const int64_t place = t.place(b, i, 0), step = t.grid.step_w;

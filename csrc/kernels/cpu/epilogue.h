@@ -6,12 +6,19 @@
 
 namespace dagrt::DAGRT_ISA {
 
-/// A simple chain's fields by value: read through a reference, they would be loaded again after every store.
+/// A simple chain's fields by value: read through a reference, they would be loaded again after every store. Of another
+/// chain: nothing to do.
 struct SimpleEpilogue {
-  const float *bias, *residual;
-  int64_t ld_residual;
-  bool relu;
-  SimpleEpilogue(const Epilogue& e) : bias(e.bias), residual(e.residual), ld_residual(e.ld_residual), relu(e.relu) {}
+  const float *bias = nullptr, *residual = nullptr;
+  int64_t ld_residual = 0;
+  bool relu = false;
+  SimpleEpilogue() = default;
+  explicit SimpleEpilogue(const Epilogue& e)
+      : bias(e.simple ? e.bias : nullptr),
+        residual(e.simple ? e.residual : nullptr),
+        ld_residual(e.ld_residual),
+        relu(e.simple && e.relu) {}
+  bool empty() const { return !bias && !residual && !relu; }
 };
 
 /// A simple chain on n (1..V) columns of y's row `row`, from `column` on; t is the product there.

@@ -60,7 +60,7 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
   const int32_t* taps = j.taps;
   const float* panel = j.b;
   const bool whole = j.n == NV * V;
-  const SimpleEpilogue simple(j.finish ? *j.finish : Epilogue{});
+  const SimpleEpilogue simple = j.finish ? SimpleEpilogue(*j.finish) : SimpleEpilogue();
   for (; tiles; tiles--, a += MR * a_row, c += MR * ldc, row += MR * row_step) {
     vf acc[MR][NV];
 #pragma GCC unroll 16

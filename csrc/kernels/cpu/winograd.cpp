@@ -85,8 +85,23 @@ template <int M, int R> struct Winograd {
   void find(int64_t from, int64_t to, const float* zeros, Pixels& px) const {
     for (int64_t i = 0; i < to - from; i++) {
       const TilePlace t = place(from + i, p.tiles_h, p.tiles_w);
-      pixels<n>(a.x + t.image * a.H * a.W * a.ldx, a.H, a.W, a.ldx, t.row * M - a.pad_top, t.column * M - a.pad_left, zeros,
-                px[i]);
+      const float* image = a.x + t.image * (a.H / a.up_h) * (a.W / a.up_w) * a.ldx;
+      const int64_t h = t.row * M - a.pad_top, w = t.column * M - a.pad_left;
+      if (a.up_h == 1 && a.up_w == 1)
+        pixels<n>(image, a.H, a.W, a.ldx, h, w, zeros, px[i]);
+      else
+        repeated(image, h, w, zeros, px[i]);
+    }
+  }
+
+  /// As `pixels`, of an image whose pixels stand for several.
+  void repeated(const float* image, int64_t h, int64_t w, const float* zeros, const float** px) const {
+    int64_t at[n];  // of the columns, -1: outside
+    for (int s = 0; s < n; s++) at[s] = w + s >= 0 && w + s < a.W ? (w + s) / a.up_w * a.ldx : -1;
+    for (int r = 0; r < n; r++, h++) {
+      const bool inside = h >= 0 && h < a.H;
+      const float* row = inside ? image + h / a.up_h * (a.W / a.up_w) * a.ldx : nullptr;
+      for (int s = 0; s < n; s++) *px++ = inside && at[s] >= 0 ? row + at[s] : zeros;
     }
   }
 
@@ -153,8 +168,8 @@ template <int M, int R> struct Winograd {
 #pragma GCC unroll 8
       for (int i = 0; i < M; i++) t[i][c] = r[i];
     }
-    const SimpleEpilogue e(a.epilogue.simple ? a.epilogue : Epilogue{});
-    const bool plain = !e.bias && !e.residual && !e.relu;
+    const SimpleEpilogue e(a.epilogue);
+    const bool plain = e.empty();
 #pragma GCC unroll 1
     for (int64_t i = 0; i < rows; i++, pixel += a.Q) {
       vf r[M];
@@ -192,19 +207,13 @@ template <int M, int R> struct Winograd {
   /// Steps 2 and 3 of a block of one group, panel by panel. After a row of points: t[tile][half][column][row] = M A.
   void multiply_and_deliver(const Run& run, const float* v, float* m) const {
     const int64_t u_point = (a.C + 1) * NR, tiles = run.to - run.from;
+    const SimpleEpilogue e(a.epilogue);
     float* t = m + n * MR * NR;
     TilePlace places[MR];
     for (int64_t i = 0; i < tiles; i++) places[i] = place(run.from + i, p.tiles_h, p.tiles_w);
     for (int64_t panel = 0; panel < p.panels; panel++) {
       const float* u = a.u + panel * points * u_point;
       for (int r = 0; r < n; r++) {
-        if (p.far && r < M)
-          for (int64_t i = 0; i < tiles; i++) {
-            const TilePlace& t = places[i];
-            if (t.row * M + r >= a.P) continue;
-            const float* y = a.y + ((t.image * a.P + t.row * M + r) * a.Q + t.column * M) * a.ldy + panel * NR;
-            for (int64_t j = 0; j < M; j++) __builtin_prefetch(y + j * a.ldy, 1);
-          }
         for (int s = 0; s < n; s++, u += u_point)
           products[tiles](a.C, v + (r * n + s) * p.v_point, u, m + s * MR * NR, NR, u + u_point, false);
         for (int64_t i = 0; i < 2 * tiles; i++) {
@@ -223,9 +232,9 @@ template <int M, int R> struct Winograd {
         for (int64_t f = first; f < end; f += V) {
           const float* from = t + (2 * i + (f - first) / V) * M * n * V;
           if (f + V <= a.F)
-            finish_columns<true>(from, pixel, f, V, rows, columns);
+            finish_columns<true>(e, from, pixel, f, V, rows, columns);
           else
-            finish_columns<false>(from, pixel, f, int(a.F - f), rows, columns);
+            finish_columns<false>(e, from, pixel, f, int(a.F - f), rows, columns);
         }
         if (!a.epilogue.simple)
           for (int64_t r = 0, at = pixel; r < rows; r++, at += a.Q)
@@ -236,8 +245,8 @@ template <int M, int R> struct Winograd {
 
   /// The other half of step 3: A' t for the columns of one tile and one vector of filters.
   template <bool full>
-  DAGRT_INLINE void finish_columns(const float* t, int64_t pixel, int64_t f, int filters, int64_t rows, int64_t columns) const {
-    const SimpleEpilogue e(a.epilogue.simple ? a.epilogue : Epilogue{});
+  DAGRT_INLINE void finish_columns(const SimpleEpilogue& e, const float* t, int64_t pixel, int64_t f, int filters, int64_t rows,
+                                   int64_t columns) const {
     const vf bias = !e.bias ? vf{} : full ? load(e.bias + f) : load_n(e.bias + f, filters);
     const int64_t down = a.Q * a.ldy;
     float* y = a.y + pixel * a.ldy + f;
