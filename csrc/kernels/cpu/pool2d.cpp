@@ -214,11 +214,35 @@ void mean_of_row(const PoolArgs& a, int64_t b, Span h, int64_t unit) {
   });
 }
 
+/// Windows side by side: a pixel hears of one window, which is read once for all its pixels.
+void max_pool_apart_grad(const PoolArgs& a, const Stream& s) {
+  s.parallel(a.B * a.P, double(a.pool_h * a.W * a.C) * (0.5 / V) + 50, [&](int64_t unit, char*) {
+    const int64_t b = unit / a.P, p = unit % a.P;
+    const Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
+    const int64_t below = p + 1 < a.P ? h.to : a.H;  // rows behind the last window belong to its unit
+    const float *dy = a.x + unit * a.Q * a.ldx, *taken = reinterpret_cast<const float*>(a.taken) + unit * a.Q * a.C;
+    float* image = a.dx + b * a.H * a.W * a.lddx;
+    for (int64_t q = 0; q < a.Q; q++, dy += a.ldx, taken += a.C) {
+      const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
+      each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
+        const vi g = as_i(load_n(dy + c, n)), at = as_i(load_n(taken + c, n));
+        for (int64_t i = h.from; i < h.to; i++)
+          for (int64_t place = i * a.W + w.from; place < i * a.W + w.to; place++)
+            store_n(image + place * a.lddx + c, as_f(g & (at == splat_i(int32_t(place)))), n);
+      });
+    }
+    const int64_t right = window(a.Q - 1, a.stride_w, a.pad_left, a.pool_w, a.W).to;
+    for (int64_t i = h.from; i < below; i++)
+      for (int64_t j = i < h.to ? right : 0; j < a.W; j++) zero(image + (i * a.W + j) * a.lddx, a.C);
+  });
+}
+
 }  // namespace
 
 void max_pool2d(const PoolArgs& a, const Stream& s) { a.argmax ? max_pool<true>(a, s) : max_pool<false>(a, s); }
 
 void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
+  if (a.pool_h == a.stride_h && a.pool_w == a.stride_w && a.P > 0 && a.Q > 0) return max_pool_apart_grad(a, s);
   const double windows = double(((a.pool_h + a.stride_h - 1) / a.stride_h) * ((a.pool_w + a.stride_w - 1) / a.stride_w));
   s.parallel(a.B * a.H, double(a.W * a.C) * windows * 0.2 + 50, [&](int64_t unit, char*) {
     int64_t b = unit / a.H, i = unit % a.H;

@@ -121,9 +121,17 @@ void reduce_level(const T* x, const ReduceArgs& a, int64_t piece, int64_t pieces
   together = together < 1 ? 1 : together;
   const double ns = double(together) * (double(piece * width) * 0.1 + 4);
   s.parallel((all + together - 1) / together, ns, [&](int64_t unit, char*) {
-    int64_t end = (unit + 1) * together < all ? (unit + 1) * together : all;
-    for (int64_t u = unit * together; u < end; u++) {
-      int64_t block = u % blocks, p = u / blocks % pieces, om = u / blocks / pieces, o = om / a.mid, m = om % a.mid;
+    const int64_t begin = unit * together, end = begin + together < all ? begin + together : all;
+    int64_t block = begin % blocks, p = begin / blocks % pieces, om = begin / blocks / pieces, o = om / a.mid, m = om % a.mid;
+    // Counted on: of short reductions, divisions would take most of the time.
+    auto advance = [&] {
+      if (++block < blocks) return;
+      block = 0;
+      if (++p < pieces) return;
+      p = 0, om++;
+      if (++m == a.mid) m = 0, o++;
+    };
+    for (int64_t u = begin; u < end; u++, advance()) {
       int64_t first = p * piece, length = a.length - first < piece ? a.length - first : piece;
       int64_t column = block * column_block, n = a.inner - column < column_block ? a.inner - column : column_block;
       const T* from = x + o * a.outer_stride + m * a.mid_stride + first * a.length_stride + column;
