@@ -19,6 +19,11 @@ struct Epilogue {
   int64_t ld_residual = 0;
   bool relu = false;
 
+  // A relu's gradient, y = mask > 0 ? product (+ masked) : 0, by its operands beside its instructions: a kernel may do
+  // either. mask null: it is another chain. Both like y, rows ld_mask and ld_masked apart.
+  const float *mask = nullptr, *masked = nullptr;
+  int64_t ld_mask = 0, ld_masked = 0;
+
   // Any other chain: instructions on strips. Value 0 is the product, 1 to operands the operands, then results.
   int operands = 0, count = 0;
   FusedInstruction code[fused_instructions] = {};

@@ -1,5 +1,7 @@
 #include "ops/epilogue.h"
 
+#include <cmath>
+
 namespace dagrt {
 namespace {
 
@@ -39,6 +41,32 @@ bool recognise(const Program& p, Epilogue& e) {
     at = 1 + e.operands + int(i);
   }
   return true;
+}
+
+/// product (+ other), kept where an operand is above zero.
+void recognise_mask(const Program& p, Epilogue& e) {
+  const size_t n = p.steps.size();
+  if (n < 2 || e.code[n - 1].f != Functor::select_) return;
+  auto full = [&](int v) { return v >= 1 && v <= e.operands && !e.scalar[v - 1] && e.row_stride[v - 1]; };
+  auto zero = [&](int v) { return v < 0 && e.constants[-1 - v] == 0 && !std::signbit(e.constants[-1 - v]); };
+  int at = 0, above = -1, mask = 0, other = 0;  // the chain's value so far; the comparison's
+  for (size_t i = 0; i + 1 < n; i++) {
+    const FusedInstruction& c = e.code[i];
+    const int result = 1 + e.operands + int(i);
+    if (c.f == Functor::add_ && !other && (c.arg[0] == at) != (c.arg[1] == at) && full(c.arg[0] == at ? c.arg[1] : c.arg[0])) {
+      other = c.arg[0] == at ? c.arg[1] : c.arg[0];
+      at = result;
+    } else if (c.f == Functor::greater_ && !mask && full(c.arg[0]) && zero(c.arg[1])) {
+      mask = c.arg[0];
+      above = result;
+    } else {
+      return;
+    }
+  }
+  const FusedInstruction& last = e.code[n - 1];
+  if (!mask || last.arg[0] != above || last.arg[1] != at || !zero(last.arg[2])) return;
+  e.mask = e.data[mask - 1], e.ld_mask = e.row_stride[mask - 1];
+  if (other) e.masked = e.data[other - 1], e.ld_masked = e.row_stride[other - 1];
 }
 
 }  // namespace
@@ -83,7 +111,10 @@ Epilogue read_epilogue(const RunContext& c, const EpilogueAttrs& a, int first) {
   a.chain.flow(1 + e.operands, in, e.code, &result);
   for (size_t k = 0; k < a.chain.constants.size(); k++) e.constants[k] = a.chain.constants[k];
   e.simple = recognise(a.chain, e);
-  if (!e.simple) e.bias = e.residual = nullptr, e.relu = false;
+  if (!e.simple) {
+    e.bias = e.residual = nullptr, e.relu = false;
+    recognise_mask(a.chain, e);
+  }
   return e;
 }
 

@@ -50,6 +50,9 @@ const std::vector<Chain> chains = {
     {{"add 0 1", "sigmoid 2", "multiply 2 3"}, {}, "b"},
     {{"multiply 0 c0", "add 2 1", "tanh 3"}, {0.25}, "s"},
     {{"greater 1 c0", "select 3 0 c0", "multiply 4 2"}, {0}, "fb"},
+    {{"greater 1 c0", "select 2 0 c0"}, {0}, "f"},  // relu's gradient, alone and of a sum
+    {{"add 2 0", "greater 1 c0", "select 4 3 c0"}, {0}, "ff"},
+    {{"greater 1 c0", "select 2 0 c1"}, {0.5, 0}, "f"},
     {{"multiply 0 1", "add 5 2", "add 6 3", "relu 7", "maximum 8 4"}, {}, "bbfs"},
 };
 
@@ -123,6 +126,7 @@ TEST_CASE("an epilogue gives the bits of the ops behind the product") {
                                              {{2, 6, 5, 19}, {3, 3, 1, 19}, 1, 19, {2, 6, 5, 19}},
                                              {{2, 9, 13, 16}, {3, 3, 16, 1}, 1, 1, {2, 9, 13, 1}},
                                              {{1, 9, 20, 1}, {3, 3, 1, 16}, 2, 1, {1, 5, 10, 16}},
+                                             {{2, 9, 16, 1}, {3, 3, 1, 19}, 1, 1, {2, 9, 16, 19}},
                                              {{1, 5, 9, 11}, {1, 3, 11, 2}, 1, 1, {1, 5, 9, 2}},
                                              {{1, 13, 11, 5}, {1, 1, 5, 33}, 1, 1, {1, 13, 11, 33}}}) {
       AttrMap attrs{{"strides", integers({s.stride, s.stride})}, {"groups", {s.groups}}, {"padding", {std::string("same")}}};
@@ -131,9 +135,10 @@ TEST_CASE("an epilogue gives the bits of the ops behind the product") {
       attrs["input_size"] = integers({s.x[1], s.x[2]});
       check(input_grad, pointwise, attrs, {&dy, &w}, s.x, 3);
     }
-    for (int64_t F : {5, 70}) {
+    for (auto [C, F] : {std::pair<int64_t, int64_t>{3, 5}, {3, 70}, {40, 130}}) {
       CAPTURE(F);
-      Tensor x = filled({2, 9, 7, 3}, 2, 1), w = filled({3, 3, 3, F}, 0, 2), u(DType::float32, {36 * 4 * ((F + 31) / 32 * 32)});
+      Tensor x = filled({2, 9, 7, C}, 2, 1), w = filled({3, 3, C, F}, 0, 2);
+      Tensor u(DType::float32, {36 * (C + 1) * ((F + 31) / 32 * 32)});
       run_op(weights, {}, {&w}, {&u});
       AttrMap attrs{{"kernel_size", integers({3, 3})}, {"filters", {F}}, {"padding", {std::string("same")}}};
       check(winograd, pointwise, attrs, {&x, &u}, {2, 9, 7, F}, 3);

@@ -7,7 +7,7 @@
 namespace dagrt::DAGRT_ISA {
 
 /// A simple chain's fields by value: read through a reference, they would be loaded again after every store. Of another
-/// chain: nothing to do.
+/// chain: nothing to do, but `finishing` knows a relu's gradient too.
 struct SimpleEpilogue {
   const float *bias = nullptr, *residual = nullptr;
   int64_t ld_residual = 0;
@@ -18,8 +18,20 @@ struct SimpleEpilogue {
         residual(e.simple ? e.residual : nullptr),
         ld_residual(e.ld_residual),
         relu(e.simple && e.relu) {}
-  bool empty() const { return !bias && !residual && !relu; }
+  const float* mask = nullptr;
+  int64_t ld_mask = 0;
+  bool empty() const { return !bias && !residual && !relu && !mask; }
 };
+
+/// Whether `finishing` gives all of the chain.
+inline bool finishes(const Epilogue& e) { return e.simple || e.mask; }
+inline SimpleEpilogue finishing(const Epilogue& e) {
+  SimpleEpilogue s(e);
+  if (!e.mask) return s;
+  s.mask = e.mask, s.ld_mask = e.ld_mask;
+  s.residual = e.masked, s.ld_residual = e.ld_masked;
+  return s;
+}
 
 /// A simple chain on n (1..V) columns of y's row `row`, from `column` on; t is the product there.
 DAGRT_INLINE vf finish(const SimpleEpilogue& e, vf t, int64_t row, int64_t column, int n) {
@@ -27,6 +39,10 @@ DAGRT_INLINE vf finish(const SimpleEpilogue& e, vf t, int64_t row, int64_t colum
   if (e.residual) {
     const float* at = e.residual + row * e.ld_residual + column;
     t += n == V ? load(at) : load_n(at, n);
+  }
+  if (e.mask) {
+    const float* at = e.mask + row * e.ld_mask + column;
+    t = select((n == V ? load(at) : load_n(at, n)) > splat(0), t, vf{});
   }
   return e.relu ? relu(t) : t;
 }

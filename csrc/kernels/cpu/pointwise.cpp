@@ -361,8 +361,8 @@ void apply_simple(const SimpleEpilogue& e, float* tile, int64_t ld, int64_t row,
 }  // namespace
 
 void apply_epilogue(const Epilogue& e, float* tile, int64_t ld, int64_t row, int64_t column, int64_t rows, int64_t n) {
-  if (e.simple) {
-    if (!e.empty()) apply_simple(SimpleEpilogue(e), tile, ld, row, column, rows, n);
+  if (finishes(e)) {
+    if (!e.empty()) apply_simple(finishing(e), tile, ld, row, column, rows, n);
     return;
   }
   const Program p = make_program(1 + e.operands, e.count, e.code);

@@ -168,7 +168,7 @@ template <int M, int R> struct Winograd {
 #pragma GCC unroll 8
       for (int i = 0; i < M; i++) t[i][c] = r[i];
     }
-    const SimpleEpilogue e(a.epilogue);
+    const SimpleEpilogue e = finishing(a.epilogue);
     const bool plain = e.empty();
 #pragma GCC unroll 1
     for (int64_t i = 0; i < rows; i++, pixel += a.Q) {
@@ -198,7 +198,7 @@ template <int M, int R> struct Winograd {
           deliver<true>(m + f - from, pixel, f, V, rows, columns);
         else
           deliver<false>(m + f - from, pixel, f, int(a.F - f), rows, columns);
-      if (!a.epilogue.simple)
+      if (!finishes(a.epilogue))
         for (int64_t i = 0, at = pixel; i < rows; i++, at += a.Q)
           apply_epilogue(a.epilogue, a.y + at * a.ldy + from, a.ldy, at, from, columns, end - from);
     }
@@ -207,7 +207,7 @@ template <int M, int R> struct Winograd {
   /// Steps 2 and 3 of a block of one group, panel by panel. After a row of points: t[tile][half][column][row] = M A.
   void multiply_and_deliver(const Run& run, const float* v, float* m) const {
     const int64_t u_point = (a.C + 1) * NR, tiles = run.to - run.from;
-    const SimpleEpilogue e(a.epilogue);
+    const SimpleEpilogue e = finishing(a.epilogue);
     float* t = m + n * MR * NR;
     TilePlace places[MR];
     for (int64_t i = 0; i < tiles; i++) places[i] = place(run.from + i, p.tiles_h, p.tiles_w);
@@ -236,7 +236,7 @@ template <int M, int R> struct Winograd {
           else
             finish_columns<false>(e, from, pixel, f, int(a.F - f), rows, columns);
         }
-        if (!a.epilogue.simple)
+        if (!finishes(a.epilogue))
           for (int64_t r = 0, at = pixel; r < rows; r++, at += a.Q)
             apply_epilogue(a.epilogue, a.y + at * a.ldy + first, a.ldy, at, first, columns, end - first);
       }
@@ -263,6 +263,11 @@ template <int M, int R> struct Winograd {
         for (int i = 0; i < M && i < rows; i++) {
           const float* at = e.residual + (pixel + i * a.Q) * e.ld_residual + f;
           r[i] += full ? load(at) : load_n(at, filters);
+        }
+      if (e.mask)
+        for (int i = 0; i < M && i < rows; i++) {
+          const float* at = e.mask + (pixel + i * a.Q) * e.ld_mask + f;
+          r[i] = select((full ? load(at) : load_n(at, filters)) > splat(0), r[i], vf{});
         }
       if (e.relu)
 #pragma GCC unroll 8
