@@ -1,5 +1,5 @@
 // Where the steps of a run go on a CUDA device: a stream of the driver, and what every kernel must know beside its
-// arguments. Only builds with DAGRT_HAVE_CUDA use it; it needs no header of the toolkit.
+// arguments. It needs no header of the toolkit.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -12,8 +12,6 @@ struct CheckNumbersArgs {
   int32_t code = 0, node = 0;
 };
 
-#ifdef DAGRT_HAVE_CUDA
-void check_numbers(const CheckNumbersArgs&, CudaStream&);
-#endif
+DAGRT_TWIN(check_numbers, CheckNumbersArgs)
 
 }  // namespace dagrt

@@ -34,11 +34,10 @@ void choose_isa(const char* name);
 #endif
 
 // Twins on CUDA devices (kernels/cuda/x.cu) are overloads on the stream. A kernel without one is an error of the linker,
-// unless DAGRT_CPU_KERNEL says that it belongs to an algorithm of the CPU's (Op::cpu_algorithm_of) or to the host.
-#ifdef DAGRT_HAVE_CUDA
-#define DAGRT_IF_CUDA(...) __VA_ARGS__
-#else
-#define DAGRT_IF_CUDA(...)
+// unless DAGRT_CPU_KERNEL says that it belongs to an algorithm of the CPU's (Op::cpu_algorithm_of) or to the host. Builds
+// without CUDA link no_cuda.cpp in their place, so that what calls kernels is compiled the same for all.
+#ifndef DAGRT_TWIN
+#define DAGRT_TWIN(name, Args) void name(const Args&, CudaStream&);
 #endif
 
 #define DAGRT_KERNEL_OF(name, Args, declare_twin, call_twin)                                     \
@@ -51,9 +50,7 @@ void choose_isa(const char* name);
     call_twin DAGRT_IF_AVX512(if (chosen_isa == Isa::avx512) return avx512::name(a, s);)         \
         DAGRT_IF_AVX2(if (chosen_isa == Isa::avx2) return avx2::name(a, s);) scalar::name(a, s); \
   }
-#define DAGRT_KERNEL(name, Args)                                                   \
-  DAGRT_KERNEL_OF(name, Args, DAGRT_IF_CUDA(void name(const Args&, CudaStream&);), \
-                  DAGRT_IF_CUDA(if (s.cuda) return name(a, *s.cuda);))
+#define DAGRT_KERNEL(name, Args) DAGRT_KERNEL_OF(name, Args, DAGRT_TWIN(name, Args), if (s.cuda) return name(a, *s.cuda);)
 #define DAGRT_CPU_KERNEL(name, Args) DAGRT_KERNEL_OF(name, Args, , )
 
 }  // namespace dagrt

@@ -7,8 +7,6 @@
 
 namespace dagrt {
 
-#ifdef DAGRT_HAVE_CUDA
-
 void check_on_device(const RunContext& c, const View& ids, int64_t limit) {
   CheckNumbersArgs a;
   a.ids = ids.data;
@@ -36,13 +34,5 @@ void copy_on(CudaStream& s, void* to, const void* from, size_t bytes) {
 }
 
 void put_on(CudaStream& s, int32_t* to, int32_t value) { fill({to, DType::int32, double(value), 1, 1, 1}, s); }
-
-#else
-
-void check_on_device(const RunContext&, const View&, int64_t) {}
-void copy_on(CudaStream&, void*, const void*, size_t) {}
-void put_on(CudaStream&, int32_t*, int32_t) {}
-
-#endif
 
 }  // namespace dagrt

@@ -6,18 +6,15 @@
 // The driver is looked for when a device is first asked for: importing costs nothing, and a machine without one has none.
 #include "runtime/cuda_device.h"
 
+#include <cuda_runtime_api.h>
+
 #include <deque>
 
 #include "base/cuda_stream.h"
 #include "base/error.h"
 
-#ifdef DAGRT_HAVE_CUDA
-#include <cuda_runtime_api.h>
-#endif
-
 namespace dagrt {
 
-#ifdef DAGRT_HAVE_CUDA
 namespace {
 
 void check(cudaError_t e, const char* what, const char* device) {
@@ -186,17 +183,5 @@ const std::vector<Device*>& cuda_devices() {
 
 bool cuda_in_build() { return true; }
 const char* why_no_cuda_device() { return *reason ? reason : "the driver lists none"; }
-
-#else
-
-const std::vector<Device*>& cuda_devices() {
-  static const std::vector<Device*> none;
-  return none;
-}
-
-bool cuda_in_build() { return false; }
-const char* why_no_cuda_device() { return "this build has no CUDA"; }
-
-#endif
 
 }  // namespace dagrt

@@ -131,17 +131,29 @@ void give_up(const std::string& what) {
   if (m.fault.empty()) m.fault = std::string(m.launch->name) + ": " + what;
 }
 
+// AddressSanitizer is told of every change of stacks.
+struct Stack {
+  const void* bottom = nullptr;
+  size_t bytes = 0;
+};
+Stack scheduler_stack;
+#if defined(__SANITIZE_ADDRESS__)
+void leave_for(void** fake, const void* bottom, size_t bytes) { __sanitizer_start_switch_fiber(fake, bottom, bytes); }
+void arrive_from(void* fake, Stack* left) {
+  __sanitizer_finish_switch_fiber(fake, left ? &left->bottom : nullptr, left ? &left->bytes : nullptr);
+}
+#else
+void leave_for(void**, const void*, size_t) {}
+void arrive_from(void*, Stack*) {}
+#endif
+
 void to_scheduler() {
   Thread* t = m.current;
   here.running = false;
-#if defined(__SANITIZE_ADDRESS__)
   void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, nullptr, 0);
-#endif
+  leave_for(&fake, scheduler_stack.bottom, scheduler_stack.bytes);
   dagrt_switch_fiber(&t->fiber->sp, m.scheduler);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#endif
+  arrive_from(fake, &scheduler_stack);
 }
 
 void wait_here(const char* file, int line) {
@@ -172,6 +184,7 @@ void release_barrier(Block& b) {
 }
 
 void thread_main() {
+  arrive_from(nullptr, &scheduler_stack);
   for (;;) {
     Thread* t = m.current;
     here.running = true;
@@ -218,14 +231,10 @@ void resume(Thread* t) {
   here.block = unsigned(number_of(*t->block)), here.thread = t->number, here.epoch = &t->block->epoch;
   here.clock = &t->block->warps[t->number / 32].clock, here.shared = reinterpret_cast<uintptr_t>(t->block->shared.get());
   if (!t->fiber) start(t);
-#if defined(__SANITIZE_ADDRESS__)
   void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, t->fiber->stack.get(), stack_bytes);
-#endif
+  leave_for(&fake, t->fiber->stack.get(), stack_bytes);
   dagrt_switch_fiber(&m.scheduler, t->fiber->sp);
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
-#endif
+  arrive_from(fake, nullptr);
 }
 
 void check_shared(Block& b) {
