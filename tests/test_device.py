@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagrt as keras
@@ -236,6 +237,99 @@ def test_out_of_memory_leaves_the_model_usable() -> None:
         )
     assert lines[2].startswith("variable '") and "needs 33554432 bytes (32.0 MiB) on cuda:0" in lines[2]
     assert lines[3] == "(1, 4096)"
+
+
+class Steps(keras.callbacks.Callback):
+    """Asks for every step's logs: each is then finished before the next is started."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.losses.append(logs["loss"])
+
+
+@needs_cuda
+@pytest.mark.parametrize("width", [4, 6000])  # 6000: rows are gathered by the epoch's own thread
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_no_batch_is_overwritten_before_it_was_read(width: int, shuffle: bool) -> None:
+    """The next batch's copy overlaps the step before: one by one, step by step and on batches it is the same training."""
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(45, width)).astype("float32"), rng.normal(size=(45, 2)).astype("float32")
+    runs = []
+    for way in ("ahead", "one by one", "batches"):
+        keras.clear_session()
+        keras.utils.set_random_seed(7)
+        inputs = keras.Input((width,))
+        model = keras.Model(inputs, keras.layers.Dense(2)(inputs[:, :4] + inputs[:, width - 4 :]))
+        model.compile(keras.optimizers.Adam(1e-2), "mse", device="cuda")
+        if way == "batches" and not shuffle:
+            for _ in range(2):
+                for i in range(0, 45, 8):
+                    model.train_on_batch(x[i : i + 8], y[i : i + 8])
+        else:
+            steps = [Steps()] if way == "one by one" else []
+            model.fit(x, y, epochs=2, batch_size=8, shuffle=shuffle, verbose=0, callbacks=steps)
+            assert not steps or len(steps[0].losses) == 12
+        predicted = model.predict(x, batch_size=8, verbose=0)
+        np.testing.assert_array_equal(predicted[16:24], model.predict_on_batch(x[16:24]))
+        runs.append([*(v.numpy() for v in [*model.variables, *model.optimizer.variables]), predicted])
+    for other in runs[1:]:
+        for a, b in zip(runs[0], other):
+            assert a.tobytes() == b.tobytes()
+
+
+@needs_cuda
+@pytest.mark.parametrize("bad", [0, 3, 4, 7])
+def test_a_fault_stops_the_steps_behind_it(bad: int) -> None:
+    """The step behind a bad label is on its way when the host learns of it: it must change nothing."""
+    x, y = np.random.default_rng(3).normal(size=(32, 3)).astype("float32"), np.arange(32) % 4
+    y[4 * bad + 1] = 9
+    weights = []
+    for steps in (8, bad):
+        keras.clear_session()
+        keras.utils.set_random_seed(5)
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, keras.layers.Dense(4)(inputs))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(1e-2), loss, device="cuda")
+        model.train_on_batch(x[:4], np.zeros(4, "int64"))
+        if steps == 8:
+            with pytest.raises(keras.DataError, match=r"expected ids in 0\.\.3, got 9 at position 1"):
+                model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
+        elif steps:
+            model.fit(x[: 4 * bad], y[: 4 * bad], batch_size=4, shuffle=False, verbose=0)
+        weights.append([v.numpy() for v in [*model.trainable_variables, *model.optimizer.variables]])
+    for a, b in zip(*weights):
+        assert a.tobytes() == b.tobytes()
+
+
+@needs_cuda
+def test_two_models_in_threads_on_one_device() -> None:
+    """Each trains and predicts as it does alone."""
+    x, y = data(24)
+
+    def history(model: Any) -> list[float]:
+        losses = model.fit(x, y, epochs=3, batch_size=8, shuffle=False, verbose=0).history["loss"]
+        return [*losses, float(model.predict(x, verbose=0).sum())]
+
+    def models() -> list[Any]:
+        keras.utils.set_random_seed(3)
+        made = [small_model(w) for w in (8, 16)]
+        for m in made:
+            m.compile(keras.optimizers.Adam(1e-2), "mse", device="cuda")
+            m.train_on_batch(x[:8], y[:8])
+        return made
+
+    alone = [history(m) for m in models()]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(history, models())) == alone
+    model = models()[0]
+    want = model.predict(x, verbose=0)
+    with ThreadPoolExecutor(3) as pool:  # one program, several runs in flight
+        for got in pool.map(lambda _: model.predict(x, verbose=0), range(6)):
+            assert got.tobytes() == want.tobytes()
 
 
 @needs_cuda

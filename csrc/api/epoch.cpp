@@ -162,24 +162,74 @@ const Program& Epoch::prepare(int64_t step, std::vector<View>& in, std::vector<V
   return *program_;
 }
 
+/// The steps' buffers may be filled again.
+void Epoch::done_with(int64_t batches) {
+  if (!worker_.joinable() || owner_ != int(getpid())) return;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    finished_ = batches;
+  }
+  changed_.notify_all();
+}
+
+/// As `run`, from a step whose inputs and outputs are there. A step's inputs are on their way while the one before is at work,
+/// where `most` allows more than one.
+Epoch::Progress Epoch::run_ahead(std::vector<View>& in, std::vector<View>& out, int64_t most, double seconds, int64_t watched,
+                                 CancelPoll poll) {
+  Progress p;
+  const auto start = Clock::now();
+  auto last_poll = start;
+  const int64_t end = next_ + std::min(most, steps() - next_);
+  std::vector<View> outs[Runs::most];
+  outs[next_ % Runs::most] = out;
+  bool late = false;
+  while (next_ < end && !late) {
+    const std::shared_ptr<const Program> program = program_;
+    const int64_t rows = rows_of(next_);
+    Runs runs(*program, poll);
+    int64_t started = next_;
+    auto start_one = [&] {
+      runs.start(in.data());
+      done_with(++started);
+    };
+    auto another = [&] {  // step of this program
+      return started < end && !late && rows_of(started) == rows &&
+             &prepare(started, in, outs[started % Runs::most]) == program.get();
+    };
+    start_one();
+    while (runs.in_flight()) {
+      if (runs.in_flight() < Runs::most && another()) start_one();
+      runs.finish(outs[next_ % Runs::most].data());
+      next_++;
+      if (watched >= 0 && p.nan_at < 0 && watched < int64_t(outputs_.size()) && has_nan(outputs_[size_t(watched)]))
+        p.nan_at = p.done;
+      p.done++;
+      const auto now = Clock::now();
+      late = late || std::chrono::duration<double>(now - start).count() >= seconds;
+      if (poll && now - last_poll >= poll_interval) {
+        last_poll = now;
+        if (poll()) fail(ErrorKind::cancelled, "interrupted between two steps; the variables are as after the last of them");
+      }
+    }
+    if (next_ < end && !late) prepare(next_, in, outs[next_ % Runs::most]);
+  }
+  return p;
+}
+
 Epoch::Progress Epoch::run(int64_t most, double seconds, int64_t watched, CancelPoll poll) {
   Progress p;
   std::vector<View> in, out;
   const auto start = Clock::now();
   auto last_poll = start;
   while (p.done < most && next_ < steps()) {
-    prepare(next_, in, out).run(in.data(), out.data(), poll);
+    const Program& program = prepare(next_, in, out);
+    if (Runs::possible(program)) return run_ahead(in, out, most, seconds, watched, poll);
+    program.run(in.data(), out.data(), poll);
     next_++;
     if (watched >= 0 && p.nan_at < 0 && watched < int64_t(outputs_.size()) && has_nan(outputs_[size_t(watched)]))
       p.nan_at = p.done;
     p.done++;
-    if (worker_.joinable() && owner_ == int(getpid())) {
-      {
-        std::lock_guard<std::mutex> lock(mutex_);
-        finished_ = next_;
-      }
-      changed_.notify_all();
-    }
+    done_with(next_);
     const auto now = Clock::now();
     if (std::chrono::duration<double>(now - start).count() >= seconds) break;
     if (poll && now - last_poll >= poll_interval) {  // short steps do not ask themselves

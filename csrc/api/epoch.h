@@ -2,7 +2,8 @@
 //
 // Batch k is the rows at positions starts[k] .. starts[k] + batch - 1 (as far as there are any) of the order, or of the
 // arrays themselves where there is no order: then steps borrow their memory. Otherwise rows are gathered: large batches
-// by a thread of the epoch's own, into one of two buffers while the step before runs from the other.
+// by a thread of the epoch's own, into one of two buffers while the step before runs from the other. On a GPU steps are
+// started before the one before them is finished (runtime/program.h: Runs).
 #pragma once
 #include <condition_variable>
 #include <memory>
@@ -40,6 +41,9 @@ class Epoch {
   int64_t rows_of(int64_t step) const;
   void gather(int64_t step, size_t buffer);
   void gather_ahead();
+  Progress run_ahead(std::vector<View>& in, std::vector<View>& out, int64_t most, double seconds, int64_t watched,
+                     CancelPoll poll);
+  void done_with(int64_t batches);
   const Program& prepare(int64_t step, std::vector<View>& in, std::vector<View>& out);
 
   std::shared_ptr<const Callable> function_;

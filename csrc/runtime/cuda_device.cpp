@@ -48,6 +48,17 @@ class Cuda final : public Device {
     use();
     cudaFree(p);
   }
+  void* allocate_host(size_t bytes) override {
+    use();
+    void* p = nullptr;
+    if (cudaMallocHost(&p, bytes) == cudaSuccess) return p;
+    cudaGetLastError();
+    return nullptr;
+  }
+  void release_host(void* p) override {
+    use();
+    cudaFreeHost(p);
+  }
   size_t available(const char** why) const override {
     use();
     *why = name();
@@ -74,7 +85,10 @@ class Cuda final : public Device {
       for (cudaEvent_t e : events_)
         if (e) cudaEventDestroy(e);
       cudaStreamDestroy(stream_);
-      if (beside_) cudaStreamDestroy(beside_);
+      for (cudaStream_t s : {beside_, ways_[0], ways_[1]})
+        if (s) cudaStreamDestroy(s);
+      for (cudaEvent_t e : flags_)
+        if (e) cudaEventDestroy(e);
     }
     void copy_in(void* to, const void* from, size_t bytes) override {
       device_.use();
@@ -94,6 +108,18 @@ class Cuda final : public Device {
       check(cudaMemcpyAsync(to, &value, sizeof value, cudaMemcpyHostToDevice, beside_), "a copy to the device", device_.name());
       check(cudaStreamSynchronize(beside_), "a copy to the device", device_.name());
     }
+
+    void move(Way way, void* to, const void* from, size_t bytes) override {
+      device_.use();
+      if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(way)), "a copy", device_.name());
+    }
+    void set_flag(Way way, int flag) override {
+      if (flags_.size() <= size_t(flag)) flags_.resize(size_t(flag) + 1);
+      record_event(flags_[size_t(flag)], stream_of(way));
+    }
+    void await_flag(Way way, int flag) override { await_event(stream_of(way), flags_[size_t(flag)]); }
+    bool reached(int flag) override { return cudaEventQuery(flags_[size_t(flag)]) != cudaErrorNotReady; }
+    void wait_for(int flag) override { check(cudaEventSynchronize(flags_[size_t(flag)]), "a run", device_.name()); }
 
     void replay(const void* key, const std::function<void(Recording&)>& record) override {
       device_.use();
@@ -133,23 +159,34 @@ class Cuda final : public Device {
     }
     void mark(int32_t l, int32_t number) override {
       if (events_.size() <= size_t(number)) events_.resize(size_t(number) + 1);
-      cudaEvent_t& e = events_[size_t(number)];
-      if (!e) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "making an event", device_.name());
-      check(cudaEventRecord(e, lane(l).handle), "recording an event", device_.name());
+      record_event(events_[size_t(number)], lane(l).handle);
     }
-    void await(int32_t l, int32_t number) override {
-      check(cudaStreamWaitEvent(lane(l).handle, events_[size_t(number)], 0), "waiting for an event", device_.name());
-    }
+    void await(int32_t l, int32_t number) override { await_event(lane(l).handle, events_[size_t(number)]); }
 
    private:
     void forget() {
       if (graph_) cudaGraphExecDestroy(graph_);
       graph_ = nullptr;
     }
+    cudaStream_t stream_of(Way way) {
+      if (way == Way::steps) return stream_;
+      cudaStream_t& s = ways_[way == Way::out];
+      if (!s) check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "making a stream", device_.name());
+      return s;
+    }
+    void record_event(cudaEvent_t& e, cudaStream_t s) {
+      if (!e) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "making an event", device_.name());
+      check(cudaEventRecord(e, s), "recording an event", device_.name());
+    }
+    void await_event(cudaStream_t s, cudaEvent_t e) {
+      check(cudaStreamWaitEvent(s, e, 0), "waiting for an event", device_.name());
+    }
     Cuda& device_;
     cudaStream_t stream_ = nullptr, beside_ = nullptr;
     std::deque<CudaStream> lanes_;  // the first is stream_
     std::vector<cudaEvent_t> events_;
+    cudaStream_t ways_[2] = {};  // in, out
+    std::vector<cudaEvent_t> flags_;
     cudaGraphExec_t graph_ = nullptr;
     const void* key_ = nullptr;
   };

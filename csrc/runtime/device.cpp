@@ -67,6 +67,8 @@ class Cpu final : public Device {
     return p;
   }
   void release(void* p, size_t) override { std::free(p); }
+  void* allocate_host(size_t bytes) override { return allocate(bytes); }
+  void release_host(void* p) override { std::free(p); }
   std::unique_ptr<Queue> queue() override { return nullptr; }  // runs use host memory directly
   size_t available(const char** why) const override { return available_host_memory(why); }
 };
@@ -199,6 +201,33 @@ void ArenaPool::trim(Device& device) {
 void Queue::replay(const void*, const std::function<void(Recording&)>&) {
   fail(ErrorKind::internal, "this device does not record runs");
 }
+
+Staging::~Staging() {
+  if (data_) device_->release_host(data_);
+}
+
+char* Staging::take(Device& device, size_t bytes) {
+  if (device_ == &device && bytes_ >= bytes) return data_;
+  if (data_) device_->release_host(data_);
+  bytes_ = 0;
+  device_ = &device;
+  data_ = static_cast<char*>(device.allocate_host(bytes));
+  if (!data_)
+    no_memory(device, "copies of ", device.name(), " need ", readable(bytes),
+              " of the host's memory, which were refused; use a smaller batch");
+  bytes_ = bytes;
+  return data_;
+}
+
+namespace {
+[[noreturn]] void no_ways() { fail(ErrorKind::internal, "this device does not record runs"); }
+}  // namespace
+
+void Queue::move(Way, void*, const void*, size_t) { no_ways(); }
+void Queue::set_flag(Way, int) { no_ways(); }
+void Queue::await_flag(Way, int) { no_ways(); }
+bool Queue::reached(int) { no_ways(); }
+void Queue::wait_for(int) { no_ways(); }
 
 void Queue::write_beside(void*, int32_t) { fail(ErrorKind::internal, "this device does not record runs"); }
 

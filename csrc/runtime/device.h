@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -47,6 +48,14 @@ class Queue {
   virtual bool done() { return true; }  // whether `wait` would return at once; known where the device records
   /// Writes to the device's memory beside what runs in this queue.
   virtual void write_beside(void* device, int32_t value);
+  // On devices that record, ways beside the queue's own order: copies in and out pass while steps run. Host memory is
+  // Device::allocate_host's, read and written late. A flag stands for all that its way was given before it.
+  enum class Way : uint8_t { steps, in, out };
+  virtual void move(Way way, void* to, const void* from, size_t bytes);
+  virtual void set_flag(Way way, int flag);
+  virtual void await_flag(Way way, int flag);  // before all that the way will be given
+  virtual bool reached(int flag);
+  virtual void wait_for(int flag);
   /// On devices that record: `record` gives a run's steps to what it is handed. It is called once for each `key`
   /// (the memory that the steps name), and what it gave is run again thereafter.
   virtual void replay(const void* key, const std::function<void(Recording&)>& record);
@@ -74,6 +83,21 @@ class Arena {
     std::swap(data_, o.data_);
     std::swap(bytes_, o.bytes_);
   }
+  Device* device_ = nullptr;
+  char* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+/// Host memory of a device's, grown where more is wanted.
+class Staging {
+ public:
+  Staging() = default;
+  Staging(Staging&& o) noexcept : device_(o.device_), data_(std::exchange(o.data_, nullptr)), bytes_(o.bytes_) {}
+  Staging& operator=(Staging&&) = delete;
+  ~Staging();
+  char* take(Device& device, size_t bytes);
+
+ private:
   Device* device_ = nullptr;
   char* data_ = nullptr;
   size_t bytes_ = 0;
@@ -107,6 +131,9 @@ class Device {
   /// 64-byte aligned; null where there is no memory left.
   virtual void* allocate(size_t bytes) = 0;
   virtual void release(void* p, size_t bytes) = 0;
+  /// Host memory that the device copies from and to by itself; null where there is none.
+  virtual void* allocate_host(size_t bytes) = 0;
+  virtual void release_host(void* p) = 0;
   virtual std::unique_ptr<Queue> queue() = 0;
   virtual bool records() const { return false; }  // steps are given to Queue::replay, not to Queue::run
   /// Bytes that may still be allocated; `why` names the limit.

@@ -21,6 +21,7 @@ struct RunState {
   std::vector<View> views;
   std::vector<RunState> scans;
   std::unique_ptr<Queue> queue;  // of a device that records runs: kept with what it recorded for this state's memory
+  Staging staging;               // for runs one behind the other
   uint64_t moves = 0;            // of the variables, when that was recorded
 };
 

@@ -26,10 +26,10 @@ constexpr double rouse_ns = 1e7;
 
 /// Waits for a device's run and polls meanwhile. A cancellation is written to the run's status word, where it counts unless
 /// the commit has begun: what it saw then is the run's answer.
-bool wait_or_cancel(Queue& queue, bool (*poll)(), void* status) {
+template <class Done> bool wait_or_cancel(const Done& done, Queue& queue, bool (*poll)(), void* status) {
   using namespace std::chrono;
   const auto start = steady_clock::now();
-  for (auto next = start + milliseconds(50); !queue.done();) {
+  for (auto next = start + milliseconds(50); !done();) {
     const auto now = steady_clock::now();
     if (now >= next) {
       next = now + milliseconds(50);
@@ -219,93 +219,190 @@ void Program::run_on_host(const View* inputs, const View* outputs, bool (*poll)(
   if (shared.status.code != Status::ok) raise_status(plan_, shared.status);
 }
 
+Program::Slots Program::slots(int threads) const {
+  Slots at;
+  at.bytes = at.first = aligned(plan_.arena_bytes);
+  auto slot = [&](size_t n) {
+    size_t begin = at.bytes;
+    at.bytes += aligned(n ? n : 1);
+    return begin;
+  };
+  for (const View& v : inputs_) at.in.push_back(slot(size_t(v.bytes())));
+  if (part_ == Part::whole)
+    for (const View& v : outputs_) at.out.push_back(slot(size_t(v.bytes())));
+  at.decision = slot(sizeof(DeviceStatus));
+  at.word = slot(sizeof(DeviceStatus));
+  at.scratch_each = (device_.records() ? size_t(scratch_parts) : size_t(threads)) * plan_.scratch_bytes;
+  at.scratch = slot(size_t(plan_.lanes) * at.scratch_each);
+  return at;
+}
+
+void Program::bind(RunState& state, const Slots& at, char* memory) const {
+  char** bases = state.bases.data();
+  bases[arena_base] = memory;
+  for (size_t i = 0; i < at.in.size(); i++) bases[size_t(plan_.bases.inputs) + i] = memory + at.in[i];
+  for (size_t i = 0; i < at.out.size(); i++) bases[size_t(plan_.bases.outputs) + i] = memory + at.out[i];
+  for (size_t i = 0; i < variables_.size(); i++)
+    bases[size_t(plan_.bases.variables) + i] = static_cast<char*>(variables_[i]->data());
+}
+
+/// A queue that has recorded nothing, or this program over its variables' memory of now.
+void Program::renew_queue(std::unique_ptr<Queue>& queue, RunState& state) const {
+  if (const uint64_t moves = moves_.load(std::memory_order_relaxed); state.moves != moves) {
+    queue.reset();
+    state.moves = moves;
+  }
+  if (!queue) queue = device_.queue();
+}
+
+void Program::replay(Queue& queue, RunState& state, const Slots& at, char* memory) const {
+  queue.replay(memory, [&](Recording& recording) {
+    for (int32_t i = 0; i < plan_.lanes; i++) {
+      CudaStream& lane = recording.lane(i);
+      lane.status = reinterpret_cast<DeviceStatus*>(memory + at.word);
+      lane.scratch = memory + at.scratch + size_t(i) * at.scratch_each;
+      lane.scratch_bytes = plan_.scratch_bytes;
+      lane.exact = exact_;
+    }
+    RunShared shared;
+    shared.recording = &recording;
+    shared.cuda = &recording.lane(0);
+    shared.decision = reinterpret_cast<DeviceStatus*>(memory + at.decision);
+    run_steps(plan_, state, shared);
+    run_commit(plan_, state, shared, [](void*, int32_t) {}, nullptr);
+  });
+}
+
+void Program::committed() const {
+  for (const Commit& c : plan_.commits)
+    for (int32_t v : c.variables) written(v);
+}
+
 /// Inputs and outputs pass through slots of the arena, but for a maker's, whose output is on the device; status word and guard
 /// are tested on the device, so that the host waits once, at the end.
 void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll)()) const {
   RunShared shared;
   shared.threads = default_threads();
   shared.poll = poll;
-  size_t bytes = aligned(plan_.arena_bytes);
-  auto slot = [&](size_t n) {
-    size_t at = bytes;
-    bytes += aligned(n ? n : 1);
-    return at;
-  };
-  std::vector<size_t> in, out;
-  for (const View& v : inputs_) in.push_back(slot(size_t(v.bytes())));
-  if (part_ == Part::whole)
-    for (const View& v : outputs_) out.push_back(slot(size_t(v.bytes())));
-  size_t pieces = device_.records() ? size_t(scratch_parts) : size_t(shared.threads);
-  size_t word = slot(sizeof(DeviceStatus)), decision = slot(sizeof(DeviceStatus)),
-         scratch = slot(size_t(plan_.lanes) * pieces * plan_.scratch_bytes);
-  Arena arena = device_.arenas.take(device_, bytes);
+  const Slots at = slots(shared.threads);
+  Arena arena = device_.arenas.take(device_, at.bytes);
   char* memory = arena.data();
-  shared.scratch = memory + scratch;
-  shared.scratch_bytes = plan_.scratch_bytes;
   Loan loan(*this);
   RunState& state = *loan;
-  char** bases = state.bases.data();
-  bases[arena_base] = memory;
-  for (size_t i = 0; i < in.size(); i++) bases[size_t(plan_.bases.inputs) + i] = memory + in[i];
-  for (size_t i = 0; i < outputs_.size(); i++)
-    bases[size_t(plan_.bases.outputs) + i] = out.empty() ? outputs[i].as<char>() : memory + out[i];
-  for (size_t i = 0; i < variables_.size(); i++)
-    bases[size_t(plan_.bases.variables) + i] = static_cast<char*>(variables_[i]->data());
+  bind(state, at, memory);
+  if (part_ == Part::maker) state.bases[size_t(plan_.bases.outputs)] = outputs[0].as<char>();
 
   std::unique_ptr<Queue> once;  // a queue that records is kept with what it recorded, but a maker seldom runs
   std::unique_ptr<Queue>& queue = device_.records() && part_ == Part::whole ? state.queue : once;
-  if (const uint64_t moves = moves_.load(std::memory_order_relaxed); state.moves != moves) {  // it names their memory of before
-    queue.reset();
-    state.moves = moves;
-  }
-  if (!queue) queue = device_.queue();
+  renew_queue(queue, state);
   if (poll && poll()) raise_status(plan_, {Status::cancelled});
-  for (size_t i = 0; i < in.size(); i++) queue->copy_in(memory + in[i], inputs[i].data, size_t(inputs_[i].bytes()));
+  for (size_t i = 0; i < at.in.size(); i++) queue->copy_in(memory + at.in[i], inputs[i].data, size_t(inputs_[i].bytes()));
   std::vector<int32_t> written;
-  auto note = [](void* list, int32_t v) { static_cast<std::vector<int32_t>*>(list)->push_back(v); };
+  bool cancelled = false;
+  FlushDenormals flush;
   if (device_.records()) {
-    auto* on_device = reinterpret_cast<DeviceStatus*>(memory + word);
     DeviceStatus ok;
-    queue->copy_in(on_device, &ok, sizeof ok);
-    queue->replay(memory, [&](Recording& recording) {
-      for (int32_t i = 0; i < plan_.lanes; i++) {
-        CudaStream& lane = recording.lane(i);
-        lane.status = on_device;
-        lane.scratch = memory + scratch + size_t(i) * pieces * plan_.scratch_bytes;
-        lane.scratch_bytes = plan_.scratch_bytes;
-        lane.exact = exact_;
-      }
-      shared.recording = &recording;
-      shared.cuda = &recording.lane(0);
-      shared.decision = reinterpret_cast<DeviceStatus*>(memory + decision);
-      run_steps(plan_, state, shared);
-      run_commit(plan_, state, shared, note, &written);
-    });
-    written.clear();
-    for (const Commit& c : plan_.commits) written.insert(written.end(), c.variables.begin(), c.variables.end());
+    queue->copy_in(memory + at.word, &ok, sizeof ok);
+    replay(*queue, state, at, memory);
+    if (poll) cancelled = wait_or_cancel([&] { return queue->done(); }, *queue, poll, memory + at.word);
   } else {
+    shared.scratch = memory + at.scratch;
+    shared.scratch_bytes = plan_.scratch_bytes;
     queue->run([&] {
       run_steps(plan_, state, shared);
-      std::memcpy(memory + word, &shared.status, sizeof(Status));
+      std::memcpy(memory + at.word, &shared.status, sizeof(Status));
     });
     queue->run([&] {
-      std::memcpy(&shared.status, memory + word, sizeof(Status));
-      run_commit(plan_, state, shared, note, &written);
+      std::memcpy(&shared.status, memory + at.word, sizeof(Status));
+      run_commit(
+          plan_, state, shared, [](void* list, int32_t v) { static_cast<std::vector<int32_t>*>(list)->push_back(v); }, &written);
     });
   }
   Status status;
-  bool cancelled = false;
-  queue->copy_out(&status, memory + (device_.records() ? decision : word), sizeof(Status));
-  for (size_t i = 0; i < out.size(); i++) queue->copy_out(outputs[i].data, memory + out[i], size_t(outputs_[i].bytes()));
-  {
-    FlushDenormals flush;
-    if (poll && device_.records()) cancelled = wait_or_cancel(*queue, poll, memory + word);
-    queue->wait();
-  }
-  if (status.code == Status::ok || !device_.records())
-    for (int32_t v : written) this->written(v);
+  queue->copy_out(&status, memory + (device_.records() ? at.decision : at.word), sizeof(Status));
+  for (size_t i = 0; i < at.out.size(); i++) queue->copy_out(outputs[i].data, memory + at.out[i], size_t(outputs_[i].bytes()));
+  queue->wait();
+  for (int32_t v : written) this->written(v);
   if (status.code != Status::ok) raise_status(plan_, status);
+  if (device_.records()) committed();
   if (cancelled) fail(ErrorKind::cancelled, "interrupted when the device had finished the run; the variables are as after it");
+}
+
+// Flags of a run in flight, by its place: its inputs are there, its steps done, its outputs back.
+namespace {
+enum Flag : int { there = 0, ran = Runs::most, back = 2 * Runs::most };
+}
+
+Runs::Runs(const Program& program, bool (*poll)())
+    : program_(program), poll_(poll), lock_(program.any_, !program.plan_.commits.empty()), at_(program.slots(1)) {
+  if (!program.settled()) program.settle(lock_);
+  landing_ = at_.bytes;
+  each_ = at_.in_bytes() + at_.out_bytes();
+  arena_ = program.device_.arenas.take(program.device_, landing_ + most * each_);
+  loan_ = std::make_unique<Program::Loan>(program);
+  RunState& state = **loan_;
+  program.bind(state, at_, memory());
+  program.renew_queue(state.queue, state);
+  staging_ = state.staging.take(program.device_, most * each_);
+  DeviceStatus ok;  // a fault stays: the run behind it commits nothing
+  state.queue->copy_in(memory() + at_.word, &ok, sizeof ok);
+}
+
+Runs::~Runs() {
+  RunState& state = **loan_;
+  poll_ = nullptr;
+  try {
+    while (in_flight()) wait();
+    state.queue->wait();
+  } catch (const Error&) {  // the driver's: what the queue holds is lost
+    state.queue.reset();
+  }
+}
+
+void Runs::start(const View* inputs) {
+  const int place = started_ % most;
+  const size_t begin = size_t(place) * each_;
+  RunState& state = **loan_;
+  Queue& queue = *state.queue;
+  for (size_t i = 0; i < at_.in.size(); i++)
+    if (size_t bytes = size_t(program_.inputs_[i].bytes()))
+      std::memcpy(staging_ + begin + (at_.in[i] - at_.first), inputs[i].data, bytes);
+  char* landing = memory() + landing_ + begin;
+  const size_t in = at_.in_bytes(), out = at_.out_bytes();
+  queue.move(Queue::Way::in, landing, staging_ + begin, in);
+  queue.set_flag(Queue::Way::in, there + place);
+  queue.await_flag(Queue::Way::steps, there + place);
+  queue.move(Queue::Way::steps, memory() + at_.first, landing, in);
+  program_.replay(queue, state, at_, memory());
+  queue.move(Queue::Way::steps, landing + in, memory() + at_.first + in, out);
+  queue.set_flag(Queue::Way::steps, ran + place);
+  queue.await_flag(Queue::Way::out, ran + place);
+  queue.move(Queue::Way::out, staging_ + begin + in, landing + in, out);
+  queue.set_flag(Queue::Way::out, back + place);
+  started_++;
+}
+
+/// The oldest run's end: its status, and its variables' versions.
+Status Runs::wait() {
+  const int place = finished_ % most;
+  Queue& queue = *(**loan_).queue;
+  if (poll_ && !cancelled_)
+    cancelled_ = wait_or_cancel([&] { return queue.reached(back + place); }, queue, poll_, memory() + at_.word);
+  finished_++;
+  queue.wait_for(back + place);
+  Status status;
+  std::memcpy(&status, staging_ + size_t(place) * each_ + (at_.decision - at_.first), sizeof status);
+  if (status.code == Status::ok) program_.committed();
+  return status;
+}
+
+void Runs::finish(const View* outputs) {
+  const char* from = staging_ + size_t(finished_ % most) * each_;
+  const Status status = wait();
+  if (status.code != Status::ok) raise_status(program_.plan_, status);
+  for (size_t i = 0; i < at_.out.size(); i++)
+    if (size_t bytes = size_t(program_.outputs_[i].bytes())) std::memcpy(outputs[i].data, from + (at_.out[i] - at_.first), bytes);
+  if (cancelled_) fail(ErrorKind::cancelled, "interrupted when the device had finished the run; the variables are as after it");
 }
 
 /// On a device other than the host, constants have copies there, which the plan and the bodies of its scans refer to.

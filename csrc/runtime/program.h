@@ -45,7 +45,19 @@ class Program {
   std::string prepared_text() const;  // one line for each prepared value
 
  private:
-  class Loan;  // of a state
+  friend class Runs;
+  class Loan;     // of a state
+  struct Slots {  // of a run on a device, behind the plan's arena: offsets
+    std::vector<size_t> in, out;
+    size_t first = 0, decision = 0, word = 0, scratch = 0, scratch_each = 0, bytes = 0;  // first: of `in`, then `out`, decision
+    size_t in_bytes() const { return (out.empty() ? decision : out[0]) - first; }
+    size_t out_bytes() const { return word - first - in_bytes(); }
+  };
+  Slots slots(int threads) const;
+  void bind(RunState& state, const Slots& at, char* memory) const;
+  void renew_queue(std::unique_ptr<Queue>& queue, RunState& state) const;
+  void replay(Queue& queue, RunState& state, const Slots& at, char* memory) const;
+  void committed() const;
   void run_on_host(const View* inputs, const View* outputs, bool (*poll)()) const;
   void run_on_device(const View* inputs, const View* outputs, bool (*poll)()) const;
   Plan make_plan();
@@ -71,6 +83,38 @@ class Program {
   const Variable* any_ = nullptr;  // of those used: its group's lock is the run's
   mutable std::mutex states_mutex_;
   mutable std::vector<std::unique_ptr<RunState>> states_;
+};
+
+/// Runs of one program one behind the other, on a device that records, with the lock of its variables held: inputs go to the
+/// device while the steps of the run before are at work, and outputs come back while those of the next are. Results are
+/// those of runs one by one: after a fault no later run has changed anything.
+class Runs {
+ public:
+  static bool possible(const Program& program) { return program.device_.records(); }
+  static constexpr int most = 2;  // in flight
+
+  Runs(const Program& program, bool (*poll)());
+  ~Runs();  // waits for those in flight
+  Runs(const Runs&) = delete;
+  Runs& operator=(const Runs&) = delete;
+
+  void start(const View* inputs);    // which have been read when it returns
+  void finish(const View* outputs);  // the one that was started first; throws as Program::run does
+  int in_flight() const { return started_ - finished_; }
+
+ private:
+  Status wait();
+  char* memory() const { return arena_.data(); }
+  const Program& program_;
+  bool (*poll_)();
+  GroupLock lock_;
+  Program::Slots at_;
+  size_t landing_ = 0, each_ = 0;  // on the device: `most` times inputs and outputs
+  Arena arena_;
+  std::unique_ptr<Program::Loan> loan_;
+  char* staging_ = nullptr;  // on the host, in the same order
+  int started_ = 0, finished_ = 0;
+  bool cancelled_ = false;
 };
 
 /// Programs alive in this process.

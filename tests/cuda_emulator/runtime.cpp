@@ -1,7 +1,7 @@
 // The CUDA runtime's functions that dagrt calls, for the emulator. Streams are late: work is done when somebody waits for the
 // stream, or for an event behind it; then that stream's work alone is done, and what it waits for in others. So who forgets to
-// wait finds nothing done. Copies from host memory read it when called (as the driver does with pageable memory), copies to
-// it write it late.
+// wait finds nothing done. Copies from host memory read it when called (as the driver does with pageable memory), unless it is
+// cudaMallocHost's; copies to it write it late.
 //
 // Captured work goes into a graph, whose edges are the streams' order and the events between them; launching it does its work in
 // an order drawn at random (DAGRT_EMULATOR_SEED) from those that the edges allow, another one each time. So who forgets an
@@ -120,6 +120,15 @@ char* const range = [] {
 }();
 size_t range_used = 0;
 
+std::map<char*, size_t> pinned_memory;  // the host's, from and to which copies are late both ways
+
+bool pinned(const void* at) {
+  std::lock_guard<std::mutex> lock(allocations_mutex);
+  char* p = const_cast<char*>(static_cast<const char*>(at));
+  auto it = pinned_memory.upper_bound(p);
+  return it != pinned_memory.begin() && p < std::prev(it)->first + std::prev(it)->second;
+}
+
 size_t memory() {  // the device's, in bytes
   const char* e = std::getenv("DAGRT_EMULATOR_MEMORY");
   return e ? size_t(std::atoll(e)) : size_t(4) << 30;
@@ -196,12 +205,26 @@ cudaError_t cudaMemGetInfo(size_t* left, size_t* all) {
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t s) {
-  if (kind == cudaMemcpyHostToDevice) {
+  const auto at = reinterpret_cast<uintptr_t>(from);
+  if (kind == cudaMemcpyHostToDevice || (kind == cudaMemcpyDefault && !emulator::in_device_memory(at) && !pinned(from))) {
     const char* p = static_cast<const char*>(from);
     give(s, [to, held = std::vector<char>(p, p + bytes)] { std::memcpy(to, held.data(), held.size()); });
   } else {
     give(s, [=] { std::memcpy(to, from, bytes); });
   }
+  return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void** p, size_t bytes) {
+  *p = std::malloc(bytes ? bytes : 1);
+  std::lock_guard<std::mutex> lock(allocations_mutex);
+  pinned_memory[static_cast<char*>(*p)] = bytes;
+  return *p ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFreeHost(void* p) {
+  std::lock_guard<std::mutex> lock(allocations_mutex);
+  if (!pinned_memory.erase(static_cast<char*>(p))) return cudaErrorInvalidValue;
+  std::free(p);
   return cudaSuccess;
 }
 
@@ -250,7 +273,11 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
     return cudaSuccess;
   }
   if (s->capturing) return cudaErrorStreamCaptureIsolation;
-  if (e->stream) give(s, [from = e->stream, at = e->at] { advance(from, at); });
+  if (e->stream)
+    give(s, [s, from = e->stream, at = e->at] {
+      advance(from, at);
+      if (from->failed != cudaSuccess) s->failed = from->failed;
+    });
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) {

@@ -4,6 +4,7 @@
 #pragma once
 #include <sys/mman.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -29,6 +30,8 @@ class HostSim final : public Device {
     *why = "its range";
     return range;
   }
+  void* allocate_host(size_t bytes) override { return std::malloc(bytes); }
+  void release_host(void* p) override { std::free(p); }
   std::unique_ptr<Queue> queue() override { return std::make_unique<Late>(*this); }
 
   void* allocate(size_t bytes) override {
