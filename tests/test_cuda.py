@@ -99,7 +99,7 @@ def test_gradient(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (17, 33, 5), (64, 64, 64), (130, 70, 40), (3, 200, 700), (1536, 1536, 16)]
+    "shape", [(1, 1, 1), (17, 33, 5), (64, 64, 64), (130, 70, 40), (3, 200, 700), (1000, 900, 40), (1536, 1536, 16)]
 )
 @pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True)])
 def test_tensor_cores(shape: tuple[int, int, int], transposed: tuple[bool, bool]) -> None:
@@ -119,6 +119,28 @@ def test_tensor_cores(shape: tuple[int, int, int], transposed: tuple[bool, bool]
     a, b = rounded(a), rounded(b)
     want = (a.T if transposed[0] else a) @ (b.T if transposed[1] else b)
     assert np.abs(got - want).max() <= 64 * EPS * np.sqrt(k) * max(np.abs(want).max(), 1)
+
+
+@pytest.mark.parametrize("window, stride, dilation", [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (2, 3, 1), (3, 2, 2)])
+@pytest.mark.parametrize("channels", [(64, 128), (20, 12), (3, 7)])
+def test_tensor_cores_convolve(channels: tuple[int, int], window: int, stride: int, dilation: int) -> None:
+    """TF32 against float32, forward and both gradients: rounding of the operands is all that differs."""
+    c, f = channels
+    attrs = {
+        "strides": [stride, stride], "dilations": [dilation, dilation], "groups": 1, "padding": "same", "pads": [0, 0, 0, 0]
+    }  # fmt: skip
+    x = hashed(1, 2 * 13 * 11 * c).astype("float32").reshape(2, 13, 11, c)
+    w = hashed(2, window * window * c * f).astype("float32").reshape(window, window, c, f)
+    case = Case("conv2d", [], lambda x, w: x, attrs)
+    shape = (2, -(-13 // stride), -(-11 // stride), f)
+    dy = hashed(3, int(np.prod(shape))).astype("float32").reshape(shape)
+    forward, backward = module(case, [x, w], 1), module(case, [x, w], 1, (0, 1))
+    runs = []
+    for exact in (True, False):
+        got = _core.Function(forward, [], [], "main", exact)([x, w])
+        runs.append(got + _core.Function(backward, [], [], "main", exact)([x, w, dy]))
+    for want, got in zip(*runs):
+        assert np.abs(want - got).max() <= 1e-3 * max(np.abs(want).max(), 1)
 
 
 def small(shape: tuple[int, ...]) -> tuple[int, ...]:

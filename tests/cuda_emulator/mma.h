@@ -17,6 +17,23 @@ inline uint32_t to_tf32(float x) {
   return (u & 0x7f800000) == 0x7f800000 ? u & ~0x1fffu : (u + 0x1000) & ~0x1fffu;
 }
 
+/// The addresses go round the warp; each lane then reads for itself, so that what it reads is watched.
+inline void load_matrices(uint32_t (&r)[4], const float* row, DAGRT_WHERE) {
+  if (reinterpret_cast<uintptr_t>(row) % 16) emulator::stop_thread("a row of ldmatrix is not aligned to 16 bytes", file, line);
+  struct Rows {
+    const float *mine, *of[4];
+  } rows{row, {}};
+  emulator::together(
+      &rows,
+      [](void** lanes) {
+        for (int i = 0; i < 32; i++)
+          for (int m = 0; m < 4; m++)
+            static_cast<Rows*>(lanes[i])->of[m] = static_cast<Rows*>(lanes[m * 8 + i / 4])->mine;
+      },
+      file, line);
+  for (int m = 0; m < 4; m++) r[m] = float_to_bits(rows.of[m][emulator_lane() % 4]);
+}
+
 struct MmaLane {
   float* c;
   const uint32_t *a, *b;

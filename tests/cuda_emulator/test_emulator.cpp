@@ -50,6 +50,15 @@ __global__ void unrounded_kernel(Gate, float* y) {
   mma_tf32(c, a, b);
   y[threadIdx.x] = c[0];
 }
+/// Matrix m is rows 8 m to 8 m + 8 of [32][4 floats]; `off` floats beside an aligned row.
+__global__ void matrices_kernel(Gate, float* y, int off) {
+  SHARED(float, held, [33 * 4]);
+  for (int k = 0; k < 4; k++) held[threadIdx.x * 4 + k] = float(threadIdx.x * 4 + k);
+  __syncthreads();
+  uint32_t r[4];
+  load_matrices(r, held + threadIdx.x * 4 + off);
+  for (int m = 0; m < 4; m++) y[m * 32 + threadIdx.x] = bits_to_float(r[m]);
+}
 __global__ void never_waited_kernel(Gate, const float* x) {
   SHARED(float, held, [n]);
   copy_async<4>(held + threadIdx.x, x + threadIdx.x);
@@ -83,6 +92,14 @@ TEST_CASE("asynchronous copies arrive at the wait") {
   CHECK(y.p[0] == float(n - 1));
   CHECK(says(report_of(copy_kernel<false>, 1, n, 0, y.p, static_cast<const float*>(x.p)), "planted: race: "));
   CHECK(says(report_of(never_waited_kernel, 1, n, 0, static_cast<const float*>(x.p)), "copies it never waited for"));
+}
+
+TEST_CASE("matrices are loaded as the PTX manual says") {
+  Memory y(n);
+  CHECK(report_of(matrices_kernel, 1, 32, 0, y.p, 0) == "");
+  for (int m = 0; m < 4; m++)
+    for (int lane = 0; lane < 32; lane++) CHECK(y.p[m * 32 + lane] == float((m * 8 + lane / 4) * 4 + lane % 4));
+  CHECK(says(report_of(matrices_kernel, 1, 32, 0, y.p, 1), "not aligned to 16 bytes"));
 }
 
 TEST_CASE("barriers that not all threads reach") {

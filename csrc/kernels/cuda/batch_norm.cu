@@ -142,7 +142,7 @@ void batch_norm(const BatchNormArgs& given, CudaStream& s) {
   if (a.rows) launch(s, "batch_norm_statistics", statistics_kernel, unsigned(parts * pieces(a.C, columns)), block, a, parts);
   launch(s, "batch_norm_merge", merge_statistics_kernel, unsigned(pieces(a.C, threads / 32)), threads, a, a.rows ? parts : 0);
   if (a.rows) launch(s, "batch_norm", normalise_kernel, blocks_for(s, a.rows * a.C, threads), threads, a);
-  finish_epilogue(s, whole_chain(a.epilogue), a.y, a.rows, a.C, a.ldy);
+  finish_epilogue(s, a.epilogue, a.y, a.rows, a.C, a.ldy);
 }
 
 void batch_norm_grad(const BatchNormArgs& a, CudaStream& s) {

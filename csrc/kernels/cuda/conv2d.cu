@@ -1,7 +1,9 @@
 // Convolutions as implicit GEMM, channels last, and direct kernels for depthwise ones.
 //   forward       M = B P Q pixels, N = F, K = R S C:  A(m, k) a pixel of x under a tap, zero outside the image
-//   input grad    M = B H W, N = C, K = R S F:         A(m, k) a pixel of dy, zero where the stride leaves none
+//   input grad    M = B H W, N = C, K = R S F:         A(m, k) a pixel of dy
 //   filter grad   M = R S C, N = F, K = B P Q:         the forward's A transposed
+// Under a stride an input pixel meets only those taps that lie a multiple of the stride away from it: the input gradient is one
+// product for each remainder of (h, w), with the taps of that remainder, so that no zeros are multiplied.
 // Groups are batches of the product. Four channels are loaded at once where they lie together and aligned.
 #include "kernels/conv2d.h"
 
@@ -10,74 +12,89 @@
 namespace dagrt {
 namespace {
 
+/// A walk along k = (r, s, c) of a window: no division from one tile to the next.
+struct Taps {
+  Divider by_sc, by_c;
+  int64_t depth;
+  struct At {
+    int64_t k;
+    int r, s, c;
+  };
+  Taps() = default;
+  Taps(int64_t R, int64_t S, int64_t C) : by_sc(S * C), by_c(C), depth(R * S * C) {}
+  DAGRT_DEVICE At at(int64_t k) const {
+    uint32_t n = uint32_t(k), r = by_sc.divide(n), sc = n - r * by_sc.d, s = by_c.divide(sc);
+    return {k, int(r), int(s), int(sc - s * by_c.d)};
+  }
+  DAGRT_DEVICE void next(At& a) const {
+    const int C = int(by_c.d), SC = int(by_sc.d);
+    a.k += gemm_bk, a.c += gemm_bk;
+    while (a.c >= C) {
+      a.c -= C, a.s++;
+      if (a.s * C == SC) a.s = 0, a.r++;
+    }
+  }
+};
+
 /// Pixels (b, u, v) of an image [., H, W, ld] that outputs (b, p, q) see through taps (r, s) and channels c:
-///   u = (p step_h + r tap_h + off_h) / div_h, where that divides evenly and lies inside; v alike.
+///   u = p step_h + r tap_h + off_h, where that lies inside; v alike.
 struct Pixels {
   const float* image;
-  Divider by_pq, by_q, by_sc, by_c;
-  int64_t pixels, depth, ld;
-  int H, W, step_h, step_w, tap_h, tap_w, off_h, off_w, div_h, div_w;
+  Divider by_pq, by_q;
+  Taps taps;
+  int64_t pixels, ld;
+  int H, W, step_h, step_w, tap_h, tap_w, off_h, off_w;
+  static constexpr int outside = 1 << 29;
   struct Row {
-    const float* p;
+    int64_t offset;
     int h, w;
   };
   struct Col {
-    int h, w, c;
+    Taps::At at;
+    int64_t offset;
+    int h, w;
   };
   DAGRT_DEVICE Row row_at(int64_t i) const {
-    if (i >= pixels) return {nullptr, 0, 0};
+    if (i >= pixels) return {0, outside, outside};
     uint32_t n = uint32_t(i), b = by_pq.divide(n), pq = n - b * by_pq.d, p = by_q.divide(pq), q = pq - p * by_q.d;
-    return {image + int64_t(b) * H * W * ld, int(p) * step_h + off_h, int(q) * step_w + off_w};
+    const int h = int(p) * step_h + off_h, w = int(q) * step_w + off_w;
+    return {((int64_t(b) * H + h) * W + w) * ld, h, w};
   }
-  DAGRT_DEVICE Col col_at(int64_t k) const {
-    if (k >= depth) return {0, 0, -1};
-    uint32_t n = uint32_t(k), r = by_sc.divide(n), sc = n - r * by_sc.d, s = by_c.divide(sc);
-    return {int(r) * tap_h, int(s) * tap_w, int(sc - s * by_c.d)};
+  DAGRT_DEVICE Col col_at(int64_t k) const { return place(taps.at(k)); }
+  DAGRT_DEVICE void next(Col& c) const {
+    taps.next(c.at);
+    c = place(c.at);
+  }
+  DAGRT_DEVICE Col place(const Taps::At& a) const {
+    const int h = a.r * tap_h, w = a.s * tap_w;
+    return {a, (int64_t(h) * W + w) * ld + a.c, a.k < taps.depth ? h : outside, w};
   }
   DAGRT_DEVICE const float* at(const Row& r, const Col& c) const {
-    if (!r.p || c.c < 0) return nullptr;
-    int h = r.h + c.h, w = r.w + c.w;
-    if (div_h > 1) {
-      if (h % div_h) return nullptr;
-      h /= div_h;
-    }
-    if (div_w > 1) {
-      if (w % div_w) return nullptr;
-      w /= div_w;
-    }
-    if (unsigned(h) >= unsigned(H) || unsigned(w) >= unsigned(W)) return nullptr;
-    return r.p + (int64_t(h) * W + w) * ld + c.c;
+    return unsigned(r.h + c.h) < unsigned(H) && unsigned(r.w + c.w) < unsigned(W) ? image + (r.offset + c.offset) : nullptr;
   }
   DAGRT_DEVICE void move(int64_t by) { image += by; }
 };
 
-/// X(i, k) with rows and depths of the loader exchanged.
-template <class L> struct Transposed {
-  L l;
-  using Row = typename L::Col;
-  using Col = typename L::Row;
-  DAGRT_DEVICE Row row_at(int64_t i) const { return l.col_at(i); }
-  DAGRT_DEVICE Col col_at(int64_t k) const { return l.row_at(k); }
-  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const { return l.at(c, r); }
-  DAGRT_DEVICE void move(int64_t by) { l.move(by); }
-};
-
-/// The weights as B(n = c, k = (r, s, f)) = w[r, s, c, f].
+/// The weights as B(n = c, k = (r, s, f)) = w[first + r line + s column, c, f], of a lattice of taps.
 struct TapsByFilter {
   const float* w;
-  Divider by_f;
-  int64_t channels, depth, line, F;  // line: elements from one tap to the next
+  Taps taps;
+  int64_t channels, F, first, line, column;  // in elements
   struct Row {
     int64_t offset;
   };
   struct Col {
+    Taps::At at;
     int64_t offset;
   };
   DAGRT_DEVICE Row row_at(int64_t i) const { return {i < channels ? i * F : -1}; }
-  DAGRT_DEVICE Col col_at(int64_t k) const {
-    if (k >= depth) return {-1};
-    uint32_t tap = by_f.divide(uint32_t(k));
-    return {tap * line + int64_t(uint32_t(k) - tap * by_f.d)};
+  DAGRT_DEVICE Col col_at(int64_t k) const { return place(taps.at(k)); }
+  DAGRT_DEVICE void next(Col& c) const {
+    taps.next(c.at);
+    c = place(c.at);
+  }
+  DAGRT_DEVICE Col place(const Taps::At& a) const {
+    return {a, a.k < taps.depth ? first + a.r * line + a.s * column + a.c : -1};
   }
   DAGRT_DEVICE const float* at(const Row& r, const Col& c) const {
     return r.offset >= 0 && c.offset >= 0 ? w + r.offset + c.offset : nullptr;
@@ -86,26 +103,29 @@ struct TapsByFilter {
 };
 
 Pixels pixels_of_x(const ConvArgs& a) {
-  const int64_t c = a.C / a.groups;
   Pixels p{};
   p.image = a.x, p.ld = a.ldx, p.H = int(a.H), p.W = int(a.W);
-  p.by_pq = Divider(a.P * a.Q), p.by_q = Divider(a.Q), p.by_sc = Divider(a.S * c), p.by_c = Divider(c);
-  p.pixels = a.B * a.P * a.Q, p.depth = a.R * a.S * c;
+  p.by_pq = Divider(a.P * a.Q), p.by_q = Divider(a.Q), p.taps = Taps(a.R, a.S, a.C / a.groups);
+  p.pixels = a.B * a.P * a.Q;
   p.step_h = int(a.stride_h), p.step_w = int(a.stride_w), p.tap_h = int(a.dilation_h), p.tap_w = int(a.dilation_w);
-  p.off_h = -int(a.pad_top), p.off_w = -int(a.pad_left), p.div_h = p.div_w = 1;
+  p.off_h = -int(a.pad_top), p.off_w = -int(a.pad_left);
   return p;
 }
 
-Pixels pixels_of_dy(const ConvArgs& a) {
-  const int64_t f = a.F / a.groups;
-  Pixels p{};
-  p.image = a.y, p.ld = a.ldy, p.H = int(a.P), p.W = int(a.Q);
-  p.by_pq = Divider(a.H * a.W), p.by_q = Divider(a.W), p.by_sc = Divider(a.S * f), p.by_c = Divider(f);
-  p.pixels = a.B * a.H * a.W, p.depth = a.R * a.S * f;
-  p.step_h = p.step_w = 1, p.tap_h = -int(a.dilation_h), p.tap_w = -int(a.dilation_w);
-  p.off_h = int(a.pad_top), p.off_w = int(a.pad_left), p.div_h = int(a.stride_h), p.div_w = int(a.stride_w);
-  return p;
-}
+/// One axis of the input gradient for the positions first, first + stride, ...: the taps that reach them, and where.
+///   u stride = h + pad - r dilation, with h = first + i stride and r = tap + j every: u = i + offset - j reach
+struct Remainder {
+  int64_t first, count, tap = 0, every, taps = 0, offset = 0, reach;
+  Remainder(int64_t first, int64_t size, int64_t stride, int64_t pad, int64_t dilation, int64_t window)
+      : first(first), count(pieces(size - first, stride)), every(1) {
+    while (every * dilation % stride) every++;
+    reach = every * dilation / stride;
+    while (tap < every && (first + pad - tap * dilation) % stride) tap++;
+    if (tap == every || tap >= window) return;
+    taps = pieces(window - tap, every);
+    offset = (first + pad - tap * dilation) / stride;
+  }
+};
 
 /// Groups as batches: how far image, weights and result move from one to the next.
 Jobs groups_of(const ConvArgs& a, int64_t K, int64_t da, int64_t db, int64_t dc) {
@@ -113,7 +133,7 @@ Jobs groups_of(const ConvArgs& a, int64_t K, int64_t da, int64_t db, int64_t dc)
   j.K = K;
   j.partials = reinterpret_cast<float*>(a.workspace);
   if (a.groups > 1) j.batch_rank = 1, j.batch[0] = a.groups, j.a_batch[0] = da, j.b_batch[0] = db, j.c_batch[0] = dc;
-  j.bias_batch = j.residual_batch = dc;
+  j.col_batch = dc;
   return j;
 }
 
@@ -189,38 +209,52 @@ void conv2d(const ConvArgs& a, CudaStream& s) {
   if (!a.B || !a.P || !a.Q || !a.F) return;
   if (depthwise(a)) {
     launch(s, "conv2d_depthwise", depthwise_kernel, blocks_for(s, a.B * a.P * a.Q * a.F, threads), threads, a);
-    return finish_epilogue(s, whole_chain(a.epilogue), a.y, a.B * a.P * a.Q, a.F, a.ldy);
+    return finish_epilogue(s, a.epilogue, a.y, a.B * a.P * a.Q, a.F, a.ldy);
   }
   const int64_t c = a.C / a.groups, f = a.F / a.groups, depth = a.R * a.S * c;
-  Pixels x = pixels_of_x(a);
-  Matrix w{a.w, 1, a.F, f, depth};
-  Target y{a.y, a.ldy, a.B * a.P * a.Q, f};
-  Jobs jobs = groups_of(a, depth, c, f, f);
-  begin_epilogue(a.epilogue, y);
+  const Pixels x = pixels_of_x(a);
+  const Matrix w{a.w, 1, a.F, f, depth};
+  const Target y{a.y, a.ldy, a.B * a.P * a.Q, f, a.epilogue, {}};
+  const Jobs jobs = groups_of(a, depth, c, f, f);
   if (fours(a))
-    gemm<Pixels, Matrix, true, false, 4, 4>(s, "conv2d", x, w, y, jobs);
+    gemm<Pixels, Matrix, true, false, 4>(s, "conv2d", x, w, y, jobs);
   else
-    gemm<Pixels, Matrix, true, false, 1, 1>(s, "conv2d", x, w, y, jobs);
-  finish_epilogue(s, a.epilogue, a.y, y.M, a.F, a.ldy);
+    gemm<Pixels, Matrix, true, false, 1>(s, "conv2d", x, w, y, jobs);
 }
 
 void conv2d_input_grad(const ConvArgs& a, CudaStream& s) {
   if (!a.B || !a.H || !a.W || !a.C) return;
   if (depthwise(a)) {
     launch(s, "conv2d_input_grad_depthwise", depthwise_input_grad_kernel, blocks_for(s, a.B * a.H * a.W * a.C, threads), threads, a);
-    return finish_epilogue(s, whole_chain(a.epilogue), a.x, a.B * a.H * a.W, a.C, a.ldx);
+    return finish_epilogue(s, a.epilogue, a.x, a.B * a.H * a.W, a.C, a.ldx);
   }
-  const int64_t c = a.C / a.groups, f = a.F / a.groups, depth = a.R * a.S * f;
-  Pixels dy = pixels_of_dy(a);
-  TapsByFilter w{a.w, Divider(larger(f, 1)), c, depth, c * a.F, a.F};
-  Target dx{a.x, a.ldx, a.B * a.H * a.W, c};
-  Jobs jobs = groups_of(a, depth, f, f, c);
-  begin_epilogue(a.epilogue, dx);
-  if (fours(a))
-    gemm<Pixels, TapsByFilter, true, true, 4, 4>(s, "conv2d_input_grad", dy, w, dx, jobs);
-  else
-    gemm<Pixels, TapsByFilter, true, true, 1, 1>(s, "conv2d_input_grad", dy, w, dx, jobs);
-  finish_epilogue(s, a.epilogue, a.x, dx.M, a.C, a.ldx);
+  const int64_t c = a.C / a.groups, f = a.F / a.groups;
+  const int64_t splits = a.groups == 1 ? gemm_splits(1, a.B * a.H * a.W, c, a.R * a.S * f) : 1;  // for which there is workspace
+  for (int64_t h = 0; h < smaller(a.stride_h, a.H); h++)
+    for (int64_t w = 0; w < smaller(a.stride_w, a.W); w++) {
+      const Remainder rows(h, a.H, a.stride_h, a.pad_top, a.dilation_h, a.R);
+      const Remainder columns(w, a.W, a.stride_w, a.pad_left, a.dilation_w, a.S);
+      const bool any = rows.taps && columns.taps;
+      const Taps taps(any ? rows.taps : 0, any ? columns.taps : 0, f);
+      Pixels dy{};
+      dy.image = a.y, dy.ld = a.ldy, dy.H = int(a.P), dy.W = int(a.Q);
+      dy.by_pq = Divider(rows.count * columns.count), dy.by_q = Divider(columns.count), dy.taps = taps;
+      dy.pixels = a.B * rows.count * columns.count;
+      dy.step_h = dy.step_w = 1, dy.tap_h = -int(rows.reach), dy.tap_w = -int(columns.reach);
+      dy.off_h = int(rows.offset), dy.off_w = int(columns.offset);
+      const int64_t tap = c * a.F;  // elements from one tap of the window to the next
+      const TapsByFilter weights{
+          a.w, taps, c, a.F, (rows.tap * a.S + columns.tap) * tap, rows.every * a.S * tap, columns.every * tap};
+      Target dx{a.x, a.ldx, dy.pixels, c, a.epilogue, {}};
+      if (a.stride_h > 1 || a.stride_w > 1)
+        dx.rows = {true, dy.by_pq, dy.by_q, a.H, a.W, h, w, a.stride_h, a.stride_w};
+      Jobs jobs = groups_of(a, taps.depth, f, f, c);
+      jobs.splits = taps.depth ? splits : 1;
+      if (fours(a))
+        gemm<Pixels, TapsByFilter, true, true, 4>(s, "conv2d_input_grad", dy, weights, dx, jobs);
+      else
+        gemm<Pixels, TapsByFilter, true, true, 1>(s, "conv2d_input_grad", dy, weights, dx, jobs);
+    }
 }
 
 void conv2d_filter_grad(const ConvArgs& a, CudaStream& s) {
@@ -229,15 +263,15 @@ void conv2d_filter_grad(const ConvArgs& a, CudaStream& s) {
   if (depthwise(a))
     return launch(s, "conv2d_filter_grad_depthwise", depthwise_filter_grad_kernel, unsigned(a.R * a.S * pieces(a.F, 32)),
                   dim3(32, 8), a);
-  Transposed<Pixels> x{pixels_of_x(a)};
+  const Exchanged<Pixels> x{pixels_of_x(a)};
   const int64_t outputs = a.B * a.P * a.Q;
-  Matrix dy{a.y, 1, a.ldy, f, outputs};
-  Target dw{a.w, a.F, taps, f};
-  Jobs jobs = groups_of(a, outputs, c, f, f);
+  const Matrix dy{a.y, 1, a.ldy, f, outputs};
+  const Target dw{a.w, a.F, taps, f, {}, {}};
+  const Jobs jobs = groups_of(a, outputs, c, f, f);
   if (fours(a))
-    gemm<Transposed<Pixels>, Matrix, false, false, 4, 4>(s, "conv2d_filter_grad", x, dy, dw, jobs);
+    gemm<Exchanged<Pixels>, Matrix, false, false, 4>(s, "conv2d_filter_grad", x, dy, dw, jobs);
   else
-    gemm<Transposed<Pixels>, Matrix, false, false, 1, 1>(s, "conv2d_filter_grad", x, dy, dw, jobs);
+    gemm<Exchanged<Pixels>, Matrix, false, false, 1>(s, "conv2d_filter_grad", x, dy, dw, jobs);
 }
 
 }  // namespace dagrt

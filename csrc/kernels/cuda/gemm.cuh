@@ -1,12 +1,18 @@
-// A tiled product, shared by matmul and the convolutions (implicit GEMM: no im2col in memory):
+// A tiled product, shared by matmul, the convolutions (implicit GEMM: no im2col in memory) and the LSTM's projections:
 //   C(m, n) = sum over k of A(m, k) B(n, k)
 //
-// Operands are loaders: given the place of a row and the place of a k, each worked out once and used many times, they answer
-// an address, or null for a zero. A block computes a tile of BM x BN in steps of BK; three stages of cp.async keep loads
-// under way while the tile before is multiplied. Shared memory keeps the order in which an operand is contiguous (k or rows),
-// padded so that neither a warp's stores nor the fragments' loads meet in a bank.
+// Operands are loaders. `Row` is what a row's place costs to work out and is made once; `Col` walks along k, a tile's depth at
+// a time; of both, `at` makes an address, or null for a zero. A block computes BM x BN in steps of 16; four stages of cp.async
+// keep loads under way while the tile before is multiplied.
 //   tensor: TF32 mma.sync, float32 sums. Otherwise float32 FMA: the exact path, and the only one before sm_80.
-// Long sums over few tiles are cut in `splits` parts along K, a function of the sizes alone, added in order.
+//
+// Rows of a tile are taken in groups of 32, of which octet e, place l is row 16 (l % 2) + 4 (l / 2) + e. So the four rows that
+// a lane needs of one k lie together where rows are contiguous (one load of 16 bytes), and its results are four neighbours of
+// a line. They leave by way of shared memory, so that warps store whole lines and the epilogue runs there. Chunks of 16 bytes stand exclusive-or'd, by which neither the copies
+// nor the fragments' loads meet in a bank, without padding.
+//
+// Per byte that comes from L2 a tile of 256 x 128 makes 42.7 operations, 128 x 128 32, 64 x 64 16. Long sums over few tiles
+// are cut in `splits` parts along K, a function of the sizes alone, added in order. Which tile is chosen changes no bit.
 #pragma once
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/mma.cuh"
@@ -15,7 +21,7 @@
 namespace dagrt {
 namespace {
 
-constexpr int gemm_bk = 16, gemm_stages = 3;
+constexpr int gemm_bk = 16, gemm_stages = 4;
 
 /// X(i, k) = p[i row + k col], i < rows, k < depth.
 struct Matrix {
@@ -25,46 +31,120 @@ struct Matrix {
     const float* p;
   };
   struct Col {
-    int64_t offset;
+    int64_t k, offset;
   };
   DAGRT_DEVICE Row row_at(int64_t i) const { return {i < rows ? p + i * row : nullptr}; }
-  DAGRT_DEVICE Col col_at(int64_t k) const { return {k < depth ? k * col : -1}; }
-  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const { return r.p && c.offset >= 0 ? r.p + c.offset : nullptr; }
+  DAGRT_DEVICE Col col_at(int64_t k) const { return {k, k * col}; }
+  DAGRT_DEVICE void next(Col& c) const { c.k += gemm_bk, c.offset += gemm_bk * col; }
+  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const { return r.p && c.k < depth ? r.p + c.offset : nullptr; }
   DAGRT_DEVICE void move(int64_t by) { p += by; }
 };
 
-/// One operand's tile in shared memory: `rows` x BK, contiguous along k or along the rows.
-template <bool k_fast, int rows> struct Tile {
-  static constexpr int floats = k_fast ? rows * (gemm_bk + 4) : gemm_bk * (rows + 8);
-  DAGRT_DEVICE static int at(int i, int k) { return k_fast ? i * (gemm_bk + 4) + k : k * (rows + 8) + i; }
+/// X(i, k) of a loader with its two indices exchanged.
+template <class L> struct Exchanged {
+  L l;
+  using Row = typename L::Col;
+  struct Col {
+    int64_t k;
+    typename L::Row row;
+  };
+  DAGRT_DEVICE Row row_at(int64_t i) const { return l.col_at(i); }
+  DAGRT_DEVICE Col col_at(int64_t k) const { return {k, l.row_at(k)}; }
+  DAGRT_DEVICE void next(Col& c) const { c = col_at(c.k + gemm_bk); }
+  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const { return l.at(c.row, r); }
+  DAGRT_DEVICE void move(int64_t by) { l.move(by); }
+};
 
-  /// Starts the copies of one tile; `width` floats at once, along the contiguous direction.
-  template <int width, int threads, class X> DAGRT_DEVICE static void load(float* to, const X& x, int64_t i0, int64_t k0) {
-    constexpr int across = (k_fast ? gemm_bk : rows) / width, down = k_fast ? rows : gemm_bk;
-    constexpr int each = across * down / threads;
-    static_assert(across * down % threads == 0 && (threads % across == 0 || across % threads == 0));
+/// Where place l of octet e stands among 32 rows, and 4 neighbours of it are those of e = 0 to 3.
+DAGRT_DEVICE int first_of_place(int l) { return l % 2 * 16 + l / 2 * 4; }
+
+/// One operand's tile in shared memory, `rows` x 16: contiguous along k, rows by octet and place; or along the rows.
+template <bool k_fast, int rows> struct Tile {
+  static constexpr int floats = rows * gemm_bk;
+  /// Slot: the row, or where k is contiguous, 32 (row / 32) + 8 octet + place.
+  DAGRT_DEVICE static int at(int slot, int k) {
+    return k_fast ? slot * gemm_bk + ((k / 4) ^ (slot / 2 & 3)) * 4 + k % 4 : k * rows + (slot ^ (k & 3) * 4);
+  }
+  DAGRT_DEVICE static int row_of(int slot) { return k_fast ? slot / 32 * 32 + first_of_place(slot % 8) + slot / 8 % 4 : slot; }
+
+  /// Of 32 rows from `first`, columns k to k + 8: place lane / 4 of each octet at column lane % 4, and 4 further.
+  DAGRT_DEVICE static void fragments(uint32_t (&f)[4][2], const float* tile, int first, int k) {
+    const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int n = 0; n < each; n++) {
-      int job = threadIdx.x + n * threads, along = job % across * width, over = job / across;
-      int i = k_fast ? over : along, k = k_fast ? along : over;
-      copy_async<width * 4>(to + at(i, k), x.at(x.row_at(i0 + i), x.col_at(k0 + k)));
+    for (int h = 0; h < 2; h++) {
+      uint32_t r[4];
+      if constexpr (k_fast) {
+        load_matrices(r, tile + at(first + lane, k + h * 4));
+      } else {
+        float4 v = *reinterpret_cast<const float4*>(tile + at(first + first_of_place(lane / 4), k + lane % 4 + h * 4));
+        r[0] = float_to_bits(v.x), r[1] = float_to_bits(v.y), r[2] = float_to_bits(v.z), r[3] = float_to_bits(v.w);
+      }
+#pragma unroll
+      for (int e = 0; e < 4; e++) f[e][h] = to_tf32(bits_to_float(r[e]));
+    }
+  }
+
+  /// The 8 rows of place l of 64, columns k to k + 4.
+  DAGRT_DEVICE static void block(float (&x)[8][4], const float* tile, int l, int k) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      if constexpr (k_fast) {
+        float4 v = *reinterpret_cast<const float4*>(tile + at(i * 8 + l, k));
+        x[i][0] = v.x, x[i][1] = v.y, x[i][2] = v.z, x[i][3] = v.w;
+      } else {
+        float4 v = *reinterpret_cast<const float4*>(tile + at(i / 4 * 32 + first_of_place(l), k + i % 4));
+        x[i / 4 * 4][i % 4] = v.x, x[i / 4 * 4 + 1][i % 4] = v.y, x[i / 4 * 4 + 2][i % 4] = v.z, x[i / 4 * 4 + 3][i % 4] = v.w;
+      }
     }
   }
 };
 
-/// Where results go, and the common epilogues: bias, residual and relu. Any other chain is a pass of its own behind.
+/// A thread's share of the copies of an operand's tiles, `width` floats at once along the contiguous direction.
+template <class X, bool k_fast, int rows, int width, int threads> struct Copies {
+  using To = Tile<k_fast, rows>;
+  static constexpr int across = (k_fast ? gemm_bk : rows) / width, down = threads / across;
+  static constexpr int each = rows * gemm_bk / width / threads, row_count = k_fast ? each : 1, col_count = k_fast ? 1 : each;
+  static_assert(threads % across == 0 && each * threads * width == rows * gemm_bk);
+  typename X::Row row[row_count];
+  typename X::Col col[col_count];
+  DAGRT_DEVICE static int along() { return threadIdx.x % across * width; }
+  DAGRT_DEVICE static int over(int n) { return threadIdx.x / across + n * down; }
+
+  DAGRT_DEVICE Copies(const X& x, int64_t i0, int64_t k0) {
+#pragma unroll
+    for (int n = 0; n < row_count; n++) row[n] = x.row_at(i0 + (k_fast ? To::row_of(over(n)) : along()));
+#pragma unroll
+    for (int n = 0; n < col_count; n++) col[n] = x.col_at(k0 + (k_fast ? along() : over(n)));
+  }
+  /// Starts those of one tile and goes on to the next.
+  DAGRT_DEVICE void start(float* to, const X& x) {
+#pragma unroll
+    for (int n = 0; n < each; n++)
+      copy_async<width * 4>(to + (k_fast ? To::at(over(n), along()) : To::at(along(), over(n))),
+                            x.at(row[k_fast ? n : 0], col[k_fast ? 0 : n]));
+#pragma unroll
+    for (int n = 0; n < col_count; n++) x.next(col[n]);
+  }
+};
+
+/// Rows m = (b, i, j) of a product that stand in an image [., H, W] at (b, first_h + i step_h, first_w + j step_w).
+struct Scatter {
+  bool on = false;
+  Divider by_ij, by_j;
+  int64_t H = 0, W = 0, first_h = 0, first_w = 0, step_h = 1, step_w = 1;
+  DAGRT_DEVICE int64_t at(int64_t m) const {
+    if (!on) return m;
+    uint32_t n = uint32_t(m), b = by_ij.divide(n), ij = n - b * by_ij.d, i = by_j.divide(ij), j = ij - i * by_j.d;
+    return (b * H + first_h + i * step_h) * W + first_w + j * step_w;
+  }
+};
+
+/// Where results go, and what is done to them before.
 struct Target {
   float* c;
   int64_t ldc, M, N;
-  const float *bias = nullptr, *residual = nullptr;
-  int64_t ld_residual = 0;
-  bool relu = false;
-  DAGRT_DEVICE void put(int64_t m, int64_t n, float v) const {
-    if (m >= M || n >= N) return;
-    if (bias) v += bias[n];
-    if (residual) v += residual[m * ld_residual + n];
-    c[m * ldc + n] = relu && v < 0 ? 0.0f : v;
-  }
+  Epilogue epilogue;
+  Scatter rows;
 };
 
 /// Jobs of one launch: batches x splits x tiles of M x tiles of N, the last fastest.
@@ -73,13 +153,70 @@ struct Jobs {
   float* partials;  // [splits][M][N], where splits > 1
   int batch_rank;
   int64_t batch[8], a_batch[8], b_batch[8], c_batch[8];
-  int64_t bias_batch, residual_batch;  // of the innermost batch axis, and of any number of batches behind one another
+  int64_t row_batch, col_batch;  // from one batch to the next, to a row and column of the epilogue's operands
+  bool direct;                   // results go to memory 16 bytes at once
 };
 
-template <class A, class B, bool a_k, bool b_k, int a_width, int b_width, int BM, int BN, bool tensor>
-__global__ void __launch_bounds__(BM* BN / 32 >= 256 ? 256 : 128) gemm_kernel(Gate gate, A a, B b, Target target, Jobs jobs) {
+/// What a job changes of its target.
+struct Spot {
+  float* c;
+  int64_t ldc, row, col;
+  bool raw;  // a part of a sum: no epilogue
+};
+
+/// Stores four neighbours of a line.
+DAGRT_DEVICE void put_four(const Target& t, const Spot& s, int64_t m, int64_t n, float4 v) {
+  if (m >= t.M || n >= t.N) return;
+  if (s.raw) {
+    *reinterpret_cast<float4*>(s.c + m * s.ldc + n) = v;
+    return;
+  }
+  const Epilogue& e = t.epilogue;
+  const int64_t to = t.rows.at(m);
+  if (e.bias) {
+    float4 x = *reinterpret_cast<const float4*>(e.bias + s.col + n);
+    v.x += x.x, v.y += x.y, v.z += x.z, v.w += x.w;
+  }
+  if (e.residual) {
+    float4 x = *reinterpret_cast<const float4*>(e.residual + (s.row + to) * e.ld_residual + s.col + n);
+    v.x += x.x, v.y += x.y, v.z += x.z, v.w += x.w;
+  }
+  if (e.relu) {
+    v.x = v.x < 0 ? 0.0f : v.x, v.y = v.y < 0 ? 0.0f : v.y;
+    v.z = v.z < 0 ? 0.0f : v.z, v.w = v.w < 0 ? 0.0f : v.w;
+  }
+  *reinterpret_cast<float4*>(s.c + to * s.ldc + n) = v;
+}
+DAGRT_DEVICE void put_one(const Target& t, const Spot& s, int64_t m, int64_t n, float v) {
+  const int64_t to = s.raw ? m : t.rows.at(m);
+  s.c[to * s.ldc + n] = s.raw ? v : finished(t.epilogue, s.row + to, s.col + n, v);
+}
+
+/// A tile's place in shared memory on its way out; places of two of a warp's rows are kept apart.
+DAGRT_DEVICE int staged_at(int m, int n, int BN) { return m * BN + (n ^ (m / 16 % 2 * 16)); }
+
+/// Stores a finished tile from shared memory: any chain of instructions, any alignment, neighbours by neighbouring lanes.
+__device__ __noinline__ void put_staged(const Target& t, const Spot& s, const float* tile, int64_t m0, int64_t n0, int BM, int BN) {
+  const int rows = int(smaller(BM, t.M - m0)), cols = int(smaller(BN, t.N - n0));
+  for (int i = threadIdx.x; i < rows * cols; i += int(blockDim.x)) {
+    int m = int(unsigned(i) / unsigned(cols)), n = i - m * cols;
+    put_one(t, s, m0 + m, n0 + n, tile[staged_at(m, n, BN)]);
+  }
+}
+
+/// A block of threads for a tile: warps of 64 x 64 or, in the smallest, 32 x 32; on the exact path threads of 8 x 8.
+template <int BM, int BN, bool tensor> struct Shape {
+  static constexpr int WM = BM < 128 ? 32 : 64, WN = BN < 128 ? 32 : 64;
+  static constexpr int threads = tensor ? BM / WM * (BN / WN) * 32 : BM * BN / 64;
+  // On its way out a tile goes through the stages' memory, at once or in two halves.
+  static constexpr int halves = BM * BN <= gemm_stages * gemm_bk * (BM + BN) ? 1 : 2;
+};
+
+template <class A, class B, bool a_k, bool b_k, int width, int BM, int BN, bool tensor>
+__global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
+    gemm_kernel(Gate gate, A a, B b, const __grid_constant__ Target target, const __grid_constant__ Jobs jobs) {
   if (closed(gate)) return;
-  constexpr int threads = BM * BN / 32 >= 256 ? 256 : 128;
+  using S = Shape<BM, BN, tensor>;
   using TileA = Tile<a_k, BM>;
   using TileB = Tile<b_k, BN>;
   float* shared = dynamic_shared<float>();
@@ -92,35 +229,53 @@ __global__ void __launch_bounds__(BM* BN / 32 >= 256 ? 256 : 128) gemm_kernel(Ga
   job /= jobs.tiles_m;
   const int64_t split = job % jobs.splits;
   job /= jobs.splits;
-  if (target.bias) target.bias += job * jobs.bias_batch;
-  if (target.residual) target.residual += job * jobs.residual_batch;
+  Spot spot{target.c, target.ldc, job * jobs.row_batch, job * jobs.col_batch, jobs.splits > 1};
   for (int d = jobs.batch_rank - 1; d >= 0; d--) {
     int64_t i = job % jobs.batch[d];
     job /= jobs.batch[d];
     a.move(i * jobs.a_batch[d]);
     b.move(i * jobs.b_batch[d]);
-    target.c += i * jobs.c_batch[d];
+    spot.c += i * jobs.c_batch[d];
   }
-  if (jobs.splits > 1) target = Target{jobs.partials + split * jobs.M * jobs.N, jobs.N, jobs.M, jobs.N};
+  if (spot.raw) spot.c = jobs.partials + split * jobs.M * jobs.N, spot.ldc = jobs.N;
   const int64_t all = (jobs.K + gemm_bk - 1) / gemm_bk;  // steps, cut evenly among the splits
-  const int64_t begin = all * split / jobs.splits, steps = all * (split + 1) / jobs.splits - begin;
+  const int64_t begin = all * split / jobs.splits;
+  const int steps = int(all * (split + 1) / jobs.splits - begin);
 
-  auto load = [&](int64_t step) {
+  Copies<A, a_k, BM, width, S::threads> copies_a(a, m0, begin * gemm_bk);
+  Copies<B, b_k, BN, width, S::threads> copies_b(b, n0, begin * gemm_bk);
+  auto load = [&](int step) {
     if (step < steps) {
-      int stage = int(step % gemm_stages);
-      TileA::template load<a_width, threads>(shared + stage * TileA::floats, a, m0, (begin + step) * gemm_bk);
-      TileB::template load<b_width, threads>(sb + stage * TileB::floats, b, n0, (begin + step) * gemm_bk);
+      copies_a.start(shared + step % gemm_stages * TileA::floats, a);
+      copies_b.start(sb + step % gemm_stages * TileB::floats, b);
     }
     commit_copies();
   };
   for (int s = 0; s < gemm_stages - 1; s++) load(s);
 
+  // each(half, put): put(m, n, v) for four neighbours at a time, as registers hold them
+  auto out = [&](auto each) {
+#pragma unroll
+    for (int half = 0; half < S::halves; half++) {
+      __syncthreads();  // what was there is read no more
+      each(half, [&](int m, int n, float4 v) { *reinterpret_cast<float4*>(shared + staged_at(m, n, BN)) = v; });
+      __syncthreads();
+      if (S::halves == 1 && !jobs.direct) return put_staged(target, spot, shared, m0, n0, BM, BN);
+#pragma unroll 1
+      for (int i = threadIdx.x; i < BM * BN / S::halves / 4; i += S::threads) {
+        const int m = i / (BN / 4), n = i % (BN / 4) * 4;
+        const int row = S::halves == 1 ? m : m / 32 * 64 + half * 32 + m % 32;
+        put_four(target, spot, m0 + row, n0 + n, *reinterpret_cast<const float4*>(shared + staged_at(m, n, BN)));
+      }
+    }
+  };
+
   if constexpr (tensor) {
-    constexpr int warps_n = BN / 32, warps = threads / 32, warps_m = warps / warps_n, WM = BM / warps_m, tiles = WM / 16;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-    const int wm = warp / warps_n * WM, wn = warp % warps_n * 32;
-    float c[tiles][4][4] = {};
-    for (int64_t step = 0; step < steps; step++) {
+    constexpr int GM = S::WM / 32, GN = S::WN / 32;  // groups of 32 rows and columns
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    const int wm = warp / (BN / S::WN) * S::WM, wn = warp % (BN / S::WN) * S::WN;
+    float c[GM][2][GN][4][4] = {};
+    for (int step = 0; step < steps; step++) {
       wait_copies<gemm_stages - 2>();
       __syncthreads();
       load(step + gemm_stages - 1);
@@ -128,102 +283,135 @@ __global__ void __launch_bounds__(BM* BN / 32 >= 256 ? 256 : 128) gemm_kernel(Ga
       const float* tb = sb + step % gemm_stages * TileB::floats;
 #pragma unroll
       for (int k = 0; k < gemm_bk; k += 8) {
-        uint32_t fa[tiles][4], fb[4][2];
+        uint32_t fa[GM][4][2], fb[GN][4][2];
 #pragma unroll
-        for (int i = 0; i < tiles; i++)
+        for (int i = 0; i < GM; i++) TileA::fragments(fa[i], ta, wm + i * 32, k);
 #pragma unroll
-          for (int e = 0; e < 4; e++) fa[i][e] = to_tf32(ta[TileA::at(wm + i * 16 + g + e % 2 * 8, k + t + e / 2 * 4)]);
+        for (int j = 0; j < GN; j++) TileB::fragments(fb[j], tb, wn + j * 32, k);
 #pragma unroll
-        for (int j = 0; j < 4; j++)
+        for (int i = 0; i < GM * 2; i++) {
+          uint32_t(&f)[4][2] = fa[i / 2];
+          uint32_t x[4] = {f[i % 2 * 2][0], f[i % 2 * 2 + 1][0], f[i % 2 * 2][1], f[i % 2 * 2 + 1][1]};
 #pragma unroll
-          for (int e = 0; e < 2; e++) fb[j][e] = to_tf32(tb[TileB::at(wn + j * 8 + g, k + t + e * 4)]);
-#pragma unroll
-        for (int i = 0; i < tiles; i++)
-#pragma unroll
-          for (int j = 0; j < 4; j++) mma_tf32(c[i][j], fa[i], fb[j]);
+          for (int j = 0; j < GN * 4; j++) mma_tf32(c[i / 2][i % 2][j / 4][j % 4], x, fb[j / 4][j % 4]);
+        }
       }
     }
+    wait_copies<0>();
+    constexpr int halves = S::halves;
+    out([&](int half, auto put) {
 #pragma unroll
-    for (int i = 0; i < tiles; i++)
-#pragma unroll
-      for (int j = 0; j < 4; j++)
+      for (int i = 0; i < GM / halves; i++)
 #pragma unroll
         for (int e = 0; e < 4; e++)
-          target.put(m0 + wm + i * 16 + g + e / 2 * 8, n0 + wn + j * 8 + t * 2 + e % 2, c[i][j][e]);
+#pragma unroll
+          for (int j = 0; j < GN * 2; j++) {
+            auto& x = c[half * (halves - 1) + i][e / 2][j / 2];
+            const int p = e % 2 * 2 + j % 2;  // place 2 t + j % 2 of each of four octets
+            put(wm / halves + i * 32 + first_of_place(g) + e, wn + j / 2 * 32 + j % 2 * 16 + t * 4,
+                make_float4(x[0][p], x[1][p], x[2][p], x[3][p]));
+          }
+    });
   } else {
-    constexpr int TN = 8, TM = BM * BN / threads / TN, across = BN / TN;  // a thread: TM rows, `across` columns apart
-    const int tn = threadIdx.x % across, tm = threadIdx.x / across * TM;
-    float c[TM][TN] = {};
-    for (int64_t step = 0; step < steps; step++) {
+    static_assert(BM == 64 && BN == 64);
+    const int l = threadIdx.x % 8, down = threadIdx.x / 8;
+    float c[8][8] = {};
+    for (int step = 0; step < steps; step++) {
       wait_copies<gemm_stages - 2>();
       __syncthreads();
       load(step + gemm_stages - 1);
       const float* ta = shared + step % gemm_stages * TileA::floats;
       const float* tb = sb + step % gemm_stages * TileB::floats;
-#pragma unroll 4
-      for (int k = 0; k < gemm_bk; k++) {
-        float x[TM], y[TN];
+#pragma unroll 1
+      for (int k = 0; k < gemm_bk; k += 4) {
+        float x[8][4], y[8][4];
+        TileA::block(x, ta, down, k);
+        TileB::block(y, tb, l, k);
 #pragma unroll
-        for (int i = 0; i < TM; i++) x[i] = ta[TileA::at(tm + i, k)];
+        for (int h = 0; h < 4; h++)
 #pragma unroll
-        for (int j = 0; j < TN; j++) y[j] = tb[TileB::at(tn + j * across, k)];
+          for (int i = 0; i < 8; i++)
 #pragma unroll
-        for (int i = 0; i < TM; i++)
-#pragma unroll
-          for (int j = 0; j < TN; j++) c[i][j] += x[i] * y[j];
+            for (int j = 0; j < 8; j++) c[i][j] += x[i][h] * y[j][h];
       }
     }
+    wait_copies<0>();
+    out([&](int, auto put) {
 #pragma unroll
-    for (int i = 0; i < TM; i++)
+      for (int i = 0; i < 8; i++)
 #pragma unroll
-      for (int j = 0; j < TN; j++) target.put(m0 + tm + i, n0 + tn + j * across, c[i][j]);
+        for (int j = 0; j < 8; j += 4)
+          put(i / 4 * 32 + first_of_place(down) + i % 4, j / 4 * 32 + first_of_place(l),
+              make_float4(c[i][j], c[i][j + 1], c[i][j + 2], c[i][j + 3]));
+    });
   }
-  wait_copies<0>();
 }
 
-__global__ void add_splits_kernel(Gate gate, const float* partials, Target target, int64_t splits) {
+__global__ void add_splits_kernel(Gate gate, const float* partials, const __grid_constant__ Target target, int64_t splits) {
   if (closed(gate)) return;
   const int64_t size = target.M * target.N;
+  const Spot spot{target.c, target.ldc, 0, 0, false};
   for (int64_t i = first_index(); i < size; i += grid_stride()) {
     float sum = partials[i];
     for (int64_t k = 1; k < splits; k++) sum += partials[k * size + i];
-    target.put(i / target.N, i % target.N, sum);
+    put_one(target, spot, i / target.N, i % target.N, sum);
   }
 }
 
-template <class A, class B, bool a_k, bool b_k, int a_width, int b_width, int BM, int BN, bool tensor>
+template <class A, class B, bool a_k, bool b_k, int width, int BM, int BN, bool tensor>
 void launch_gemm(CudaStream& s, const char* name, const A& a, const B& b, const Target& target, Jobs jobs, int64_t batches) {
   jobs.tiles_m = pieces(jobs.M, BM), jobs.tiles_n = pieces(jobs.N, BN);
-  size_t bytes = sizeof(float) * gemm_stages * (Tile<a_k, BM>::floats + Tile<b_k, BN>::floats);
-  int64_t blocks = batches * jobs.splits * jobs.tiles_m * jobs.tiles_n;
-  launch_with(s, name, gemm_kernel<A, B, a_k, b_k, a_width, b_width, BM, BN, tensor>, unsigned(blocks),
-              BM * BN / 32 >= 256 ? 256 : 128, bytes, a, b, target, jobs);
+  const size_t bytes = sizeof(float) * gemm_stages * gemm_bk * (BM + BN);
+  const int64_t blocks = batches * jobs.splits * jobs.tiles_m * jobs.tiles_n;
+  launch_with(s, name, gemm_kernel<A, B, a_k, b_k, width, BM, BN, tensor>, unsigned(blocks), Shape<BM, BN, tensor>::threads, bytes,
+              a, b, target, jobs);
   if (jobs.splits > 1)
     launch(s, "add_splits", add_splits_kernel, blocks_for(s, target.M * target.N, 256), 256, jobs.partials, target, jobs.splits);
 }
 
-/// Chooses tile and arithmetic. `jobs.K`, batches and partials are given; splits follow from the sizes.
-template <class A, class B, bool a_k, bool b_k, int a_width, int b_width>
+inline bool aligned_16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+/// Whether results may go to memory by four: neighbours are then one aligned access, and no instructions are run.
+inline bool is_direct(const Target& t, const Jobs& j) {
+  if (t.N % 4) return false;
+  if (j.splits > 1) return aligned_16(j.partials);
+  const Epilogue& e = t.epilogue;
+  bool ok = e.simple && t.ldc % 4 == 0 && aligned_16(t.c) && j.col_batch % 4 == 0 && (!e.bias || aligned_16(e.bias)) &&
+            (!e.residual || (aligned_16(e.residual) && e.ld_residual % 4 == 0));
+  for (int d = 0; d < j.batch_rank; d++) ok = ok && j.c_batch[d] % 4 == 0;
+  return ok;
+}
+
+/// What a product takes with tiles of BM x BN, in clocks of an H100: rounds over its multiprocessors, in each the longer of
+/// multiplying (645 multiply-adds a clock by TF32 mma.sync: 63 % of the 1,024 that wgmma reaches) and loading from L2 (32
+/// bytes a clock), for each k.
+inline double gemm_clocks(const CudaStream& s, int64_t batches, const Jobs& j, int64_t BM, int64_t BN) {
+  const int64_t tiles = batches * j.splits * pieces(j.M, BM) * pieces(j.N, BN);
+  const double multiply = double(BM * BN) / 645, load = double(BM + BN) * 4 / 32;
+  return double(pieces(tiles, s.multiprocessors)) * (multiply > load ? multiply : load);
+}
+
+/// Chooses tile and arithmetic. `jobs.K`, batches and partials are given; `splits`, unless given, follow from the sizes.
+template <class A, class B, bool a_k, bool b_k, int width>
 void gemm(CudaStream& s, const char* name, const A& a, const B& b, const Target& target, Jobs jobs) {
   if (target.M == 0 || target.N == 0) return;
   int64_t batches = 1;
   for (int d = 0; d < jobs.batch_rank; d++) batches *= jobs.batch[d];
   if (batches == 0) return;
   jobs.M = target.M, jobs.N = target.N;
-  jobs.splits = jobs.partials ? gemm_splits(batches, jobs.M, jobs.N, jobs.K) : 1;
+  if (jobs.splits == 0) jobs.splits = jobs.partials ? gemm_splits(batches, jobs.M, jobs.N, jobs.K) : 1;
+  jobs.direct = is_direct(target, jobs);
   if (s.exact || s.capability < 80)
-    return launch_gemm<A, B, a_k, b_k, a_width, b_width, 64, 64, false>(s, name, a, b, target, jobs, batches);
-  if (batches * pieces(jobs.M, 128) * pieces(jobs.N, 128) * jobs.splits >= 128)
-    return launch_gemm<A, B, a_k, b_k, a_width, b_width, 128, 128, true>(s, name, a, b, target, jobs, batches);
-  launch_gemm<A, B, a_k, b_k, a_width, b_width, 64, 64, true>(s, name, a, b, target, jobs, batches);
+    return launch_gemm<A, B, a_k, b_k, width, 64, 64, false>(s, name, a, b, target, jobs, batches);
+  if constexpr (width == 4) {
+    const double small = gemm_clocks(s, batches, jobs, 64, 64), middle = gemm_clocks(s, batches, jobs, 128, 128);
+    const double large = jobs.direct ? gemm_clocks(s, batches, jobs, 256, 128) : middle;
+    if (large < middle && large < small)
+      return launch_gemm<A, B, a_k, b_k, width, 256, 128, true>(s, name, a, b, target, jobs, batches);
+    if (middle < small) return launch_gemm<A, B, a_k, b_k, width, 128, 128, true>(s, name, a, b, target, jobs, batches);
+  }
+  launch_gemm<A, B, a_k, b_k, width, 64, 64, true>(s, name, a, b, target, jobs, batches);
 }
-
-/// Puts the simple epilogues into the product; finish_epilogue runs the others on the whole result afterwards.
-void begin_epilogue(const Epilogue& e, Target& t) {
-  if (e.simple) t.bias = e.bias, t.residual = e.residual, t.ld_residual = e.ld_residual, t.relu = e.relu;
-}
-
-inline bool aligned_16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
 }  // namespace
 }  // namespace dagrt

@@ -60,7 +60,7 @@ struct Place {
   }
 };
 
-__global__ void __launch_bounds__(threads) lstm_kernel(Gate gate, LstmArgs a, Workspace w, int64_t begin, int64_t end, bool resident) {
+__global__ void __launch_bounds__(threads, 1) lstm_kernel(Gate gate, LstmArgs a, Workspace w, int64_t begin, int64_t end, bool resident) {
   if (closed(gate)) return;
   SHARED(float, hs, [tile_rows][chunk]);
   float* weights = dynamic_shared<float>();  // [U or chunk][4][16 units]
@@ -224,15 +224,16 @@ struct Steps {
     const float* p;
   };
   struct Col {
-    int64_t offset;
+    int64_t k;
   };
   DAGRT_DEVICE Row row_at(int64_t i) const {
     if (i >= rows) return {nullptr};
     int64_t q = inner.divide(uint32_t(i)), r = i - q * inner.d, b = batch_first ? q : r, t = batch_first ? r : q;
     return {p + b * ld_b + (backwards ? T - 1 - t : t) * ld_t};
   }
-  DAGRT_DEVICE Col col_at(int64_t k) const { return {k < width ? k : -1}; }
-  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const { return r.p && c.offset >= 0 ? r.p + c.offset : nullptr; }
+  DAGRT_DEVICE Col col_at(int64_t k) const { return {k}; }
+  DAGRT_DEVICE void next(Col& c) const { c.k += gemm_bk; }
+  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const { return r.p && c.k < width ? r.p + c.k : nullptr; }
   DAGRT_DEVICE void move(int64_t by) { p += by; }
 };
 
@@ -244,25 +245,16 @@ struct HiddenBefore {
     int64_t u;
   };
   struct Col {
+    int64_t k;
     const float* p;
   };
   DAGRT_DEVICE Row row_at(int64_t i) const { return {i < U ? i : -1}; }
   DAGRT_DEVICE Col col_at(int64_t k) const {
-    return {k >= T * B ? nullptr : k >= B ? hidden + (k - B) * U : h0 ? h0 + k * U : nullptr};
+    return {k, k >= T * B ? nullptr : k >= B ? hidden + (k - B) * U : h0 ? h0 + k * U : nullptr};
   }
+  DAGRT_DEVICE void next(Col& c) const { c = col_at(c.k + gemm_bk); }
   DAGRT_DEVICE const float* at(const Row& r, const Col& c) const { return r.u >= 0 && c.p ? c.p + r.u : nullptr; }
   DAGRT_DEVICE void move(int64_t by) { hidden += by; }
-};
-
-/// X(i, k) of a loader with its two indices exchanged.
-template <class L> struct Exchanged {
-  L l;
-  using Row = typename L::Col;
-  using Col = typename L::Row;
-  DAGRT_DEVICE Row row_at(int64_t i) const { return l.col_at(i); }
-  DAGRT_DEVICE Col col_at(int64_t k) const { return l.row_at(k); }
-  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const { return l.at(c, r); }
-  DAGRT_DEVICE void move(int64_t by) { l.move(by); }
 };
 
 __global__ void bias_gradient_kernel(Gate gate, const float* dz, float* dbias, int64_t rows, int64_t G) {
@@ -289,6 +281,20 @@ int64_t row_tiles(const LstmArgs& a) { return pieces(a.B, tile_rows); }
 bool fits(const LstmArgs& a, const CudaStream& s) { return row_tiles(a) * pieces(a.U, tile_units) <= s.multiprocessors; }
 
 Steps steps_of_x(const LstmArgs& a) { return {a.x, Divider(a.B), a.T * a.B, a.C, a.T, a.T * a.ldx, a.ldx, false, a.go_backwards}; }
+bool fours_of_x(const LstmArgs& a) {
+  return a.C % 4 == 0 && a.ldx % 4 == 0 && aligned_16(a.x) && aligned_16(a.kernel) && aligned_16(a.workspace);
+}
+
+/// C [M, N] from two loaders; `fours`: both can be read 16 bytes at once. Rows of gates are 4U, always a multiple of 4.
+template <bool a_k, bool b_k, class A, class B>
+void product(CudaStream& s, const char* name, bool fours, const A& a, const B& b, float* c, int64_t ldc, int64_t M, int64_t N,
+             const Jobs& jobs) {
+  const Target to{c, ldc, M, N, {}, {}};
+  if (fours)
+    gemm<A, B, a_k, b_k, 4>(s, name, a, b, to, jobs);
+  else
+    gemm<A, B, a_k, b_k, 1>(s, name, a, b, to, jobs);
+}
 
 }  // namespace
 
@@ -299,13 +305,7 @@ void lstm(const LstmArgs& a, CudaStream& s) {
   Matrix kernel{a.kernel, 1, G, G, a.C};
   Jobs jobs{};
   jobs.K = a.C;
-  Target z{w.z, G, a.T * a.B, G};
-  if (a.T) {
-    if (a.C % 4 == 0 && a.ldx % 4 == 0 && aligned_16(a.x) && aligned_16(a.kernel))
-      gemm<Steps, Matrix, true, false, 4, 4>(s, "lstm_inputs", steps_of_x(a), kernel, z, jobs);
-    else
-      gemm<Steps, Matrix, true, false, 1, 1>(s, "lstm_inputs", steps_of_x(a), kernel, z, jobs);
-  }
+  if (a.T) product<true, false, Steps, Matrix>(s, "lstm_inputs", fours_of_x(a), steps_of_x(a), kernel, w.z, G, a.T * a.B, G, jobs);
   const bool resident = size_t(U) * 4 * tile_units * 4 <= resident_bytes;
   const size_t bytes = size_t(resident ? U : chunk) * 4 * tile_units * 4;
   const unsigned blocks = unsigned(row_tiles(a) * pieces(U, tile_units));
@@ -337,16 +337,19 @@ void lstm_grad(const LstmArgs& a, CudaStream& s) {
   Matrix dz_by_gate{w.z, 1, G, G, rows};
   jobs.K = rows;
   if (a.dkernel)
-    gemm<Exchanged<Steps>, Matrix, false, false, 1, 1>(s, "lstm_dkernel", {steps_of_x(a)}, dz_by_gate, {a.dkernel, G, a.C, G}, jobs);
-  if (a.drecurrent)
-    gemm<HiddenBefore, Matrix, false, false, 1, 1>(s, "lstm_drecurrent", {a.hidden, a.h0, a.B, a.T, U}, dz_by_gate,
-                                                   {a.drecurrent, G, U, G}, jobs);
+    product<false, false, Exchanged<Steps>, Matrix>(s, "lstm_dkernel", fours_of_x(a), {steps_of_x(a)}, dz_by_gate, a.dkernel, G, a.C,
+                                                    G, jobs);
+  if (a.drecurrent) {
+    const bool fours = U % 4 == 0 && aligned_16(a.hidden) && aligned_16(a.h0) && aligned_16(w.z);
+    product<false, false, HiddenBefore, Matrix>(s, "lstm_drecurrent", fours, {a.hidden, a.h0, a.B, a.T, U}, dz_by_gate, a.drecurrent, G,
+                                                U, G, jobs);
+  }
   if (a.dbias && G) launch(s, "lstm_dbias", bias_gradient_kernel, unsigned(pieces(G, 32)), dim3(32, 8), w.z, a.dbias, rows, G);
   if (a.dx && rows) {
     jobs.K = G;
     Steps dz{w.z, Divider(a.T), rows, G, a.T, G, a.B * G, true, a.go_backwards};
     Matrix kernel{a.kernel, G, 1, a.C, G};
-    gemm<Steps, Matrix, true, true, 1, 1>(s, "lstm_dx", dz, kernel, {a.dx, a.C, rows, a.C}, jobs);
+    product<true, true, Steps, Matrix>(s, "lstm_dx", aligned_16(w.z) && aligned_16(a.kernel), dz, kernel, a.dx, a.C, rows, a.C, jobs);
   }
 }
 

@@ -12,16 +12,12 @@ template <bool a_k, bool b_k> void product(const MatmulArgs& g, CudaStream& s, c
   bool vectors = far_a % 4 == 0 && far_b % 4 == 0 && (a_k ? g.K : g.M) % 4 == 0 && (b_k ? g.K : g.N) % 4 == 0 &&
                  aligned_16(a.p) && aligned_16(b.p);
   for (int d = 0; d < g.batch_rank; d++) vectors = vectors && g.a_batch[d] % 4 == 0 && g.b_batch[d] % 4 == 0;
-  Target target{g.c, g.ldc, g.M, g.N};
-  begin_epilogue(g.epilogue, target);
-  jobs.residual_batch = g.M * g.epilogue.ld_residual;
+  const Target target{g.c, g.ldc, g.M, g.N, g.epilogue, {}};
+  jobs.row_batch = g.M;
   if (vectors)
-    gemm<Matrix, Matrix, a_k, b_k, 4, 4>(s, "matmul", a, b, target, jobs);
+    gemm<Matrix, Matrix, a_k, b_k, 4>(s, "matmul", a, b, target, jobs);
   else
-    gemm<Matrix, Matrix, a_k, b_k, 1, 1>(s, "matmul", a, b, target, jobs);
-  int64_t rows = g.M;
-  for (int d = 0; d < g.batch_rank; d++) rows *= g.batch[d];
-  finish_epilogue(s, g.epilogue, g.c, rows, g.N, g.ldc);
+    gemm<Matrix, Matrix, a_k, b_k, 1>(s, "matmul", a, b, target, jobs);
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
-// The only inline PTX: asynchronous copies into shared memory, and the tensor cores' product of TF32 fragments.
+// The only inline PTX: asynchronous copies into shared memory, fragments' loads and the tensor cores' product of them.
 // tests/cuda_emulator/mma.h defines the same functions for the host.
 //
+// ldmatrix (PTX manual, "Warp-level matrix load instruction"): lane i brings the address of row i % 8 of matrix i / 8; of each
+// 8 x 16 byte matrix lane 4 r + q gets the q-th 4 bytes of row r.
 // mma.m16n8k8 (PTX manual, "Matrix fragments for mma.m16n8k8"): with g = lane / 4 and t = lane % 4, a lane holds
 //   A: (g, t) (g + 8, t) (g, t + 4) (g + 8, t + 4)     B: (t, g) (t + 4, g)     C: (g, 2t) (g, 2t + 1) (g + 8, 2t) (g + 8, 2t + 1)
 #pragma once
@@ -36,6 +38,16 @@ DAGRT_DEVICE void commit_copies() {
 template <int left> DAGRT_DEVICE void wait_copies() {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.wait_group %0;" ::"n"(left) : "memory");
+#endif
+}
+
+/// Four matrices of 8 rows x 4 floats; `row`: 16 aligned bytes of shared memory, in each lane another.
+DAGRT_DEVICE void load_matrices(uint32_t (&r)[4], const float* row) {
+#if __CUDA_ARCH__ >= 750
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(unsigned(__cvta_generic_to_shared(row)))
+               : "memory");
 #endif
 }
 
