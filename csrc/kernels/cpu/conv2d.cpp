@@ -350,6 +350,15 @@ bool taps_of(int64_t residue, int64_t pad, int64_t stride, int64_t dilation, int
   return true;
 }
 
+/// Zeros in a grid's pixels of dx, which no window sees.
+void fill(const Stream& s, const ConvArgs& a, const Grid& g) {
+  s.parallel(a.B * g.I, double(g.J * a.C) * 0.1 + 20, [&](int64_t unit, char*) {
+    float* row = a.x + ((unit / g.I * a.H + g.h0 + unit % g.I * g.step_h) * a.W + g.w0) * a.ldx;
+    if (g.step_w == 1 && a.ldx == a.C) return zero(row, g.J * a.C);
+    for (int64_t j = 0; j < g.J; j++) zero(row + j * g.step_w * a.ldx, a.C);
+  });
+}
+
 }  // namespace
 
 void pack_conv2d(const PackConvArgs& a, const Stream& s) {
@@ -406,11 +415,18 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
     for (int64_t rw = 0; rw < a.stride_w && rw < a.W; rw++) {
       Axis h{1, 0, 1, 0, a.P}, w{1, 0, 1, 0, a.Q};
       int64_t first_h = 0, every_h = 1, first_w = 0, every_w = 1;
-      bool any = taps_of(rh, a.pad_top, a.stride_h, a.dilation_h, a.R, a.P, h, first_h, every_h) &&
-                 taps_of(rw, a.pad_left, a.stride_w, a.dilation_w, a.S, a.Q, w, first_w, every_w);
-      if (!any) h = w = Axis{1, 0, 1, 0, 0};
+      const bool in_row = taps_of(rh, a.pad_top, a.stride_h, a.dilation_h, a.R, a.P, h, first_h, every_h);
+      const bool any = taps_of(rw, a.pad_left, a.stride_w, a.dilation_w, a.S, a.Q, w, first_w, every_w) && in_row;
       Grid grid{
           (a.H - rh + a.stride_h - 1) / a.stride_h, (a.W - rw + a.stride_w - 1) / a.stride_w, rh, rw, a.stride_h, a.stride_w};
+      if (!any && a.epilogue.empty()) {
+        if (in_row)
+          fill(s, a, grid);
+        else if (rw == 0)  // whole rows, with all residues of their columns
+          fill(s, a, {grid.I, a.W, rh, 0, a.stride_h, 1});
+        continue;
+      }
+      if (!any) h = w = Axis{1, 0, 1, 0, 0};
       Pass pass{a.B, a.y, a.P, a.Q, a.ldy, a.F, h, w, grid, packed, a.x, a.H, a.W, a.ldx, a.C, a.groups, a.epilogue};
       if (per_channel) {
         depthwise(s, {pass, a.w + (first_h * a.S + first_w) * a.C, -every_h * a.S * a.C, -every_w * a.C});
