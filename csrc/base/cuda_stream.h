@@ -28,9 +28,10 @@ struct CudaStream {
   Gate gate;
   DeviceStatus* status = nullptr;  // of the run, for ops that check
   int multiprocessors = 1;
-  int capability = 80;      // 75, 80, 90 ...
-  bool exact = false;       // products in full float32; else TF32 where the device has it
-  char* scratch = nullptr;  // scratch_parts pieces of scratch_bytes, for kernels that need memory for each block
+  int capability = 80;             // 75, 80, 90 ...
+  size_t shared_bytes = 48 << 10;  // of shared memory, at most, for one block
+  bool exact = false;              // products in full float32; else TF32 where the device has it
+  char* scratch = nullptr;         // scratch_parts pieces of scratch_bytes, for kernels that need memory for each block
   size_t scratch_bytes = 0;
   const char* refused = nullptr;  // the first kernel whose launch failed, with the driver's words
   const char* reason = nullptr;

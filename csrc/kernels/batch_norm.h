@@ -35,10 +35,13 @@ inline int64_t batch_norm_parts(int64_t rows, int64_t C) {
 
 /// Two sums for each part, and three factors.
 inline int64_t batch_norm_workspace(int64_t rows, int64_t C) { return (2 * batch_norm_parts(rows, C) + 3) * C; }
-/// And so many on CUDA devices, whose workspace is 2 * (parts + 1) * C floats and C more for an rstd nobody reads.
+/// And so many, at most, on CUDA devices; their workspace in floats.
 inline int64_t batch_norm_device_parts(int64_t rows) {
-  int64_t parts = rows / 64;
+  int64_t parts = rows / 256;
   return parts < 1 ? 1 : parts > 1024 ? 1024 : parts;
+}
+inline int64_t batch_norm_device_workspace(int64_t rows, int64_t C) {
+  return (2 * batch_norm_device_parts(rows) + 3) * C + 2 * ((C + 31) / 32);
 }
 
 }  // namespace dagrt

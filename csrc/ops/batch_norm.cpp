@@ -109,7 +109,7 @@ Memory memory_batch_norm(const void*, const Types& in, const Types&) {
 
 Memory cuda_memory_batch_norm(const void*, const Types& in, const Types&) {
   int64_t channels = in[0].shape.back().value(), rows = channels ? in[0].elements() / channels : 0;
-  return {size_t((2 * (batch_norm_device_parts(rows) + 1) + 1) * channels) * 4, 0};
+  return {size_t(batch_norm_device_workspace(rows, channels)) * 4, 0};
 }
 
 }  // namespace

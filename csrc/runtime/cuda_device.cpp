@@ -31,6 +31,7 @@ class Cuda final : public Device {
       : index_(index),
         name_("cuda:" + std::to_string(index)),
         multiprocessors_(p.multiProcessorCount),
+        shared_bytes_(p.sharedMemPerBlockOptin),
         capability_(p.major * 10 + p.minor) {}
 
   const char* name() const override { return name_.c_str(); }
@@ -150,6 +151,7 @@ class Cuda final : public Device {
         CudaStream s;
         s.handle = stream_;
         s.multiprocessors = device_.multiprocessors_;
+        s.shared_bytes = device_.shared_bytes_;
         s.capability = device_.capability_;
         if (!lanes_.empty())
           check(cudaStreamCreateWithFlags(&s.handle, cudaStreamNonBlocking), "making a stream", device_.name());
@@ -193,7 +195,9 @@ class Cuda final : public Device {
 
   int index_;
   std::string name_;
-  int multiprocessors_, capability_;
+  int multiprocessors_;
+  size_t shared_bytes_;
+  int capability_;
 };
 
 const char* reason = "";

@@ -91,6 +91,8 @@ for x, pool, strides, padding, pads in [
     ((1, 6, 5, 33), (3, 3), (2, 2), "explicit", (1, 0, 1, 2)),
     ((2, 7, 5, 9), (2, 2), (2, 2), "valid", None),  # rows and columns behind the last window
     ((1, 7, 10, 17), (3, 3), (3, 3), "explicit", (1, 0, 1, 1)),
+    ((1, 19, 21, 35), (3, 3), (1, 1), "same", None),
+    ((1, 20, 37, 33), (3, 3), (2, 2), "same", None),
     ((0, 4, 4, 2), (2, 2), (2, 2), "valid", None),
     ((2, 1, 9, 5), (1, 3), (1, 3), "same", None),
 ]:

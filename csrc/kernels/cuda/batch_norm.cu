@@ -1,157 +1,304 @@
 // Batch normalisation.
 //
-// Statistics: rows are cut into parts of about 64. A block takes 32 channels of a part twice, the second time from cache: the
-// mean, then the sum of squares about it. Parts are merged in a fixed tree (Chan, Golub, LeVeque 1983), so that device memory
-// is read once and nothing cancels. Then one pass writes y. Backward likewise, with sums of dy and dy (x - mean) rstd.
+// A block takes 32 channels of a run of rows. Where the blocks of all runs fit the device at once, with their x in shared
+// memory, one cooperative launch does it all and reads x once: each block leaves its moments in memory, the last to come merges
+// them, the others wait for it, and all write y. Otherwise x is read twice: moments, their merging and y are launches of their
+// own. Moments are those of eight values about their own mean, merged in a fixed order (Chan, Golub, LeVeque, "Updating formulae
+// and a pairwise algorithm for computing sample variances", 1983): nothing cancels. The gradient likewise, with sums of dy and
+// dy (x - mean) rstd.
 #include "kernels/batch_norm.h"
 
 #include "kernels/cuda/epilogue.cuh"
+#include "kernels/cuda/meeting.cuh"
 
 namespace dagrt {
 namespace {
 
-constexpr int columns = 32, rows_at_once = 8, threads = 256;
+constexpr int columns = 32, lines = 16, threads = columns * lines, chunk = 8;
 
-/// The sum over the block's rows of a column, for all threads of the column.
-DAGRT_DEVICE float over_rows(float v, float (&room)[rows_at_once][columns]) {
-  __syncthreads();
-  room[threadIdx.y][threadIdx.x] = v;
-  __syncthreads();
-  float sum = room[0][threadIdx.x];
-  for (int k = 1; k < rows_at_once; k++) sum += room[k][threadIdx.x];
-  return sum;
-}
+/// A block's place: group and run, its thread's channel, its rows.
+struct Place {
+  int64_t group, part, c, from, to;
+  bool in;
+  DAGRT_DEVICE Place(const BatchNormArgs& a, int64_t parts)
+      : group(blockIdx.x / parts),
+        part(blockIdx.x % parts),
+        c(group * columns + threadIdx.x),
+        from(a.rows * part / parts),
+        to(a.rows * (part + 1) / parts),
+        in(c < a.C) {}
+};
 
-__global__ void statistics_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (closed(gate)) return;
-  SHARED(float, room, [rows_at_once][columns]);
-  const int64_t part = blockIdx.x % parts, c = blockIdx.x / parts * columns + threadIdx.x;
-  const int64_t from = a.rows * part / parts, to = a.rows * (part + 1) / parts;
-  const bool in = c < a.C;
-  float sum = 0, squares = 0;
-  if (in)
-    for (int64_t m = from + threadIdx.y; m < to; m += rows_at_once) sum += a.x[m * a.ldx + c];
-  float mean = over_rows(sum, room) / float(to - from);
-  if (in)
-    for (int64_t m = from + threadIdx.y; m < to; m += rows_at_once) {
-      float d = a.x[m * a.ldx + c] - mean;
-      squares += d * d;
-    }
-  squares = over_rows(squares, room);
-  if (!in || threadIdx.y) return;
-  a.workspace[part * a.C + c] = mean;
-  a.workspace[(parts + part) * a.C + c] = squares;
-}
+/// Memory of the kernels: two sums for each part, two of all, an rstd nobody reads, two counters for each group.
+struct Workspace {
+  float *first, *second, *all_first, *all_second, *rstd;
+  unsigned* counters;
+  DAGRT_HOST_DEVICE Workspace(const BatchNormArgs& a, int64_t parts)
+      : first(a.workspace),
+        second(first + parts * a.C),
+        all_first(second + parts * a.C),
+        all_second(all_first + a.C),
+        rstd(all_second + a.C),
+        counters(reinterpret_cast<unsigned*>(rstd + a.C)) {}
+};
 
-/// A warp for each channel.
-__global__ void merge_statistics_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (closed(gate)) return;
-  const int64_t c = int64_t(blockIdx.x) * (threads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (c >= a.C) return;  // whole warps
+struct Moments {
   float n = 0, mean = 0, squares = 0;
-  auto merge = [](float& n, float& mean, float& squares, float k, float other, float other_squares) {
+  DAGRT_DEVICE void merge(float k, float other, float other_squares) {
     if (k == 0) return;
     float all = n + k, d = other - mean;
     squares += other_squares + d * d * (n * k / all);
     mean += d * (k / all);
     n = all;
-  };
-  for (int64_t part = lane; part < parts; part += 32)
-    merge(n, mean, squares, float(a.rows * (part + 1) / parts - a.rows * part / parts), a.workspace[part * a.C + c],
-          a.workspace[(parts + part) * a.C + c]);
-  for (int w = 16; w; w /= 2) {
-    float k = __shfl_down_sync(all_lanes, n, w), m = __shfl_down_sync(all_lanes, mean, w),
-          s = __shfl_down_sync(all_lanes, squares, w);
-    if (lane < w) merge(n, mean, squares, k, m, s);
   }
-  if (lane) return;
-  float variance = squares / float(a.rows);
-  a.mean[c] = a.rows ? mean : 0.0f / 0.0f;
-  a.variance[c] = variance;
-  a.rstd[c] = 1.0f / sqrtf(variance + a.epsilon);
-}
-
-__global__ void normalise_kernel(Gate gate, BatchNormArgs a) {
-  if (closed(gate)) return;
-  for (int64_t i = first_index(); i < a.rows * a.C; i += grid_stride()) {
-    int64_t m = i / a.C, c = i % a.C;
-    float y = (a.x[m * a.ldx + c] - a.mean[c]) * (a.gamma ? a.rstd[c] * a.gamma[c] : a.rstd[c]);
-    a.y[m * a.ldy + c] = a.beta ? y + a.beta[c] : y;
+  /// Of all lines of a column, for line 0.
+  DAGRT_DEVICE void merge_lines() {
+    SHARED(float, counts, [lines][columns]);
+    SHARED(float, means, [lines][columns]);
+    SHARED(float, sums, [lines][columns]);
+    const int x = threadIdx.x, y = threadIdx.y;
+    __syncthreads();
+    counts[y][x] = n, means[y][x] = mean, sums[y][x] = squares;
+    __syncthreads();
+    if (y == 0)
+      for (int k = 1; k < lines; k++) merge(counts[k][x], means[k][x], sums[k][x]);
   }
-}
+};
 
-__global__ void gradient_sums_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (closed(gate)) return;
-  SHARED(float, room, [rows_at_once][columns]);
-  const int64_t part = blockIdx.x % parts, c = blockIdx.x / parts * columns + threadIdx.x;
-  const int64_t from = a.rows * part / parts, to = a.rows * (part + 1) / parts;
-  const bool in = c < a.C;
-  float beta = 0, gamma = 0;
-  if (in) {
-    float mean = a.mean[c], rstd = a.rstd[c];
-    for (int64_t m = from + threadIdx.y; m < to; m += rows_at_once) {
-      float dy = a.dy[m * a.lddy + c];
-      beta += dy;
-      gamma += dy * ((a.x[m * a.ldx + c] - mean) * rstd);
+struct Sums {
+  float first = 0, second = 0;
+  DAGRT_DEVICE void add_lines() {
+    SHARED(float, firsts, [lines][columns]);
+    SHARED(float, seconds, [lines][columns]);
+    const int x = threadIdx.x, y = threadIdx.y;
+    __syncthreads();
+    firsts[y][x] = first, seconds[y][x] = second;
+    __syncthreads();
+    if (y == 0)
+      for (int k = 1; k < lines; k++) first += firsts[k][x], second += seconds[k][x];
+  }
+};
+
+/// Up to four numbers of each column, read by one line for all.
+struct PerColumn {
+  float (*values)[columns];
+  DAGRT_DEVICE PerColumn(const Place& at, const float* a, const float* b, const float* c, const float* d, float c_else, float d_else) {
+    SHARED(float, room, [4][columns]);
+    values = room;
+    __syncthreads();
+    if (threadIdx.y == 0 && at.in) {
+      room[0][threadIdx.x] = __ldcg(a + at.c);
+      room[1][threadIdx.x] = __ldcg(b + at.c);
+      room[2][threadIdx.x] = c ? c[at.c] : c_else;
+      room[3][threadIdx.x] = d ? __ldcg(d + at.c) : d_else;
     }
+    __syncthreads();
   }
-  beta = over_rows(beta, room);
-  gamma = over_rows(gamma, room);
-  if (!in || threadIdx.y) return;
-  a.workspace[part * a.C + c] = beta;
-  a.workspace[(parts + part) * a.C + c] = gamma;
+  DAGRT_DEVICE float operator[](int k) const { return values[k][threadIdx.x]; }
+};
+
+// ---------------------------------------------------------------- forward
+/// The moments of the block's part; with `kept`, x stays there.
+DAGRT_DEVICE void part_moments(const BatchNormArgs& a, const Place& at, int64_t parts, float* kept) {
+  Moments all;
+  if (at.in)
+    for (int64_t m = at.from + threadIdx.y; m < at.to; m += chunk * lines) {
+      float v[chunk], mean = 0, squares = 0;
+      int n = 0;
+#pragma unroll
+      for (int k = 0; k < chunk; k++) {
+        const int64_t row = m + k * lines;
+        v[k] = 0;
+        if (row >= at.to) continue;
+        v[k] = a.x[row * a.ldx + at.c];
+        if (kept) kept[(row - at.from) * columns + threadIdx.x] = v[k];
+        mean += v[k], n++;
+      }
+      mean /= float(n);
+#pragma unroll
+      for (int k = 0; k < chunk; k++)
+        if (k < n) squares += (v[k] - mean) * (v[k] - mean);
+      all.merge(float(n), mean, squares);
+    }
+  all.merge_lines();
+  if (!at.in || threadIdx.y) return;
+  const Workspace w(a, parts);
+  w.first[at.part * a.C + at.c] = all.mean;
+  w.second[at.part * a.C + at.c] = all.squares;
 }
 
-/// The sums end up in the rows behind the parts.
-__global__ void merge_gradients_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (closed(gate)) return;
-  const int64_t c = int64_t(blockIdx.x) * (threads / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (c >= a.C) return;
-  float beta = 0, gamma = 0;
-  for (int64_t part = lane; part < parts; part += 32) beta += a.workspace[part * a.C + c], gamma += a.workspace[(parts + part) * a.C + c];
-  auto add = [](float p, float q) { return p + q; };
-  beta = warp_join(beta, add);
-  gamma = warp_join(gamma, add);
-  if (lane) return;
-  a.workspace[2 * parts * a.C + c] = beta;
-  a.workspace[(2 * parts + 1) * a.C + c] = gamma;
-  if (a.dbeta) a.dbeta[c] = beta;
-  if (a.dgamma) a.dgamma[c] = gamma;
+/// mean, variance and rstd of a group's channels, by one block.
+DAGRT_DEVICE void merge_moments(const BatchNormArgs& a, const Place& at, int64_t parts) {
+  const Workspace w(a, parts);
+  Moments all;
+  if (at.in && a.rows)
+    for (int64_t part = threadIdx.y; part < parts; part += lines)
+      all.merge(float(a.rows * (part + 1) / parts - a.rows * part / parts), __ldcg(w.first + part * a.C + at.c),
+                __ldcg(w.second + part * a.C + at.c));
+  all.merge_lines();
+  if (!at.in || threadIdx.y) return;
+  const float variance = all.squares / float(a.rows);
+  a.mean[at.c] = a.rows ? all.mean : 0.0f / 0.0f;
+  a.variance[at.c] = variance;
+  a.rstd[at.c] = 1.0f / sqrtf(variance + a.epsilon);
 }
 
-__global__ void input_gradient_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (closed(gate)) return;
-  const float *beta = a.workspace + 2 * parts * a.C, *gamma = beta + a.C;
-  const float share = 1.0f / float(a.rows);
-  for (int64_t i = first_index(); i < a.rows * a.C; i += grid_stride()) {
-    int64_t m = i / a.C, c = i % a.C;
-    float normal = (a.x[m * a.ldx + c] - a.mean[c]) * a.rstd[c];
-    float dx = a.dy[m * a.lddy + c] - (beta[c] + normal * gamma[c]) * share;
-    a.dx[m * a.lddx + c] = dx * (a.gamma ? a.rstd[c] * a.gamma[c] : a.rstd[c]);
+/// y of the block's part.
+DAGRT_DEVICE void normalise(const BatchNormArgs& a, const Place& at, const float* kept) {
+  const PerColumn of(at, a.mean, a.rstd, a.gamma, a.beta, 1.0f, 0.0f);
+  if (!at.in) return;
+  const float mean = of[0], scale = of[1] * of[2], beta = of[3];
+  for (int64_t m = at.from + threadIdx.y; m < at.to; m += lines) {
+    const float x = kept ? kept[(m - at.from) * columns + threadIdx.x] : a.x[m * a.ldx + at.c];
+    a.y[m * a.ldy + at.c] = finished(a.epilogue, m, at.c, (x - mean) * scale + beta);
   }
 }
+
+__global__ void __launch_bounds__(threads) moments_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (!closed(gate)) part_moments(a, Place(a, parts), parts, nullptr);
+}
+__global__ void __launch_bounds__(threads) merge_moments_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (closed(gate)) return;
+  Place at(a, 1);
+  merge_moments(a, at, parts);
+}
+__global__ void __launch_bounds__(threads) normalise_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (!closed(gate)) normalise(a, Place(a, parts), nullptr);
+}
+__global__ void __launch_bounds__(threads) batch_norm_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (closed(gate)) return;
+  float* kept = dynamic_shared<float>();
+  const Place at(a, parts);
+  unsigned* counters = Workspace(a, parts).counters + 2 * at.group;
+  part_moments(a, at, parts, kept);
+  if (arrive_last(counters, unsigned(parts))) {
+    merge_moments(a, at, parts);
+    arrive(counters + 1);
+  }
+  wait_for(counters + 1, 1);
+  normalise(a, at, kept);
+}
+
+// ---------------------------------------------------------------- backward
+/// The sums of the block's part; with `kept`, dy and (x - mean) rstd stay there.
+DAGRT_DEVICE void part_sums(const BatchNormArgs& a, const Place& at, int64_t parts, float* kept) {
+  const PerColumn of(at, a.mean, a.rstd, nullptr, nullptr, 0.0f, 0.0f);
+  Sums sums;
+  if (at.in)
+    for (int64_t m = at.from + threadIdx.y; m < at.to; m += lines) {
+      const float dy = a.dy[m * a.lddy + at.c], normal = (a.x[m * a.ldx + at.c] - of[0]) * of[1];
+      sums.first += dy;
+      sums.second += dy * normal;
+      if (!kept) continue;
+      float* to = kept + (m - at.from) * 2 * columns + threadIdx.x;
+      to[0] = dy, to[columns] = normal;
+    }
+  sums.add_lines();
+  if (!at.in || threadIdx.y) return;
+  const Workspace w(a, parts);
+  w.first[at.part * a.C + at.c] = sums.first;
+  w.second[at.part * a.C + at.c] = sums.second;
+}
+
+DAGRT_DEVICE void merge_sums(const BatchNormArgs& a, const Place& at, int64_t parts) {
+  const Workspace w(a, parts);
+  Sums sums;
+  if (at.in)
+    for (int64_t part = threadIdx.y; part < parts; part += lines)
+      sums.first += __ldcg(w.first + part * a.C + at.c), sums.second += __ldcg(w.second + part * a.C + at.c);
+  sums.add_lines();
+  if (!at.in || threadIdx.y) return;
+  w.all_first[at.c] = sums.first;
+  w.all_second[at.c] = sums.second;
+  if (a.dbeta) a.dbeta[at.c] = sums.first;
+  if (a.dgamma) a.dgamma[at.c] = sums.second;
+}
+
+DAGRT_DEVICE void input_gradient(const BatchNormArgs& a, const Place& at, int64_t parts, const float* kept) {
+  const Workspace w(a, parts);
+  const PerColumn sums(at, w.all_first, w.all_second, nullptr, nullptr, 0.0f, 0.0f);
+  const float share = 1.0f / float(a.rows), first = sums[0] * share, second = sums[1] * share;
+  const PerColumn of(at, a.mean, a.rstd, a.gamma, nullptr, 1.0f, 0.0f);
+  if (!at.in) return;
+  const float mean = of[0], rstd = of[1], scale = rstd * of[2];
+  for (int64_t m = at.from + threadIdx.y; m < at.to; m += lines) {
+    const float* from = kept + (m - at.from) * 2 * columns + threadIdx.x;
+    const float dy = kept ? from[0] : a.dy[m * a.lddy + at.c];
+    const float normal = kept ? from[columns] : (a.x[m * a.ldx + at.c] - mean) * rstd;
+    a.dx[m * a.lddx + at.c] = (dy - (first + normal * second)) * scale;
+  }
+}
+
+__global__ void __launch_bounds__(threads) gradient_sums_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (!closed(gate)) part_sums(a, Place(a, parts), parts, nullptr);
+}
+__global__ void __launch_bounds__(threads) merge_sums_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (closed(gate)) return;
+  Place at(a, 1);
+  merge_sums(a, at, parts);
+}
+__global__ void __launch_bounds__(threads) input_gradient_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (!closed(gate)) input_gradient(a, Place(a, parts), parts, nullptr);
+}
+__global__ void __launch_bounds__(threads) batch_norm_grad_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (closed(gate)) return;
+  float* kept = dynamic_shared<float>();
+  const Place at(a, parts);
+  unsigned* counters = Workspace(a, parts).counters + 2 * at.group;
+  part_sums(a, at, parts, kept);
+  if (arrive_last(counters, unsigned(parts))) {
+    merge_sums(a, at, parts);
+    arrive(counters + 1);
+  }
+  wait_for(counters + 1, 1);
+  input_gradient(a, at, parts, kept);
+}
+
+/// Parts and bytes of shared memory of a cooperative launch that keeps `arrays` values of each element; parts 0: it does not fit.
+struct Together {
+  int64_t parts;
+  size_t bytes;
+  Together(const BatchNormArgs& a, const CudaStream& s, int arrays) {
+    parts = smaller(batch_norm_device_parts(a.rows), s.multiprocessors / pieces(a.C, columns));
+    bytes = parts ? size_t(pieces(a.rows, parts)) * columns * 4 * size_t(arrays) : 0;
+    constexpr size_t fixed = 12 << 10;  // of the kernels' own
+    if (bytes + fixed > s.shared_bytes) parts = 0;
+  }
+};
 
 }  // namespace
 
 void batch_norm(const BatchNormArgs& given, CudaStream& s) {
   if (!given.C) return;
   BatchNormArgs a = given;
-  const int64_t parts = batch_norm_device_parts(a.rows);
-  if (!a.rstd) a.rstd = a.workspace + 2 * (parts + 1) * a.C;  // nobody reads it but the kernels behind
-  const dim3 block(columns, rows_at_once);
-  if (a.rows) launch(s, "batch_norm_statistics", statistics_kernel, unsigned(parts * pieces(a.C, columns)), block, a, parts);
-  launch(s, "batch_norm_merge", merge_statistics_kernel, unsigned(pieces(a.C, threads / 32)), threads, a, a.rows ? parts : 0);
-  if (a.rows) launch(s, "batch_norm", normalise_kernel, blocks_for(s, a.rows * a.C, threads), threads, a);
-  finish_epilogue(s, a.epilogue, a.y, a.rows, a.C, a.ldy);
+  const int64_t groups = pieces(a.C, columns), parts = batch_norm_device_parts(a.rows);
+  const Together together(a, s, 1);
+  const Workspace w(a, together.parts ? together.parts : parts);
+  if (!a.rstd) a.rstd = w.rstd;
+  const dim3 block(columns, lines);
+  if (a.rows && together.parts) {
+    launch(s, "zero_counters", zero_counters_kernel, 1, 32, w.counters, 2 * groups);
+    return launch_together(s, "batch_norm", batch_norm_kernel, unsigned(together.parts * groups), block, together.bytes, a,
+                           together.parts);
+  }
+  if (a.rows) launch(s, "batch_norm_moments", moments_kernel, unsigned(parts * groups), block, a, parts);
+  launch(s, "batch_norm_merge", merge_moments_kernel, unsigned(groups), block, a, parts);
+  if (a.rows) launch(s, "batch_norm_normalise", normalise_kernel, unsigned(parts * groups), block, a, parts);
 }
 
 void batch_norm_grad(const BatchNormArgs& a, CudaStream& s) {
   if (!a.C) return;
-  const int64_t parts = batch_norm_device_parts(a.rows);
-  const dim3 block(columns, rows_at_once);
-  launch(s, "batch_norm_grad_sums", gradient_sums_kernel, unsigned(parts * pieces(a.C, columns)), block, a, parts);
-  launch(s, "batch_norm_grad_merge", merge_gradients_kernel, unsigned(pieces(a.C, threads / 32)), threads, a, parts);
-  if (a.dx && a.rows) launch(s, "batch_norm_grad", input_gradient_kernel, blocks_for(s, a.rows * a.C, threads), threads, a, parts);
+  const int64_t groups = pieces(a.C, columns), parts = batch_norm_device_parts(a.rows);
+  const Together together(a, s, 2);
+  const dim3 block(columns, lines);
+  if (a.rows && a.dx && together.parts) {
+    launch(s, "zero_counters", zero_counters_kernel, 1, 32, Workspace(a, together.parts).counters, 2 * groups);
+    return launch_together(s, "batch_norm_grad", batch_norm_grad_kernel, unsigned(together.parts * groups), block, together.bytes, a,
+                           together.parts);
+  }
+  launch(s, "batch_norm_grad_sums", gradient_sums_kernel, unsigned(parts * groups), block, a, parts);
+  launch(s, "batch_norm_grad_merge", merge_sums_kernel, unsigned(groups), block, a, parts);
+  if (a.dx && a.rows) launch(s, "batch_norm_grad_input", input_gradient_kernel, unsigned(parts * groups), block, a, parts);
 }
 
 }  // namespace dagrt

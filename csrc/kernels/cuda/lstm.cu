@@ -11,12 +11,14 @@
 
 #include "kernels/cuda/functors.cuh"
 #include "kernels/cuda/gemm.cuh"
+#include "kernels/cuda/meeting.cuh"
 
 namespace dagrt {
 namespace {
 
 constexpr int tile_rows = 16, tile_units = 16, threads = tile_rows * tile_units, chunk = 64;
-constexpr size_t resident_bytes = 128 << 10;
+/// Whether weights of so many bytes stay on chip beside a tile of states.
+bool resident_fits(size_t bytes, const CudaStream& s) { return bytes + tile_rows * chunk * 4 + 1024 <= s.shared_bytes; }
 
 /// Memory behind the products: [T B][4U] of z or dz, then for each row of the batch and unit h twice, c and one more.
 struct Workspace {
@@ -30,22 +32,6 @@ struct Workspace {
     counters = reinterpret_cast<unsigned*>(other + a.B * a.U);
   }
 };
-
-/// All blocks of the same rows have done what they do `times` times. Their stores are then visible.
-DAGRT_DEVICE void arrive(unsigned* counter) {
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    atomicAdd(counter, 1u);
-  }
-}
-DAGRT_DEVICE void wait_for(unsigned* counter, unsigned count) {
-  if (threadIdx.x == 0) {
-    while (atomicAdd(counter, 0u) < count) relax();
-    __threadfence();
-  }
-  __syncthreads();
-}
 
 struct Place {
   int64_t b, u, row0, unit0;
@@ -271,11 +257,6 @@ __global__ void bias_gradient_kernel(Gate gate, const float* dz, float* dbias, i
   dbias[g] = sum;
 }
 
-__global__ void zero_counters_kernel(Gate gate, unsigned* counters, int64_t n) {
-  if (closed(gate)) return;
-  for (int64_t i = first_index(); i < n; i += grid_stride()) counters[i] = 0;
-}
-
 int64_t row_tiles(const LstmArgs& a) { return pieces(a.B, tile_rows); }
 /// One block on each multiprocessor is what is sure to run at once.
 bool fits(const LstmArgs& a, const CudaStream& s) { return row_tiles(a) * pieces(a.U, tile_units) <= s.multiprocessors; }
@@ -306,7 +287,7 @@ void lstm(const LstmArgs& a, CudaStream& s) {
   Jobs jobs{};
   jobs.K = a.C;
   if (a.T) product<true, false, Steps, Matrix>(s, "lstm_inputs", fours_of_x(a), steps_of_x(a), kernel, w.z, G, a.T * a.B, G, jobs);
-  const bool resident = size_t(U) * 4 * tile_units * 4 <= resident_bytes;
+  const bool resident = resident_fits(size_t(U) * 4 * tile_units * 4, s);
   const size_t bytes = size_t(resident ? U : chunk) * 4 * tile_units * 4;
   const unsigned blocks = unsigned(row_tiles(a) * pieces(U, tile_units));
   if (a.T == 0 || fits(a, s)) {
@@ -321,7 +302,7 @@ void lstm_grad(const LstmArgs& a, CudaStream& s) {
   const int64_t U = a.U, G = 4 * U, rows = a.T * a.B;
   Workspace w(a);
   if (a.B && U) {
-    const bool resident = size_t(G) * tile_units * 4 <= resident_bytes;
+    const bool resident = resident_fits(size_t(G) * tile_units * 4, s);
     const size_t bytes = size_t(resident ? G : chunk) * tile_units * 4;
     const unsigned blocks = unsigned(row_tiles(a) * pieces(U, tile_units));
     if (a.T == 0 || fits(a, s)) {

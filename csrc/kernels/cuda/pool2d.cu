@@ -1,5 +1,6 @@
 // Pooling: a thread for each output, or for each input pixel backward, which gathers from the windows that cover it; channels
-// side by side. The maximum keeps the first of equals, in window order; NaN wins (the first of them).
+// side by side. Where windows overlap, a block takes a tile of 32 channels, whose pixels it brings into shared memory once.
+// The maximum keeps the first of equals, in window order; NaN wins (the first of them).
 #include "kernels/pool2d.h"
 
 #include "kernels/cuda/common.cuh"
@@ -33,24 +34,46 @@ struct At {
   }
 };
 
+/// The pooled value of one window and where its maximum lay; `pixel(h, w)` reads the image.
+template <bool maximum, class Pixel> DAGRT_DEVICE float pooled(const Span& h, const Span& w, int64_t W, int32_t& at, const Pixel& pixel) {
+  float v = maximum ? -INFINITY : 0.0f;
+  at = -1;
+  for (int64_t y = h.from; y < h.to; y++)
+    for (int64_t x = w.from; x < w.to; x++) {
+      float e = pixel(y, x);
+      if constexpr (maximum) {
+        if (e > v || (e != e && v == v) || at < 0) v = e, at = int32_t(y * W + x);
+      } else {
+        v += e;
+      }
+    }
+  return maximum ? v : v / float((h.to - h.from) * (w.to - w.from));
+}
+
+/// What the windows over one pixel send it; `sent(k, l)` reads their gradients and `taken(k, l)` their maxima's places.
+template <bool maximum, class Sent, class Taken>
+DAGRT_DEVICE float gathered(const PoolArgs& a, int64_t h, int64_t w, const Sent& sent, const Taken& taken) {
+  const Span p = covering(h, a.stride_h, a.pad_top, a.pool_h, a.P), q = covering(w, a.stride_w, a.pad_left, a.pool_w, a.Q);
+  float sum = 0;
+  for (int64_t k = p.from; k < p.to; k++)
+    for (int64_t l = q.from; l < q.to; l++)
+      if constexpr (maximum) {
+        if (taken(k, l) == int32_t(h * a.W + w)) sum += sent(k, l);
+      } else {
+        const Span y = window(k, a.stride_h, a.pad_top, a.pool_h, a.H), x = window(l, a.stride_w, a.pad_left, a.pool_w, a.W);
+        sum += sent(k, l) / float((y.to - y.from) * (x.to - x.from));
+      }
+  return sum;
+}
+
 template <bool maximum> __global__ void pool_kernel(Gate gate, PoolArgs a) {
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < a.B * a.P * a.Q * a.C; i += grid_stride()) {
     At o(i, a.C, a.Q, a.P);
     Span h = window(o.h, a.stride_h, a.pad_top, a.pool_h, a.H), w = window(o.w, a.stride_w, a.pad_left, a.pool_w, a.W);
-    float v = maximum ? -INFINITY : 0.0f;
-    int32_t at = -1;
-    for (int64_t y = h.from; y < h.to; y++)
-      for (int64_t x = w.from; x < w.to; x++) {
-        float e = a.x[((o.b * a.H + y) * a.W + x) * a.ldx + o.c];
-        if constexpr (maximum) {
-          if (e > v || (e != e && v == v) || at < 0) v = e, at = int32_t(y * a.W + x);
-        } else {
-          v += e;
-        }
-      }
-    if constexpr (!maximum) v /= float((h.to - h.from) * (w.to - w.from));
-    a.y[(i / a.C) * a.ldy + o.c] = v;
+    int32_t at;
+    a.y[i / a.C * a.ldy + o.c] =
+        pooled<maximum>(h, w, a.W, at, [&](int64_t y, int64_t x) { return a.x[((o.b * a.H + y) * a.W + x) * a.ldx + o.c]; });
     if (maximum && a.argmax) a.argmax[i] = at;
   }
 }
@@ -59,34 +82,123 @@ template <bool maximum> __global__ void pool_grad_kernel(Gate gate, PoolArgs a) 
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < a.B * a.H * a.W * a.C; i += grid_stride()) {
     At o(i, a.C, a.W, a.H);
-    Span p = covering(o.h, a.stride_h, a.pad_top, a.pool_h, a.P), q = covering(o.w, a.stride_w, a.pad_left, a.pool_w, a.Q);
-    float sum = 0;
-    for (int64_t k = p.from; k < p.to; k++)
-      for (int64_t l = q.from; l < q.to; l++) {
-        int64_t out = (o.b * a.P + k) * a.Q + l;
-        if constexpr (maximum) {
-          if (a.taken[out * a.C + o.c] == int32_t(o.h * a.W + o.w)) sum += a.x[out * a.ldx + o.c];
-        } else {
-          Span h = window(k, a.stride_h, a.pad_top, a.pool_h, a.H), w = window(l, a.stride_w, a.pad_left, a.pool_w, a.W);
-          sum += a.x[out * a.ldx + o.c] / float((h.to - h.from) * (w.to - w.from));
-        }
-      }
-    a.dx[i / a.C * a.lddx + o.c] = sum;
+    auto place = [&](int64_t k, int64_t l) { return (o.b * a.P + k) * a.Q + l; };
+    a.dx[i / a.C * a.lddx + o.c] = gathered<maximum>(
+        a, o.h, o.w, [&](int64_t k, int64_t l) { return a.x[place(k, l) * a.ldx + o.c]; },
+        [&](int64_t k, int64_t l) { return a.taken[place(k, l) * a.C + o.c]; });
   }
 }
 
-void forward(const char* name, void (*kernel)(Gate, PoolArgs), const PoolArgs& a, CudaStream& s) {
-  if (int64_t n = a.B * a.P * a.Q * a.C) launch(s, name, kernel, blocks_for(s, n, threads), threads, a);
+// ---------------------------------------------------------------- windows that overlap: tiles in shared memory
+constexpr int lanes = 32, warps = threads / lanes;
+
+/// Tiles of `high` x `wide` results, from at most `rows` x `across` pixels of the other side.
+struct Tiles {
+  int64_t high = 8, wide = 16, rows = 0, across = 0, down = 0, along = 0, groups = 0;
+  bool fit = false;
+  size_t bytes() const { return size_t(rows * across) * lanes * 4; }
+};
+
+/// Results H x W, each from `reach(n)` pixels for n of them, `arrays` values of each pixel.
+template <class ReachH, class ReachW>
+Tiles tiles_of(int64_t H, int64_t W, int64_t C, int arrays, const ReachH& reach_h, const ReachW& reach_w) {
+  Tiles t;
+  for (;;) {
+    t.rows = reach_h(t.high), t.across = reach_w(t.wide);
+    t.fit = t.bytes() * size_t(arrays) <= (48 << 10);
+    if (t.fit || t.high * t.wide == 1) break;
+    (t.wide > t.high ? t.wide : t.high) /= 2;
+  }
+  t.down = pieces(H, t.high), t.along = pieces(W, t.wide), t.groups = pieces(C, lanes);
+  return t;
 }
-void backward(const char* name, void (*kernel)(Gate, PoolArgs), const PoolArgs& a, CudaStream& s) {
-  if (int64_t n = a.B * a.H * a.W * a.C) launch(s, name, kernel, blocks_for(s, n, threads), threads, a);
+
+/// A block's tile: image, first row and column of the results; its thread's channel.
+struct TilePlace {
+  int64_t b, h, w, c;
+  DAGRT_DEVICE TilePlace(const Tiles& t) {
+    int64_t i = blockIdx.x;
+    c = i % t.groups * lanes + threadIdx.x, i /= t.groups;
+    w = i % t.along * t.wide, i /= t.along;
+    h = i % t.down * t.high, b = i / t.down;
+  }
+};
+
+template <bool maximum> __global__ void __launch_bounds__(threads) pool_tile_kernel(Gate gate, PoolArgs a, Tiles t) {
+  if (closed(gate)) return;
+  float* image = dynamic_shared<float>();  // [rows][across][lanes]
+  const TilePlace at(t);
+  const int64_t h0 = at.h * a.stride_h - a.pad_top, w0 = at.w * a.stride_w - a.pad_left;
+  const bool in = at.c < a.C;
+  for (int64_t i = threadIdx.y; i < t.rows * t.across; i += warps) {
+    const int64_t h = h0 + i / t.across, w = w0 + i % t.across;
+    if (in && h >= 0 && h < a.H && w >= 0 && w < a.W) image[i * lanes + threadIdx.x] = a.x[((at.b * a.H + h) * a.W + w) * a.ldx + at.c];
+  }
+  __syncthreads();
+  for (int64_t i = threadIdx.y; i < t.high * t.wide; i += warps) {
+    const int64_t p = at.h + i / t.wide, q = at.w + i % t.wide, out = (at.b * a.P + p) * a.Q + q;
+    if (!in || p >= a.P || q >= a.Q) continue;
+    Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H), w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
+    int32_t where;
+    a.y[out * a.ldy + at.c] = pooled<maximum>(
+        h, w, a.W, where, [&](int64_t y, int64_t x) { return image[((y - h0) * t.across + x - w0) * lanes + threadIdx.x]; });
+    if (maximum && a.argmax) a.argmax[out * a.C + at.c] = where;
+  }
+}
+
+template <bool maximum> __global__ void __launch_bounds__(threads) pool_grad_tile_kernel(Gate gate, PoolArgs a, Tiles t) {
+  if (closed(gate)) return;
+  float* sent = dynamic_shared<float>();  // [rows][across][lanes] of dy, then of taken
+  int32_t* taken = reinterpret_cast<int32_t*>(sent + t.rows * t.across * lanes);
+  const TilePlace at(t);
+  const int64_t p0 = covering(at.h, a.stride_h, a.pad_top, a.pool_h, a.P).from;
+  const int64_t q0 = covering(at.w, a.stride_w, a.pad_left, a.pool_w, a.Q).from;
+  const bool in = at.c < a.C;
+  for (int64_t i = threadIdx.y; i < t.rows * t.across; i += warps) {
+    const int64_t p = p0 + i / t.across, q = q0 + i % t.across, out = (at.b * a.P + p) * a.Q + q;
+    if (!in || p >= a.P || q >= a.Q) continue;
+    sent[i * lanes + threadIdx.x] = a.x[out * a.ldx + at.c];
+    if constexpr (maximum) taken[i * lanes + threadIdx.x] = a.taken[out * a.C + at.c];
+  }
+  __syncthreads();
+  for (int64_t i = threadIdx.y; i < t.high * t.wide; i += warps) {
+    const int64_t h = at.h + i / t.wide, w = at.w + i % t.wide;
+    if (!in || h >= a.H || w >= a.W) continue;
+    auto place = [&](int64_t k, int64_t l) { return ((k - p0) * t.across + l - q0) * lanes + threadIdx.x; };
+    a.dx[((at.b * a.H + h) * a.W + w) * a.lddx + at.c] = gathered<maximum>(
+        a, h, w, [&](int64_t k, int64_t l) { return sent[place(k, l)]; }, [&](int64_t k, int64_t l) { return taken[place(k, l)]; });
+  }
+}
+
+bool overlap(const PoolArgs& a) { return a.stride_h < a.pool_h || a.stride_w < a.pool_w; }
+
+template <bool maximum> void forward(const char* name, const PoolArgs& a, CudaStream& s) {
+  const int64_t n = a.B * a.P * a.Q * a.C;
+  if (!n) return;
+  const Tiles t = tiles_of(
+      a.P, a.Q, a.C, 1, [&](int64_t k) { return (k - 1) * a.stride_h + a.pool_h; },
+      [&](int64_t k) { return (k - 1) * a.stride_w + a.pool_w; });
+  if (!overlap(a) || !t.fit) return launch(s, name, pool_kernel<maximum>, blocks_for(s, n, threads), threads, a);
+  launch_with(s, name, pool_tile_kernel<maximum>, unsigned(a.B * t.down * t.along * t.groups), dim3(lanes, warps), t.bytes(), a, t);
+}
+
+template <bool maximum> void backward(const char* name, const PoolArgs& a, CudaStream& s) {
+  const int64_t n = a.B * a.H * a.W * a.C;
+  if (!n) return;
+  constexpr int arrays = maximum ? 2 : 1;
+  const Tiles t = tiles_of(
+      a.H, a.W, a.C, arrays, [&](int64_t k) { return (k + a.pool_h - 2) / a.stride_h + 1; },
+      [&](int64_t k) { return (k + a.pool_w - 2) / a.stride_w + 1; });
+  if (!overlap(a) || !t.fit) return launch(s, name, pool_grad_kernel<maximum>, blocks_for(s, n, threads), threads, a);
+  launch_with(s, name, pool_grad_tile_kernel<maximum>, unsigned(a.B * t.down * t.along * t.groups), dim3(lanes, warps),
+              t.bytes() * arrays, a, t);
 }
 
 }  // namespace
 
-void max_pool2d(const PoolArgs& a, CudaStream& s) { forward("max_pool2d", pool_kernel<true>, a, s); }
-void avg_pool2d(const PoolArgs& a, CudaStream& s) { forward("avg_pool2d", pool_kernel<false>, a, s); }
-void max_pool2d_grad(const PoolArgs& a, CudaStream& s) { backward("max_pool2d_grad", pool_grad_kernel<true>, a, s); }
-void avg_pool2d_grad(const PoolArgs& a, CudaStream& s) { backward("avg_pool2d_grad", pool_grad_kernel<false>, a, s); }
+void max_pool2d(const PoolArgs& a, CudaStream& s) { forward<true>("max_pool2d", a, s); }
+void avg_pool2d(const PoolArgs& a, CudaStream& s) { forward<false>("avg_pool2d", a, s); }
+void max_pool2d_grad(const PoolArgs& a, CudaStream& s) { backward<true>("max_pool2d_grad", a, s); }
+void avg_pool2d_grad(const PoolArgs& a, CudaStream& s) { backward<false>("avg_pool2d_grad", a, s); }
 
 }  // namespace dagrt
