@@ -1,7 +1,9 @@
 """The op harness and the seed models on a CUDA device: a real one, or the emulator of tests/cuda_emulator.
 
 The same cases and oracle as on the CPU (test_ops.py), under several orders of threads; results must not depend on them. Skipped
-where this build has no CUDA device (`DAGRT_CUDA=EMULATOR` gives one without a GPU).
+where this build has no CUDA device. tests/cuda_emulator/run.py gives one without a GPU, in three kinds: in `plain` values are
+looked at, in three orders; `races` and `asan` are slower and watch memory, whatever the order: there one will do, and the models
+are for `pytest -m slow`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from seed_models import SEEDS, hashed
 from test_ops import ALL, EPS, TABLE, Case, case_id, close, module, reference, run_guarded
 
 pytestmark = pytest.mark.skipif("cuda:0" not in _core.devices(), reason="no CUDA device in this build or machine")
-SEEDS_OF_ORDER = ("1", "2", "3")
+WATCHED = os.environ.get("DAGRT_EMULATED", "plain") != "plain"
+SEEDS_OF_ORDER = ("1",) if WATCHED else ("1", "2", "3")
+SLOW = [pytest.mark.slow] if WATCHED else []
 # Algorithms that compiling chooses for the CPU alone: a CUDA device has its own for the ops that they are chosen for.
 CPU_ONLY = {name: row["cpu_algorithm_of"] for name, row in TABLE.items() if row["cpu_algorithm_of"]}
 
@@ -147,7 +151,7 @@ def small(shape: tuple[int, ...]) -> tuple[int, ...]:
     return {(100,): (8,), (500,): (8,), (224, 224, 3): (32, 32, 3)}.get(shape, shape)
 
 
-@pytest.mark.parametrize("name", list(SEEDS))
+@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW) for n in SEEDS])
 def test_seed_models_train_as_on_the_cpu(name: str) -> None:
     """Three steps of Adam, images cut to 32 x 32 and sequences to 8."""
     seed, losses = SEEDS[name], {}
@@ -183,7 +187,7 @@ def test_seed_models_train_as_on_the_cpu(name: str) -> None:
         assert np.abs(p - q).max() <= 2e-3 * np.abs(p).max()
 
 
-@pytest.mark.parametrize("name", ["siamese", "detector", "inception"])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW) for n in ("siamese", "detector", "inception")])
 def test_branches_run_in_any_order(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every launch of a graph takes another order of its branches, and all give the same bits."""
     seed, runs = SEEDS[name], []

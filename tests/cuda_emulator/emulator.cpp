@@ -3,18 +3,12 @@
 // Ready threads are taken in random order. A thread that meets a barrier or a warp operation waits in its block or warp; the
 // last to arrive wakes the others. Where nobody is ready and some wait, the launch is given up with a report of who waits where.
 // Fibers of a launch that was given up are dropped as they stand.
-//
-// DAGRT_EMULATOR_FAULT plants a fault, to see that it is found: "gemm.cuh:125" leaves out the barrier that stands there, "wait"
-// the waits for copies but the last. DAGRT_EMULATOR_BLOCKS=32 runs about so many blocks of each launch, for counting.
-#include "watch.h"
+#include "machine.h"
 
 #include <cstdlib>
 #include <map>
-#include <memory>
 #include <mutex>
-#include <random>
 #include <sstream>
-#include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -55,81 +49,16 @@ namespace emulator {
 thread_local const char* kernel_name = "a kernel";
 Here here;
 void (*forget_accesses)() = nullptr;
+void (*note_atomic)(const void* where) = nullptr;
+void (*note_fence)() = nullptr;
 void (*note_access)(const void* where, size_t bytes, bool write, void* at) = nullptr;
 Counter counter;
+Machine m;
 
 namespace {
 
-constexpr size_t stack_bytes = 128 << 10, red_zone = 64;
-constexpr unsigned char red = 0xA5;
-
-struct Fiber {
-  std::unique_ptr<char[]> stack{new char[stack_bytes]};
-  void* sp = nullptr;
-};
-
-struct Copy {
-  void* dst;
-  const void* src;
-  size_t bytes;
-  int group;
-};
-
-struct Block;
-
-struct Thread {
-  uint3 index;
-  Block* block;
-  unsigned number;
-  Fiber* fiber = nullptr;
-  const char* file = nullptr;  // where it waits
-  int line = 0;
-  bool waiting = false;
-  int groups = 0;
-  std::vector<Copy> copies;
-};
-
-struct Warp {
-  unsigned arrived = 0, clock = 0;  // clock: operations passed
-  void* lanes[32] = {};
-  Thread* threads[32] = {};
-};
-
-struct Block {
-  uint3 index;
-  std::vector<Thread> threads;
-  std::vector<Warp> warps;
-  unsigned arrived = 0, done = 0, epoch = 0;  // epoch: barriers passed
-  bool any = false, result = false;
-  std::unique_ptr<char[]> shared{new char[shared_capacity]};
-  size_t used = 0;
-  std::map<const void*, std::pair<size_t, size_t>> variables;  // key -> offset, bytes
-};
-
-/// The launch that runs now.
-struct Machine {
-  const Launch* launch = nullptr;
-  std::vector<std::unique_ptr<Fiber>> fibers;
-  std::vector<Fiber*> idle;
-  std::vector<Thread*> ready;
-  size_t unfinished = 0, idle_turns = 0;
-  void* scheduler = nullptr;
-  Thread* current = nullptr;
-  std::mt19937_64 random;
-  std::string fault;
-  bool running = false;  // a kernel's own code, not the emulator's
-  uint64_t limit = 0;    // of blocks; 0: all run
-  std::string planted;
-};
-Machine m;
 std::mutex launches;  // one at a time: what a kernel sees is global
 thread_local std::string last_fault;
-
-std::string name_of(uint3 i) { return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")"; }
-
-void give_up(const std::string& what) {
-  if (m.fault.empty()) m.fault = std::string(m.launch->name) + ": " + what;
-}
 
 // AddressSanitizer is told of every change of stacks.
 struct Stack {
@@ -146,6 +75,14 @@ void arrive_from(void* fake, Stack* left) {
 void leave_for(void**, const void*, size_t) {}
 void arrive_from(void*, Stack*) {}
 #endif
+
+}  // namespace
+
+std::string name_of(uint3 i) { return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")"; }
+
+void give_up(const std::string& what) {
+  if (m.fault.empty()) m.fault = std::string(m.launch->name) + ": " + what;
+}
 
 void to_scheduler() {
   Thread* t = m.current;
@@ -164,24 +101,7 @@ void wait_here(const char* file, int line) {
   here.running = true;
 }
 
-void wake(Thread* t) { m.ready.push_back(t); }
-
-void release_barrier(Block& b) {
-  const Thread* first = nullptr;
-  for (Thread& t : b.threads)
-    if (t.waiting && t.file) {
-      if (first && (first->line != t.line || std::strcmp(first->file, t.file)))
-        give_up("block " + name_of(b.index) + " meets at two barriers: " + first->file + ":" + std::to_string(first->line) +
-                " and " + t.file + ":" + std::to_string(t.line));
-      first = &t;
-    }
-  b.result = b.any;
-  b.any = false;
-  b.arrived = 0;
-  b.epoch++;
-  for (Thread& t : b.threads)
-    if (t.waiting) wake(&t);
-}
+namespace {
 
 void thread_main() {
   arrive_from(nullptr, &scheduler_stack);
@@ -228,28 +148,14 @@ void resume(Thread* t) {
   m.current = t;
   threadIdx = t->index;
   blockIdx = t->block->index;
-  here.block = unsigned(number_of(*t->block)), here.thread = t->number, here.epoch = &t->block->epoch;
+  here.block = unsigned(number_of(*t->block)), here.thread = t->number, here.epoch = &t->block->epoch,
+  here.fences = &t->block->fences;
   here.clock = &t->block->warps[t->number / 32].clock, here.shared = reinterpret_cast<uintptr_t>(t->block->shared.get());
   if (!t->fiber) start(t);
   void* fake = nullptr;
   leave_for(&fake, t->fiber->stack.get(), stack_bytes);
   dagrt_switch_fiber(&m.scheduler, t->fiber->sp);
   arrive_from(fake, nullptr);
-}
-
-void check_shared(Block& b) {
-  for (auto& [key, place] : b.variables)
-    for (size_t i = 0; i < red_zone; i++)
-      if (static_cast<unsigned char>(b.shared[place.first + place.second + i]) != red) {
-        give_up("block " + name_of(b.index) + " wrote behind a shared variable of " + std::to_string(place.second) + " bytes");
-        return;
-      }
-  if (m.launch->shared_bytes)
-    for (size_t i = 0; i < red_zone; i++)
-      if (static_cast<unsigned char>(b.shared[m.launch->shared_bytes + i]) != red) {
-        give_up("block " + name_of(b.index) + " wrote behind its dynamic shared memory");
-        return;
-      }
 }
 
 std::string who_waits(const std::vector<std::unique_ptr<Block>>& blocks) {
@@ -315,58 +221,6 @@ std::unique_ptr<Block> make_block(const Launch& l, uint64_t number) {
 
 void report(const std::string& fault) { last_fault = fault; }
 
-/// Whether the planted fault is this barrier's absence.
-bool left_out(const char* file, int line) {
-  if (m.planted.empty()) return false;
-  const std::string place = std::string(file) + ":" + std::to_string(line);
-  return place.size() > m.planted.size() && place[place.size() - m.planted.size() - 1] == '/' &&
-         place.compare(place.size() - m.planted.size(), m.planted.size(), m.planted) == 0;
-}
-
-bool barrier(bool value, const char* file, int line) {
-  if (left_out(file, line)) return value;
-  Thread* t = m.current;
-  Block& b = *t->block;
-  b.any |= value;
-  t->file = file, t->line = line;
-  if (++b.arrived + b.done == b.threads.size()) {
-    if (b.done)
-      give_up("block " + name_of(b.index) + ": a barrier at " + file + ":" + std::to_string(line) + " that " +
-              std::to_string(b.done) + " threads have passed by leaving");
-    t->waiting = true;  // it is looked at, and woken with the others
-    release_barrier(b);
-    to_scheduler();
-    t->waiting = false;
-    here.running = true;
-  } else {
-    wait_here(file, line);
-  }
-  return b.result;
-}
-
-void together(void* data, void (*join)(void** lanes), const char* file, int line) {
-  Thread* t = m.current;
-  Warp& w = t->block->warps[t->number / 32];
-  unsigned lanes = 0;
-  for (Thread* p : w.threads) lanes += p != nullptr;
-  w.lanes[t->number % 32] = data;
-  if (++w.arrived < lanes) {
-    wait_here(file, line);
-    return;
-  }
-  for (Thread* p : w.threads)
-    if (p && p != t && (p->line != line || std::strcmp(p->file, file)))
-      give_up("a warp of block " + name_of(t->block->index) + " meets at two operations: " + file + ":" + std::to_string(line) +
-              " and " + p->file + ":" + std::to_string(p->line));
-  join(w.lanes);
-  w.arrived = 0;
-  w.clock++;
-  for (int i = 0; i < 32; i++) {
-    w.lanes[i] = nullptr;
-    if (w.threads[i] && w.threads[i] != t) wake(w.threads[i]);
-  }
-}
-
 void yield() {
   if (++m.idle_turns > 50'000'000) give_up("threads wait for something that never comes");
   wake(m.current);
@@ -382,48 +236,6 @@ void stop_thread(const char* what, const char* file, int line) {
   std::abort();  // a launch that was given up does not go on
 }
 
-void* shared_bytes(const void* key, size_t bytes) {
-  Block& b = *m.current->block;
-  auto [it, fresh] = b.variables.try_emplace(key, b.used, bytes);
-  if (fresh) {
-    if (b.used + bytes + red_zone > shared_capacity) stop_thread("more shared memory than there is", "", 0);
-    std::memset(b.shared.get() + b.used, 0xFF, bytes);
-    std::memset(b.shared.get() + b.used + bytes, red, red_zone);
-    b.used += (bytes + red_zone + 127) / 128 * 128;
-  }
-  return b.shared.get() + it->second.first;
-}
-
-void* dynamic_bytes() { return m.current->block->shared.get(); }
-
-__attribute__((noinline)) void copy_later(void* dst, const void* src, size_t bytes) {
-  Thread* t = m.current;
-  void* at = __builtin_return_address(0);
-  if (note_access) note_access(dst, bytes, true, at);
-  if (note_access && src) note_access(src, bytes, false, static_cast<char*>(at) + 1);  // another place of the code, for counting
-  std::memset(dst, 0xFF, bytes);
-  t->copies.push_back({dst, src, bytes, t->groups});
-}
-void commit_copies() { m.current->groups++; }
-void wait_copies(int left) {
-  if (left > 0 && m.planted == "wait") return;
-  Thread* t = m.current;
-  size_t kept = 0;
-  for (Copy& c : t->copies) {
-    if (c.group >= t->groups - left) {
-      t->copies[kept++] = c;
-      continue;
-    }
-    if (note_access) note_access(c.dst, c.bytes, true, nullptr);  // who reads without a barrier behind this wait races with it
-    if (c.src) {
-      std::memcpy(c.dst, c.src, c.bytes);
-    } else {
-      std::memset(c.dst, 0, c.bytes);
-    }
-  }
-  t->copies.resize(kept);
-}
-
 void race(const char* what) { give_up(what); }
 
 void run(const Launch& l) {
@@ -435,8 +247,7 @@ void run(const Launch& l) {
   m.idle_turns = 0;
   here.cooperative = l.cooperative;
   here.sampled = sample_size() != 0;
-  const char* planted = std::getenv("DAGRT_EMULATOR_FAULT");
-  m.planted = planted ? planted : "";
+  plant();
   if (forget_accesses) forget_accesses();
   if (counter.begin) counter.begin();
   blockDim = l.block, gridDim = l.grid;

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -29,9 +30,12 @@ struct Here {
   bool sampled = false;  // only some blocks of the launch run: values mean nothing
   unsigned block = 0, thread = 0;
   const unsigned *epoch = nullptr, *clock = nullptr;
+  unsigned* fences = nullptr;
   uintptr_t shared = 0;
 };
 extern Here here;
+extern void (*note_atomic)(const void* where);  // set by race.cpp
+extern void (*note_fence)();
 
 struct Lane {  // of a warp operation: what the thread brings, and takes home
   void* data;
@@ -40,6 +44,8 @@ struct Lane {  // of a warp operation: what the thread brings, and takes home
 void together(void* data, void (*join)(void** lanes), const char* file, int line);
 bool barrier(bool value, const char* file, int line);  // true where any thread's value is
 void yield();
+bool skips_grid_wait();  // planted faults
+bool swaps_fragments();
 void* shared_bytes(const void* key, size_t bytes);
 void* dynamic_bytes();
 [[noreturn]] void stop_thread(const char* what, const char* file, int line);
@@ -104,14 +110,18 @@ template <class T> T __shfl_sync(unsigned, T v, int from, DAGRT_WHERE) { return 
 template <class T> DAGRT_UNWATCHED T atomicAdd(T* p, T v) {
   T before = *p;
   *p = T(before + v);
-  return before;
+  if (emulator::note_atomic) emulator::note_atomic(p);
+  return v == T(0) && emulator::skips_grid_wait() ? std::numeric_limits<T>::max() : before;
 }
 template <class T> DAGRT_UNWATCHED T atomicMin(T* p, T v) {
   T before = *p;
   if (v < before) *p = v;
+  if (emulator::note_atomic) emulator::note_atomic(p);
   return before;
 }
-inline void __threadfence() {}
+inline void __threadfence() {
+  if (emulator::note_fence) emulator::note_fence();
+}
 template <class T> __forceinline__ T __ldcg(const T* p) { return *p; }
 
 inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint32_t((uint64_t(a) * b) >> 32); }

@@ -40,7 +40,8 @@ struct MmaLane {
 };
 inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], DAGRT_WHERE) {
   if (emulator::here.sampled) return;
-  MmaLane mine{c, a, b};
+  const uint32_t swapped[2] = {b[1], b[0]};
+  MmaLane mine{c, a, emulator::swaps_fragments() ? swapped : b};
   for (uint32_t x : a)
     if (x & 0x1fff) emulator::stop_thread("operand A is not rounded to TF32", file, line);
   for (uint32_t x : b)

@@ -1,15 +1,19 @@
 // The race detector: kernels compiled with -fsanitize=thread call these functions at every access to memory, and nothing of that
 // sanitizer is linked.
 //
-// An access is (block, thread, number of block barriers passed, number of warp operations passed). Of two accesses to one place,
-// one of them a write, the earlier must be known to come first: the same thread's, or before a barrier that both passed, or before
-// an operation of the warp that both belong to. Blocks of a launch are never ordered, but in a cooperative launch, whose blocks
-// order themselves by atomics: there only a block's own accesses are compared. Atomics are not compared.
+// An access is (block, thread, number of block barriers passed, number of warp operations passed, number of the block's fences).
+// Of two accesses to one place, one of them a write, the earlier must be known to come first: the same thread's, or before a
+// barrier that both passed, or before an operation of the warp that both belong to. Blocks of a cooperative launch order
+// themselves by atomics: an atomic tells what its thread's last fence covers, a fence makes known what that thread's atomics
+// were told (release and acquire, block by block, through any number of blocks). Blocks of other launches are never ordered.
+// Atomics themselves are not compared.
 #include <dlfcn.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <unordered_map>
+#include <vector>
 
 #include "watch.h"
 
@@ -18,13 +22,67 @@ namespace {
 
 struct Place {
   Moment writer, reader;
-  bool written = false, read = false, many = false;
+  bool written = false, read = false, many = false, bytes = false;  // bytes: parts of this word are places of their own
+  std::vector<Moment> readers;                                      // of other blocks, in a cooperative launch
 };
 std::unordered_map<uintptr_t, Place> places;
+
+bool before_in_block(const Moment& a, const Moment& b) {
+  if (a.thread == b.thread) return a.fences <= b.fences;
+  return a.epoch < b.epoch || (a.thread / 32 == b.thread / 32 && a.clock < b.clock);
+}
+
+using Told = std::map<unsigned, Moment>;  // of each block, up to when its accesses are known
+struct Lesson {                           // from `since` on
+  Moment since, covers;
+};
+std::map<std::pair<unsigned, unsigned>, std::vector<Lesson>> known;  // by who knows and of whom
+std::map<const void*, Told> told;                                    // by atomics' places
+struct Messenger {
+  bool fenced = false;
+  Moment fence;
+  Told heard;
+};
+std::map<std::pair<unsigned, unsigned>, Messenger> messengers;  // by block and thread
+
+const Moment* what_is_known(unsigned of, const Moment& m) {
+  auto it = known.find({m.block, of});
+  if (it == known.end()) return nullptr;
+  for (size_t i = it->second.size(); i-- > 0;)
+    if (before_in_block(it->second[i].since, m)) return &it->second[i].covers;
+  return nullptr;
+}
+void learn(Told& t, unsigned block, const Moment& covers) {
+  auto [it, fresh] = t.try_emplace(block, covers);
+  if (!fresh && it->second.fences < covers.fences) it->second = covers;
+}
+void fence(const Moment& m) {
+  Messenger& x = messengers[{m.block, m.thread}];
+  x.fenced = true, x.fence = m;
+  for (auto& [block, covers] : x.heard) {
+    auto& lessons = known[{m.block, block}];
+    if (lessons.empty() || lessons.back().covers.fences < covers.fences) lessons.push_back({m, covers});
+    if (lessons.size() > 8) lessons.erase(lessons.begin());
+  }
+  x.heard.clear();
+}
+void atomic(const void* where, const Moment& m) {
+  Messenger& x = messengers[{m.block, m.thread}];
+  Told& t = told[where];
+  for (auto& [block, covers] : t)
+    if (block != m.block) learn(x.heard, block, covers);
+  if (!x.fenced) return;
+  learn(t, m.block, x.fence);
+  for (auto it = known.lower_bound({m.block, 0}); it != known.end() && it->first.first == m.block; ++it)
+    if (const Moment* covers = what_is_known(it->first.second, x.fence)) learn(t, it->first.second, *covers);
+}
+
 /// What lies where another block's shared memory lay before is another place.
 bool before(const Moment& a, const Moment& b, bool shared) {
-  if (a.block != b.block) return shared || here.cooperative;
-  return a.thread == b.thread || a.epoch < b.epoch || (a.thread / 32 == b.thread / 32 && a.clock < b.clock);
+  if (a.block == b.block) return before_in_block(a, b);
+  if (shared) return true;
+  const Moment* covers = here.cooperative ? what_is_known(a.block, b) : nullptr;
+  return covers && before_in_block(a, *covers);
 }
 
 /// File and line of a place in the code, by addr2line where there is one.
@@ -56,35 +114,70 @@ void tell(const char* what, const Moment& a, const Moment& b, void* at) {
   race((text + line_of(at)).c_str());
 }
 
-void access_one(uintptr_t key, const Moment& m, bool write, bool shared, void* at) {
-  Place& p = places[key];
+void compare(const Place& p, const Moment& m, bool write, bool shared, void* at) {
   if (p.written && !before(p.writer, m, shared)) tell(write ? "two writes" : "a read after an unordered write", p.writer, m, at);
+  if (!write) return;
+  if (p.read && !before(p.reader, m, shared)) tell("a write after an unordered read", p.reader, m, at);
+  if (p.many && p.reader.block == m.block && p.reader.epoch == m.epoch && p.reader.thread / 32 != m.thread / 32)
+    tell("a write after unordered reads", p.reader, m, at);
+  for (const Moment& r : p.readers)
+    if (!before(r, m, shared)) tell("a write after an unordered read", r, m, at);
+}
+
+void access_one(Place& p, const Moment& m, bool write, bool shared, void* at) {
+  compare(p, m, write, shared, at);
   if (write) {
-    if (p.read && !before(p.reader, m, shared)) tell("a write after an unordered read", p.reader, m, at);
-    if (p.many && p.reader.block == m.block && p.reader.epoch == m.epoch && p.reader.thread / 32 != m.thread / 32)
-      tell("a write after unordered reads", p.reader, m, at);
     p.writer = m, p.written = true;
+    if (!p.readers.empty()) p.readers.clear();
     return;
+  }
+  if (p.read && p.reader.block != m.block && here.cooperative && !shared) {
+    size_t kept = 0;
+    for (const Moment& r : p.readers)
+      if (r.block != m.block && r.block != p.reader.block) p.readers[kept++] = r;
+    p.readers.resize(kept);
+    p.readers.push_back(p.reader);
   }
   p.many = p.read && !before(p.reader, m, shared) ? true : p.many && p.reader.block == m.block && p.reader.epoch == m.epoch;
   p.reader = m, p.read = true;
 }
 
-// Words, and single bytes where less than a word is touched: kernels do not mix the two on one tensor.
+// Words; bytes of their own where less than a word is touched, compared with the word that they lie in.
 void access(const volatile void* where, size_t bytes, bool write, void* at) {
   auto a = reinterpret_cast<uintptr_t>(where);
   if (!here.running) return;
   const bool shared = a - here.shared < shared_capacity;
   if (!shared && !in_device_memory(a)) return;
-  const Moment m{here.block, here.thread, *here.epoch, *here.clock};
+  const Moment m{here.block, here.thread, *here.epoch, *here.clock, *here.fences};
   count_access(a, unsigned(bytes), write, shared, at, m);
   if (here.sampled) return;
-  const uintptr_t step = bytes < 4 ? 1 : 4, space = bytes < 4 ? uintptr_t(1) << 63 : 0;
-  for (uintptr_t i = 0; i < bytes; i += step) access_one((a + i) | space, m, write, shared, at);
+  constexpr uintptr_t single = uintptr_t(1) << 63;
+  if (bytes < 4 || a % 4) {
+    for (uintptr_t i = a; i < a + bytes; i++) {
+      Place& word = places[i / 4 * 4];
+      word.bytes = true;
+      compare(word, m, write, shared, at);
+      access_one(places[i | single], m, write, shared, at);
+    }
+    return;
+  }
+  for (uintptr_t i = a; i < a + bytes; i += 4) {
+    Place& word = places[i];
+    access_one(word, m, write, shared, at);
+    if (!word.bytes) continue;
+    for (uintptr_t k = i; k < i + 4; k++)
+      if (auto it = places.find(k | single); it != places.end()) compare(it->second, m, write, shared, at);
+  }
 }
 
 [[maybe_unused]] const bool installed = [] {
-  forget_accesses = [] { places.clear(); };
+  forget_accesses = [] { places.clear(), known.clear(), told.clear(), messengers.clear(); };
+  note_atomic = [](const void* where) {
+    if (here.running && here.cooperative) atomic(where, {here.block, here.thread, *here.epoch, *here.clock, *here.fences});
+  };
+  note_fence = [] {
+    if (here.running && here.cooperative) fence({here.block, here.thread, *here.epoch, *here.clock, (*here.fences)++});
+  };
   note_access = [](const void* where, size_t bytes, bool write, void* at) { access(where, bytes, write, at); };
   return true;
 }();

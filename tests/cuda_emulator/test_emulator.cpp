@@ -64,16 +64,39 @@ __global__ void never_waited_kernel(Gate, const float* x) {
   copy_async<4>(held + threadIdx.x, x + threadIdx.x);
   commit_copies();
 }
-/// Blocks meet by a counter; with `wait` each then reads what its neighbour wrote.
-template <bool wait> __global__ void neighbours_kernel(Gate, float* y, float* x, unsigned* counter) {
+/// Blocks meet by a counter; each then reads what its neighbour wrote. Without `wait`, or with one fence left out, in disorder.
+template <bool wait, bool before, bool after> __global__ void neighbours_kernel(Gate, float* y, float* x, unsigned* counter) {
   if (threadIdx.x == 0) {
     x[blockIdx.x] = float(blockIdx.x + 1);
-    __threadfence();
+    if constexpr (before) __threadfence();
     atomicAdd(counter, 1u);
     if constexpr (wait)
       while (atomicAdd(counter, 0u) < gridDim.x) relax();
+    if constexpr (after) __threadfence();
     y[blockIdx.x] = x[(blockIdx.x + 1) % gridDim.x];
   }
+}
+/// All threads write, one tells the others: after a barrier, or without.
+template <bool barrier> __global__ void all_tell_kernel(Gate, float* y, float* x, unsigned* counter) {
+  x[blockIdx.x * n + threadIdx.x] = 1;
+  if constexpr (barrier) __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    atomicAdd(counter, 1u);
+    while (atomicAdd(counter, 0u) < gridDim.x) relax();
+    __threadfence();
+  }
+  __syncthreads();
+  y[blockIdx.x * n + threadIdx.x] = x[(blockIdx.x + 1) % gridDim.x * n + n - 1 - threadIdx.x];
+}
+/// A word that one warp writes whole and another in part.
+template <bool barrier> __global__ void parts_kernel(Gate, float* y) {
+  SHARED(uint32_t, held, [n]);
+  held[threadIdx.x] = 0;
+  if constexpr (barrier) __syncthreads();
+  reinterpret_cast<uint8_t*>(held)[(n - 1 - threadIdx.x) * 4 + 2] = 1;
+  __syncthreads();
+  y[threadIdx.x] = float(held[threadIdx.x]);
 }
 
 }  // namespace
@@ -129,23 +152,32 @@ TEST_CASE("operands of mma that are not rounded") {
   CHECK(says(report_of(unrounded_kernel, 1, 32, 0, y.p), "operand A is not rounded to TF32"));
 }
 
-TEST_CASE("blocks that wait for each other run together") {
-  Memory x(8), y(8), counter(1);
+TEST_CASE("blocks that wait for each other are ordered by their atomics and fences") {
+  Memory x(8 * n), y(8 * n), counter(1);
   auto* c = reinterpret_cast<unsigned*>(counter.p);
-  auto run = [&](void (*kernel)(Gate, float*, float*, unsigned*)) {
+  auto report = [&](void (*kernel)(Gate, float*, float*, unsigned*), int threads) {
     *c = 0;
-    std::memset(x.p, 0xFF, 32);
     CudaStream s;
     cudaStreamCreateWithFlags(&s.handle, 0);
-    launch_together(s, "neighbours", kernel, 8, 32, 0, y.p, x.p, c);
-    CHECK(cudaStreamSynchronize(s.handle) == cudaSuccess);
+    launch_together(s, "neighbours", kernel, 8, threads, 0, y.p, x.p, c);
+    const cudaError_t e = cudaStreamSynchronize(s.handle);
     cudaStreamDestroy(s.handle);
-    bool right = true;
-    for (int i = 0; i < 8; i++) right &= y.p[i] == float((i + 1) % 8 + 1);
-    return right;
+    return std::string(e == cudaSuccess ? "" : cudaGetErrorString(e));
   };
-  CHECK(run(neighbours_kernel<true>));
-  CHECK_FALSE(run(neighbours_kernel<false>));
+  CHECK(report(neighbours_kernel<true, true, true>, 32) == "");
+  for (int i = 0; i < 8; i++) CHECK(y.p[i] == float((i + 1) % 8 + 1));
+  CHECK(says(report(neighbours_kernel<false, true, true>, 32), "race: "));
+  CHECK(says(report(neighbours_kernel<true, false, true>, 32), "race: "));
+  CHECK(says(report(neighbours_kernel<true, true, false>, 32), "race: "));
+  CHECK(report(all_tell_kernel<true>, n) == "");
+  CHECK(says(report(all_tell_kernel<false>, n), "race: "));
+}
+
+TEST_CASE("words and parts of them are one place") {
+  Memory y(n);
+  CHECK(report_of(parts_kernel<true>, 1, n, 0, y.p) == "");
+  CHECK(y.p[3] == float(1 << 16));
+  CHECK(says(report_of(parts_kernel<false>, 1, n, 0, y.p), "race: "));
 }
 
 TEST_CASE("work is late, copies read the host at once, graphs run again") {

@@ -7,7 +7,8 @@
 namespace emulator {
 
 struct Moment {
-  unsigned block, thread, epoch, clock;  // of the launch; of the block; barriers passed; operations of the warp passed
+  unsigned block, thread, epoch, clock,
+      fences;  // of the launch; of the block; barriers, the warp's operations, the block's fences passed
 };
 bool in_device_memory(uintptr_t at);
 void race(const char* what);  // ends the launch

@@ -57,7 +57,6 @@ struct Moments {
     SHARED(float, means, [lines][columns]);
     SHARED(float, sums, [lines][columns]);
     const int x = threadIdx.x, y = threadIdx.y;
-    __syncthreads();
     counts[y][x] = n, means[y][x] = mean, sums[y][x] = squares;
     __syncthreads();
     if (y == 0)
@@ -71,7 +70,6 @@ struct Sums {
     SHARED(float, firsts, [lines][columns]);
     SHARED(float, seconds, [lines][columns]);
     const int x = threadIdx.x, y = threadIdx.y;
-    __syncthreads();
     firsts[y][x] = first, seconds[y][x] = second;
     __syncthreads();
     if (y == 0)
@@ -79,7 +77,7 @@ struct Sums {
   }
 };
 
-/// Up to four numbers of each column, read by one line for all.
+/// Up to four numbers of each column, read by one line for all, behind a barrier.
 struct PerColumn {
   float (*values)[columns];
   DAGRT_DEVICE PerColumn(const Place& at, const float* a, const float* b, const float* c, const float* d, float c_else, float d_else) {

@@ -106,7 +106,6 @@ template <class T> __global__ void scatter_add_kernel(Gate gate, RowsArgs a) {
       __syncthreads();
     }
     if (i < total) put_sum(sum, static_cast<T*>(a.y)[o * a.yo + n * a.yk + r * a.yr + c]);
-    __syncthreads();
   }
 }
 

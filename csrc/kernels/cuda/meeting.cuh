@@ -30,13 +30,12 @@ DAGRT_DEVICE bool arrive_last(unsigned* counter, unsigned all) {
   return last[0];
 }
 
-/// The counter has come to `count`.
+/// The counter has come to `count`, for what stands behind the block's next barrier.
 DAGRT_DEVICE void wait_for(unsigned* counter, unsigned count) {
   if (threadIdx.x == 0 && threadIdx.y == 0) {
     while (atomicAdd(counter, 0u) < count) relax();
     __threadfence();
   }
-  __syncthreads();
 }
 
 __global__ void zero_counters_kernel(Gate gate, unsigned* counters, int64_t n) {

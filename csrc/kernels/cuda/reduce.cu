@@ -245,7 +245,6 @@ template <class T> __global__ void sort_kernel(Gate gate, SortArgs a, char* scra
         static_cast<T*>(a.values)[o * a.values_stride[0] + r * a.values_stride[1] + i * a.values_stride[2]] = x[at * a.x_stride[1]];
       if (a.indices) a.indices[o * a.indices_stride[0] + r * a.indices_stride[1] + i * a.indices_stride[2]] = int32_t(at);
     }
-    __syncthreads();
   }
 }
 
