@@ -101,6 +101,16 @@ class CallSignature:
         self.training_default = next((p.default for p in self.parameters if p.name == "training"), None)
 
 
+class _InitSignature:
+    """A class's signature is its __init__'s: Python 3.11.2 shows __new__'s where the class inherits both."""
+
+    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+        if instance is not None:
+            raise AttributeError("__signature__")
+        signature = inspect.signature(owner.__init__)  # type: ignore[misc]
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+
 class Layer(Operation):
     """A callable with weights.
 
@@ -134,6 +144,8 @@ class Layer(Operation):
         build = cls.__dict__.get("build")
         if build is not None and not getattr(build, "_wrapped", False):
             cls.build = _wrap_build(build)  # type: ignore[method-assign]
+
+    __signature__ = _InitSignature()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = object.__new__(cls)
