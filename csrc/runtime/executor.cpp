@@ -161,9 +161,7 @@ void record_lanes(const Plan& plan, RunState& state, RunShared& shared) {
   shared.cuda = &r.lane(0);
 }
 
-bool holds(const RunState& state, Place p) {
-  return p.base == 0 || *reinterpret_cast<const bool*>(state.bases[size_t(p.base)] + p.offset);
-}
+bool holds(const RunState& state, Place p) { return p.base == 0 || state.bases[size_t(p.base)][p.offset] != 0; }
 
 }  // namespace
 
