@@ -172,13 +172,35 @@ void Epoch::done_with(int64_t batches) {
   changed_.notify_all();
 }
 
+/// What `run` was asked and has come to.
+struct Epoch::Course {
+  const double seconds;
+  const int64_t watched;
+  const CancelPoll poll;
+  const Clock::time_point start = Clock::now();
+  Clock::time_point last_poll = start;
+  Progress p = {};
+};
+
+/// Counts the step that has just ended; whether the time is up.
+bool Epoch::step_ended(Course& c) {
+  next_++;
+  Progress& p = c.p;
+  if (c.watched >= 0 && p.nan_at < 0 && c.watched < int64_t(outputs_.size()) && has_nan(outputs_[size_t(c.watched)]))
+    p.nan_at = p.done;
+  p.done++;
+  const auto now = Clock::now();
+  if (std::chrono::duration<double>(now - c.start).count() >= c.seconds) return true;
+  if (c.poll && now - c.last_poll >= poll_interval) {  // short steps do not ask themselves
+    c.last_poll = now;
+    if (c.poll()) fail(ErrorKind::cancelled, "interrupted between two steps; the variables are as after the last of them");
+  }
+  return false;
+}
+
 /// As `run`, from a step whose inputs and outputs are there. A step's inputs are on their way while the one before is at work,
 /// where `most` allows more than one.
-Epoch::Progress Epoch::run_ahead(std::vector<View>& in, std::vector<View>& out, int64_t most, double seconds, int64_t watched,
-                                 CancelPoll poll) {
-  Progress p;
-  const auto start = Clock::now();
-  auto last_poll = start;
+void Epoch::run_ahead(std::vector<View>& in, std::vector<View>& out, int64_t most, Course& course) {
   const int64_t end = next_ + std::min(most, steps() - next_);
   std::vector<View> outs[Runs::most];
   outs[next_ % Runs::most] = out;
@@ -186,7 +208,7 @@ Epoch::Progress Epoch::run_ahead(std::vector<View>& in, std::vector<View>& out, 
   while (next_ < end && !late) {
     const std::shared_ptr<const Program> program = program_;
     const int64_t rows = rows_of(next_);
-    Runs runs(*program, poll);
+    Runs runs(*program, course.poll);
     int64_t started = next_;
     auto start_one = [&] {
       runs.start(in.data());
@@ -200,44 +222,26 @@ Epoch::Progress Epoch::run_ahead(std::vector<View>& in, std::vector<View>& out, 
     while (runs.in_flight()) {
       if (runs.in_flight() < Runs::most && another()) start_one();
       runs.finish(outs[next_ % Runs::most].data());
-      next_++;
-      if (watched >= 0 && p.nan_at < 0 && watched < int64_t(outputs_.size()) && has_nan(outputs_[size_t(watched)]))
-        p.nan_at = p.done;
-      p.done++;
-      const auto now = Clock::now();
-      late = late || std::chrono::duration<double>(now - start).count() >= seconds;
-      if (poll && now - last_poll >= poll_interval) {
-        last_poll = now;
-        if (poll()) fail(ErrorKind::cancelled, "interrupted between two steps; the variables are as after the last of them");
-      }
+      if (step_ended(course)) late = true;
     }
     if (next_ < end && !late) prepare(next_, in, outs[next_ % Runs::most]);
   }
-  return p;
 }
 
 Epoch::Progress Epoch::run(int64_t most, double seconds, int64_t watched, CancelPoll poll) {
-  Progress p;
+  Course course{seconds, watched, poll};
   std::vector<View> in, out;
-  const auto start = Clock::now();
-  auto last_poll = start;
-  while (p.done < most && next_ < steps()) {
+  while (course.p.done < most && next_ < steps()) {
     const Program& program = prepare(next_, in, out);
-    if (Runs::possible(program)) return run_ahead(in, out, most, seconds, watched, poll);
-    program.run(in.data(), out.data(), poll);
-    next_++;
-    if (watched >= 0 && p.nan_at < 0 && watched < int64_t(outputs_.size()) && has_nan(outputs_[size_t(watched)]))
-      p.nan_at = p.done;
-    p.done++;
-    done_with(next_);
-    const auto now = Clock::now();
-    if (std::chrono::duration<double>(now - start).count() >= seconds) break;
-    if (poll && now - last_poll >= poll_interval) {  // short steps do not ask themselves
-      last_poll = now;
-      if (poll()) fail(ErrorKind::cancelled, "interrupted between two steps; the variables are as after the last of them");
+    if (Runs::possible(program)) {
+      run_ahead(in, out, most, course);
+      break;
     }
+    program.run(in.data(), out.data(), poll);
+    done_with(next_ + 1);
+    if (step_ended(course)) break;
   }
-  return p;
+  return course.p;
 }
 
 }  // namespace dagrt

@@ -41,8 +41,9 @@ class Epoch {
   int64_t rows_of(int64_t step) const;
   void gather(int64_t step, size_t buffer);
   void gather_ahead();
-  Progress run_ahead(std::vector<View>& in, std::vector<View>& out, int64_t most, double seconds, int64_t watched,
-                     CancelPoll poll);
+  struct Course;
+  bool step_ended(Course& course);
+  void run_ahead(std::vector<View>& in, std::vector<View>& out, int64_t most, Course& course);
   void done_with(int64_t batches);
   const Program& prepare(int64_t step, std::vector<View>& in, std::vector<View>& out);
 

@@ -34,14 +34,13 @@ class Recomputer {
     if (dropped.empty()) return;
     std::vector<char> again(f_.types.size(), 0);
     for (ValueId v : dropped) again[size_t(v)] = 1;
-    std::vector<Node> old = std::move(f_.nodes);
+    const std::vector<Node> old = std::move(f_.nodes);
     f_.nodes.clear();
     for (size_t i = 0; i < old.size(); i++) {
-      Node n = std::move(old[i]);
+      Node n = old[i];  // a copy: nodes are made again of it
       if (int(i) > peak_)
         for (ValueId& v : n.inputs)
           if (v != no_value && again[size_t(v)]) v = copy_of(v, base_[size_t(v)], fuses_[i], old);
-      old[i] = n;  // copies are made of it
       f_.nodes.push_back(std::move(n));
     }
   }
@@ -69,9 +68,8 @@ class Recomputer {
       for (ValueId v : n.inputs)
         if (v != no_value) last_[size_t(root_[size_t(v)])] = i;
     }
-    for (size_t v = 0; v < f_.types.size(); v++) {
+    for (size_t v = 0; v < f_.types.size(); v++)
       if (uses_.kept[v] && root_[v] != no_value) last_[size_t(root_[v])] = nodes;
-    }
     for (size_t v = 0; v < f_.types.size(); v++)
       if (first_[v] >= 0) {
         change[size_t(first_[v])] += bytes(ValueId(v));
@@ -138,10 +136,9 @@ class Recomputer {
     Node n = old[size_t(uses_.producer[size_t(v)])];
     for (ValueId& u : n.inputs)
       if (!is_small(u, v)) u = copy_of(u, base, fuses, old);
-    n.outputs = {f_.add_value(f_.types[size_t(v)])};
-    copies_[{v, fuses}] = n.outputs[0];
+    n.outputs = {at->second = f_.add_value(f_.types[size_t(v)])};
     f_.nodes.push_back(std::move(n));
-    return f_.nodes.back().outputs[0];
+    return at->second;
   }
 
   Function& f_;

@@ -198,10 +198,6 @@ void ArenaPool::trim(Device& device) {
   }
 }
 
-void Queue::replay(const void*, const std::function<void(Recording&)>&) {
-  fail(ErrorKind::internal, "this device does not record runs");
-}
-
 Staging::~Staging() {
   if (data_) device_->release_host(data_);
 }
@@ -220,16 +216,16 @@ char* Staging::take(Device& device, size_t bytes) {
 }
 
 namespace {
-[[noreturn]] void no_ways() { fail(ErrorKind::internal, "this device does not record runs"); }
+[[noreturn]] void records_nothing() { fail(ErrorKind::internal, "this device does not record runs"); }
 }  // namespace
 
-void Queue::move(Way, void*, const void*, size_t) { no_ways(); }
-void Queue::set_flag(Way, int) { no_ways(); }
-void Queue::await_flag(Way, int) { no_ways(); }
-bool Queue::reached(int) { no_ways(); }
-void Queue::wait_for(int) { no_ways(); }
-
-void Queue::write_beside(void*, int32_t) { fail(ErrorKind::internal, "this device does not record runs"); }
+void Queue::write_beside(void*, int32_t) { records_nothing(); }
+void Queue::move(Way, void*, const void*, size_t) { records_nothing(); }
+void Queue::set_flag(Way, int) { records_nothing(); }
+void Queue::await_flag(Way, int) { records_nothing(); }
+bool Queue::reached(int) { records_nothing(); }
+void Queue::wait_for(int) { records_nothing(); }
+void Queue::replay(const void*, const std::function<void(Recording&)>&) { records_nothing(); }
 
 Device& default_device() {
   static Device& chosen = []() -> Device& {

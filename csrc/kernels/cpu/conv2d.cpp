@@ -5,7 +5,8 @@
 // window needs no gathering.
 // Input gradient: the input pixels of one residue (h mod stride, w mod stride) see the same taps; for each residue it is a
 // forward convolution of dy with those taps, window reversed.
-// Few filters (conv2d_few.cpp): vectors over the window. One channel (conv2d_one_channel.cpp): weights in registers. Depthwise (one channel a group): vectors over channels, no products.
+// Few filters (conv2d_few.cpp): vectors over the window. One channel (conv2d_one_channel.cpp): weights in registers. Depthwise
+// (one channel a group): vectors over channels, no products.
 #include "kernels/cpu/conv2d_pass.h"
 
 namespace dagrt::DAGRT_ISA {

@@ -95,208 +95,173 @@ struct PerColumn {
   DAGRT_DEVICE float operator[](int k) const { return values[k][threadIdx.x]; }
 };
 
-// ---------------------------------------------------------------- forward
-/// The moments of the block's part; with `kept`, x stays there.
-DAGRT_DEVICE void part_moments(const BatchNormArgs& a, const Place& at, int64_t parts, float* kept) {
-  Moments all;
-  if (at.in)
-    for (int64_t m = at.from + threadIdx.y; m < at.to; m += chunk * lines) {
-      float v[chunk], mean = 0, squares = 0;
-      int n = 0;
+// A pass: what a block leaves of its part, what one block makes of all parts, what each makes of its part then. Of each element
+// it may keep some values on chip.
+struct Forward {
+  static constexpr const char *together_name = "batch_norm", *part_name = "batch_norm_moments", *merge_name = "batch_norm_merge",
+                              *finish_name = "batch_norm_normalise";
+  static constexpr int values = 1;
+
+  /// The moments of the block's part; with `kept`, x stays there.
+  DAGRT_DEVICE static void part(const BatchNormArgs& a, const Place& at, int64_t parts, float* kept) {
+    Moments all;
+    if (at.in)
+      for (int64_t m = at.from + threadIdx.y; m < at.to; m += chunk * lines) {
+        float v[chunk], mean = 0, squares = 0;
+        int n = 0;
 #pragma unroll
-      for (int k = 0; k < chunk; k++) {
-        const int64_t row = m + k * lines;
-        v[k] = 0;
-        if (row >= at.to) continue;
-        v[k] = a.x[row * a.ldx + at.c];
-        if (kept) kept[(row - at.from) * columns + threadIdx.x] = v[k];
-        mean += v[k], n++;
+        for (int k = 0; k < chunk; k++) {
+          const int64_t row = m + k * lines;
+          v[k] = 0;
+          if (row >= at.to) continue;
+          v[k] = a.x[row * a.ldx + at.c];
+          if (kept) kept[(row - at.from) * columns + threadIdx.x] = v[k];
+          mean += v[k], n++;
+        }
+        mean /= float(n);
+#pragma unroll
+        for (int k = 0; k < chunk; k++)
+          if (k < n) squares += (v[k] - mean) * (v[k] - mean);
+        all.merge(float(n), mean, squares);
       }
-      mean /= float(n);
-#pragma unroll
-      for (int k = 0; k < chunk; k++)
-        if (k < n) squares += (v[k] - mean) * (v[k] - mean);
-      all.merge(float(n), mean, squares);
-    }
-  all.merge_lines();
-  if (!at.in || threadIdx.y) return;
-  const Workspace w(a, parts);
-  w.first[at.part * a.C + at.c] = all.mean;
-  w.second[at.part * a.C + at.c] = all.squares;
-}
-
-/// mean, variance and rstd of a group's channels, by one block.
-DAGRT_DEVICE void merge_moments(const BatchNormArgs& a, const Place& at, int64_t parts) {
-  const Workspace w(a, parts);
-  Moments all;
-  if (at.in && a.rows)
-    for (int64_t part = threadIdx.y; part < parts; part += lines)
-      all.merge(float(a.rows * (part + 1) / parts - a.rows * part / parts), __ldcg(w.first + part * a.C + at.c),
-                __ldcg(w.second + part * a.C + at.c));
-  all.merge_lines();
-  if (!at.in || threadIdx.y) return;
-  const float variance = all.squares / float(a.rows);
-  a.mean[at.c] = a.rows ? all.mean : 0.0f / 0.0f;
-  a.variance[at.c] = variance;
-  a.rstd[at.c] = 1.0f / sqrtf(variance + a.epsilon);
-}
-
-/// y of the block's part.
-DAGRT_DEVICE void normalise(const BatchNormArgs& a, const Place& at, const float* kept) {
-  const PerColumn of(at, a.mean, a.rstd, a.gamma, a.beta, 1.0f, 0.0f);
-  if (!at.in) return;
-  const float mean = of[0], scale = of[1] * of[2], beta = of[3];
-  for (int64_t m = at.from + threadIdx.y; m < at.to; m += lines) {
-    const float x = kept ? kept[(m - at.from) * columns + threadIdx.x] : a.x[m * a.ldx + at.c];
-    a.y[m * a.ldy + at.c] = finished(a.epilogue, m, at.c, (x - mean) * scale + beta);
+    all.merge_lines();
+    if (!at.in || threadIdx.y) return;
+    const Workspace w(a, parts);
+    w.first[at.part * a.C + at.c] = all.mean;
+    w.second[at.part * a.C + at.c] = all.squares;
   }
-}
 
-__global__ void __launch_bounds__(threads) moments_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (!closed(gate)) part_moments(a, Place(a, parts), parts, nullptr);
-}
-__global__ void __launch_bounds__(threads) merge_moments_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (closed(gate)) return;
-  Place at(a, 1);
-  merge_moments(a, at, parts);
-}
-__global__ void __launch_bounds__(threads) normalise_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (!closed(gate)) normalise(a, Place(a, parts), nullptr);
-}
-__global__ void __launch_bounds__(threads) batch_norm_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (closed(gate)) return;
-  float* kept = dynamic_shared<float>();
-  const Place at(a, parts);
-  unsigned* counters = Workspace(a, parts).counters + 2 * at.group;
-  part_moments(a, at, parts, kept);
-  if (arrive_last(counters, unsigned(parts))) {
-    merge_moments(a, at, parts);
-    arrive(counters + 1);
+  /// mean, variance and rstd of a group's channels, by one block.
+  DAGRT_DEVICE static void merge(const BatchNormArgs& a, const Place& at, int64_t parts) {
+    const Workspace w(a, parts);
+    Moments all;
+    if (at.in && a.rows)
+      for (int64_t part = threadIdx.y; part < parts; part += lines)
+        all.merge(float(a.rows * (part + 1) / parts - a.rows * part / parts), __ldcg(w.first + part * a.C + at.c),
+                  __ldcg(w.second + part * a.C + at.c));
+    all.merge_lines();
+    if (!at.in || threadIdx.y) return;
+    const float variance = all.squares / float(a.rows);
+    a.mean[at.c] = a.rows ? all.mean : 0.0f / 0.0f;
+    a.variance[at.c] = variance;
+    a.rstd[at.c] = 1.0f / sqrtf(variance + a.epsilon);
   }
-  wait_for(counters + 1, 1);
-  normalise(a, at, kept);
-}
 
-// ---------------------------------------------------------------- backward
-/// The sums of the block's part; with `kept`, dy and (x - mean) rstd stay there.
-DAGRT_DEVICE void part_sums(const BatchNormArgs& a, const Place& at, int64_t parts, float* kept) {
-  const PerColumn of(at, a.mean, a.rstd, nullptr, nullptr, 0.0f, 0.0f);
-  Sums sums;
-  if (at.in)
+  /// y of the block's part.
+  DAGRT_DEVICE static void finish(const BatchNormArgs& a, const Place& at, int64_t, const float* kept) {
+    const PerColumn of(at, a.mean, a.rstd, a.gamma, a.beta, 1.0f, 0.0f);
+    if (!at.in) return;
+    const float mean = of[0], scale = of[1] * of[2], beta = of[3];
     for (int64_t m = at.from + threadIdx.y; m < at.to; m += lines) {
-      const float dy = a.dy[m * a.lddy + at.c], normal = (a.x[m * a.ldx + at.c] - of[0]) * of[1];
-      sums.first += dy;
-      sums.second += dy * normal;
-      if (!kept) continue;
-      float* to = kept + (m - at.from) * 2 * columns + threadIdx.x;
-      to[0] = dy, to[columns] = normal;
+      const float x = kept ? kept[(m - at.from) * columns + threadIdx.x] : a.x[m * a.ldx + at.c];
+      a.y[m * a.ldy + at.c] = finished(a.epilogue, m, at.c, (x - mean) * scale + beta);
     }
-  sums.add_lines();
-  if (!at.in || threadIdx.y) return;
-  const Workspace w(a, parts);
-  w.first[at.part * a.C + at.c] = sums.first;
-  w.second[at.part * a.C + at.c] = sums.second;
-}
-
-DAGRT_DEVICE void merge_sums(const BatchNormArgs& a, const Place& at, int64_t parts) {
-  const Workspace w(a, parts);
-  Sums sums;
-  if (at.in)
-    for (int64_t part = threadIdx.y; part < parts; part += lines)
-      sums.first += __ldcg(w.first + part * a.C + at.c), sums.second += __ldcg(w.second + part * a.C + at.c);
-  sums.add_lines();
-  if (!at.in || threadIdx.y) return;
-  w.all_first[at.c] = sums.first;
-  w.all_second[at.c] = sums.second;
-  if (a.dbeta) a.dbeta[at.c] = sums.first;
-  if (a.dgamma) a.dgamma[at.c] = sums.second;
-}
-
-DAGRT_DEVICE void input_gradient(const BatchNormArgs& a, const Place& at, int64_t parts, const float* kept) {
-  const Workspace w(a, parts);
-  const PerColumn sums(at, w.all_first, w.all_second, nullptr, nullptr, 0.0f, 0.0f);
-  const float share = 1.0f / float(a.rows), first = sums[0] * share, second = sums[1] * share;
-  const PerColumn of(at, a.mean, a.rstd, a.gamma, nullptr, 1.0f, 0.0f);
-  if (!at.in) return;
-  const float mean = of[0], rstd = of[1], scale = rstd * of[2];
-  for (int64_t m = at.from + threadIdx.y; m < at.to; m += lines) {
-    const float* from = kept + (m - at.from) * 2 * columns + threadIdx.x;
-    const float dy = kept ? from[0] : a.dy[m * a.lddy + at.c];
-    const float normal = kept ? from[columns] : (a.x[m * a.ldx + at.c] - mean) * rstd;
-    a.dx[m * a.lddx + at.c] = (dy - (first + normal * second)) * scale;
-  }
-}
-
-__global__ void __launch_bounds__(threads) gradient_sums_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (!closed(gate)) part_sums(a, Place(a, parts), parts, nullptr);
-}
-__global__ void __launch_bounds__(threads) merge_sums_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (closed(gate)) return;
-  Place at(a, 1);
-  merge_sums(a, at, parts);
-}
-__global__ void __launch_bounds__(threads) input_gradient_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (!closed(gate)) input_gradient(a, Place(a, parts), parts, nullptr);
-}
-__global__ void __launch_bounds__(threads) batch_norm_grad_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
-  if (closed(gate)) return;
-  float* kept = dynamic_shared<float>();
-  const Place at(a, parts);
-  unsigned* counters = Workspace(a, parts).counters + 2 * at.group;
-  part_sums(a, at, parts, kept);
-  if (arrive_last(counters, unsigned(parts))) {
-    merge_sums(a, at, parts);
-    arrive(counters + 1);
-  }
-  wait_for(counters + 1, 1);
-  input_gradient(a, at, parts, kept);
-}
-
-/// Parts and bytes of shared memory of a cooperative launch that keeps `arrays` values of each element; parts 0: it does not fit.
-struct Together {
-  int64_t parts;
-  size_t bytes;
-  Together(const BatchNormArgs& a, const CudaStream& s, int arrays) {
-    parts = smaller(batch_norm_device_parts(a.rows), s.multiprocessors / pieces(a.C, columns));
-    bytes = parts ? size_t(pieces(a.rows, parts)) * columns * 4 * size_t(arrays) : 0;
-    constexpr size_t fixed = 12 << 10;  // of the kernels' own
-    if (bytes + fixed > s.shared_bytes) parts = 0;
   }
 };
 
+struct Backward {
+  static constexpr const char *together_name = "batch_norm_grad", *part_name = "batch_norm_grad_sums", *merge_name = "batch_norm_grad_merge",
+                              *finish_name = "batch_norm_grad_input";
+  static constexpr int values = 2;
+
+  /// The sums of the block's part; with `kept`, dy and (x - mean) rstd stay there.
+  DAGRT_DEVICE static void part(const BatchNormArgs& a, const Place& at, int64_t parts, float* kept) {
+    const PerColumn of(at, a.mean, a.rstd, nullptr, nullptr, 0.0f, 0.0f);
+    Sums sums;
+    if (at.in)
+      for (int64_t m = at.from + threadIdx.y; m < at.to; m += lines) {
+        const float dy = a.dy[m * a.lddy + at.c], normal = (a.x[m * a.ldx + at.c] - of[0]) * of[1];
+        sums.first += dy;
+        sums.second += dy * normal;
+        if (!kept) continue;
+        float* to = kept + (m - at.from) * 2 * columns + threadIdx.x;
+        to[0] = dy, to[columns] = normal;
+      }
+    sums.add_lines();
+    if (!at.in || threadIdx.y) return;
+    const Workspace w(a, parts);
+    w.first[at.part * a.C + at.c] = sums.first;
+    w.second[at.part * a.C + at.c] = sums.second;
+  }
+
+  DAGRT_DEVICE static void merge(const BatchNormArgs& a, const Place& at, int64_t parts) {
+    const Workspace w(a, parts);
+    Sums sums;
+    if (at.in)
+      for (int64_t part = threadIdx.y; part < parts; part += lines)
+        sums.first += __ldcg(w.first + part * a.C + at.c), sums.second += __ldcg(w.second + part * a.C + at.c);
+    sums.add_lines();
+    if (!at.in || threadIdx.y) return;
+    w.all_first[at.c] = sums.first;
+    w.all_second[at.c] = sums.second;
+    if (a.dbeta) a.dbeta[at.c] = sums.first;
+    if (a.dgamma) a.dgamma[at.c] = sums.second;
+  }
+
+  DAGRT_DEVICE static void finish(const BatchNormArgs& a, const Place& at, int64_t parts, const float* kept) {
+    const Workspace w(a, parts);
+    const PerColumn sums(at, w.all_first, w.all_second, nullptr, nullptr, 0.0f, 0.0f);
+    const float share = 1.0f / float(a.rows), first = sums[0] * share, second = sums[1] * share;
+    const PerColumn of(at, a.mean, a.rstd, a.gamma, nullptr, 1.0f, 0.0f);
+    if (!at.in) return;
+    const float mean = of[0], rstd = of[1], scale = rstd * of[2];
+    for (int64_t m = at.from + threadIdx.y; m < at.to; m += lines) {
+      const float* from = kept + (m - at.from) * 2 * columns + threadIdx.x;
+      const float dy = kept ? from[0] : a.dy[m * a.lddy + at.c];
+      const float normal = kept ? from[columns] : (a.x[m * a.ldx + at.c] - mean) * rstd;
+      a.dx[m * a.lddx + at.c] = (dy - (first + normal * second)) * scale;
+    }
+  }
+};
+
+template <class Pass> __global__ void __launch_bounds__(threads) part_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (!closed(gate)) Pass::part(a, Place(a, parts), parts, nullptr);
+}
+template <class Pass> __global__ void __launch_bounds__(threads) merge_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (!closed(gate)) Pass::merge(a, Place(a, 1), parts);
+}
+template <class Pass> __global__ void __launch_bounds__(threads) finish_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (!closed(gate)) Pass::finish(a, Place(a, parts), parts, nullptr);
+}
+template <class Pass> __global__ void __launch_bounds__(threads) together_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+  if (closed(gate)) return;
+  float* kept = dynamic_shared<float>();
+  const Place at(a, parts);
+  unsigned* counters = Workspace(a, parts).counters + 2 * at.group;
+  Pass::part(a, at, parts, kept);
+  if (arrive_last(counters, unsigned(parts))) {
+    Pass::merge(a, at, parts);
+    arrive(counters + 1);
+  }
+  wait_for(counters + 1, 1);
+  Pass::finish(a, at, parts, kept);
+}
+
+/// `finish`: whether anybody wants what the pass writes for each element.
+template <class Pass> void run(BatchNormArgs a, CudaStream& s, bool finish) {
+  if (!a.C) return;
+  const int64_t groups = pieces(a.C, columns), most = batch_norm_device_parts(a.rows);
+  // At once, where every block has a multiprocessor and what it keeps fits on chip beside the kernels' own.
+  const int64_t at_once = smaller(most, s.multiprocessors / groups);
+  const size_t bytes = at_once ? size_t(pieces(a.rows, at_once)) * columns * 4 * Pass::values : 0;
+  const bool together = a.rows && finish && at_once && bytes + (12 << 10) <= s.shared_bytes;
+  const int64_t parts = together ? at_once : most;
+  const unsigned blocks = unsigned(parts * groups);
+  const dim3 block(columns, lines);
+  const Workspace w(a, parts);
+  if (!a.rstd) a.rstd = w.rstd;
+  if (together) {
+    launch(s, "zero_counters", zero_counters_kernel, 1, 32, w.counters, 2 * groups);
+    return launch_together(s, Pass::together_name, together_kernel<Pass>, blocks, block, bytes, a, parts);
+  }
+  launch(s, Pass::part_name, part_kernel<Pass>, blocks, block, a, parts);
+  launch(s, Pass::merge_name, merge_kernel<Pass>, unsigned(groups), block, a, parts);
+  if (a.rows && finish) launch(s, Pass::finish_name, finish_kernel<Pass>, blocks, block, a, parts);
+}
+
 }  // namespace
 
-void batch_norm(const BatchNormArgs& given, CudaStream& s) {
-  if (!given.C) return;
-  BatchNormArgs a = given;
-  const int64_t groups = pieces(a.C, columns), parts = batch_norm_device_parts(a.rows);
-  const Together together(a, s, 1);
-  const Workspace w(a, together.parts ? together.parts : parts);
-  if (!a.rstd) a.rstd = w.rstd;
-  const dim3 block(columns, lines);
-  if (a.rows && together.parts) {
-    launch(s, "zero_counters", zero_counters_kernel, 1, 32, w.counters, 2 * groups);
-    return launch_together(s, "batch_norm", batch_norm_kernel, unsigned(together.parts * groups), block, together.bytes, a,
-                           together.parts);
-  }
-  if (a.rows) launch(s, "batch_norm_moments", moments_kernel, unsigned(parts * groups), block, a, parts);
-  launch(s, "batch_norm_merge", merge_moments_kernel, unsigned(groups), block, a, parts);
-  if (a.rows) launch(s, "batch_norm_normalise", normalise_kernel, unsigned(parts * groups), block, a, parts);
-}
-
-void batch_norm_grad(const BatchNormArgs& a, CudaStream& s) {
-  if (!a.C) return;
-  const int64_t groups = pieces(a.C, columns), parts = batch_norm_device_parts(a.rows);
-  const Together together(a, s, 2);
-  const dim3 block(columns, lines);
-  if (a.rows && a.dx && together.parts) {
-    launch(s, "zero_counters", zero_counters_kernel, 1, 32, Workspace(a, together.parts).counters, 2 * groups);
-    return launch_together(s, "batch_norm_grad", batch_norm_grad_kernel, unsigned(together.parts * groups), block, together.bytes, a,
-                           together.parts);
-  }
-  launch(s, "batch_norm_grad_sums", gradient_sums_kernel, unsigned(parts * groups), block, a, parts);
-  launch(s, "batch_norm_grad_merge", merge_sums_kernel, unsigned(groups), block, a, parts);
-  if (a.dx && a.rows) launch(s, "batch_norm_grad_input", input_gradient_kernel, unsigned(parts * groups), block, a, parts);
-}
+void batch_norm(const BatchNormArgs& a, CudaStream& s) { run<Forward>(a, s, true); }
+void batch_norm_grad(const BatchNormArgs& a, CudaStream& s) { run<Backward>(a, s, a.dx != nullptr); }
 
 }  // namespace dagrt
