@@ -24,6 +24,7 @@ import numpy as np
 from dagrt import _core
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from cuda_products import LEAST_TILE_FLOPS, MOST_OF_TILE, beside_tiles
 from models import MODELS, Row, batch_of, build
 
 # H100 SXM5. Bytes and float32: NVIDIA's data sheet. TF32: its 494.7e12 (dense) are wgmma's; mma.sync reaches 62.9 % of that
@@ -181,6 +182,7 @@ def count(node: Node) -> dict[str, Any]:
         "flops": node.flops,
         "flops_per_byte": node.flops / max(1, asked),
         "roofline_us": max(node.bytes / BYTES_PER_S, node.flops / rate) * 1e6,
+        **beside_tiles(node, launches, asked),
     }
 
 
@@ -203,17 +205,27 @@ def misses(row: dict[str, Any]) -> list[str]:
         out.append(f"{row['sector_efficiency']:.0%} of sectors")
     if row["wavefront_ratio"] > MOST_WAVEFRONTS:
         out.append(f"{row['wavefront_ratio']:.2f} x wavefronts")
+    if row.get("tile_ratio", 0) > MOST_OF_TILE:
+        out.append(f"{row['tile_ratio']:.2f} x its tile's bytes")
+    if row.get("tile_waits"):
+        out.append(f"tile below {LEAST_TILE_FLOPS:.0f} flops/byte")
     return out
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> str:
     head = ["op", "shapes", "MB in + out", "asked ÷ that", "sectors a request", "sector efficiency"]
-    head += ["wavefronts ÷ least", "flops/byte asked", "roofline, µs", "misses"]
+    head += ["wavefronts ÷ least", "tile", "asked ÷ its tile's", "flops/byte asked (tile's)", "roofline, µs", "misses"]
     lines = [f"\n## {name}, batch {BATCHES[name]}\n", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for r in rows:
         cells = [r["op"], r["shapes"], f"{r['bytes'] / 1e6:.2f}", f"{r['bytes_ratio']:.2f}"]
         cells += [f"{r['sectors_per_request']:.2f}", f"{r['sector_efficiency']:.0%}", f"{r['wavefront_ratio']:.2f}"]
-        cells += [f"{r['flops_per_byte']:.1f}" if r["flops"] else "", f"{r['roofline_us']:.2f}", ", ".join(misses(r))]
+        cells += [r["tile"], f"{r['tile_ratio']:.2f}"] if "tile" in r else ["", ""]
+        of = f" ({r['tile_flops']:.1f})" if "tile" in r else ""
+        cells += [
+            f"{r['flops_per_byte']:.1f}{of}" if r["flops"] else "",
+            f"{r['roofline_us']:.2f}",
+            ", ".join(misses(r)),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

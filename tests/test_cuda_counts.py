@@ -11,10 +11,16 @@ from dagrt import _core
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
 import cuda_counts
+import cuda_products
 from cuda_counts import Node
 
 IMAGE = ("float32", (1, 16, 16, 32))
 CHANNELS = ("float32", (32,))
+SAME = {"strides": [1, 1], "padding": "same"}
+
+
+def image(size: int, channels: int, batch: int = 2) -> tuple[int, ...]:
+    return (batch, size, size, channels)
 
 
 def test_programs_are_read() -> None:
@@ -59,3 +65,53 @@ def counted(op: str, attrs: dict, inputs: list, outputs: list) -> dict:
 )
 def test_memory_bound_kernels_read_once(op: str, attrs: dict, inputs: list, outputs: list) -> None:
     assert cuda_counts.misses(counted(op, attrs, inputs, outputs)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("op", "attrs", "inputs", "outputs"),
+    [
+        ("conv2d", SAME, [image(56, 128), (3, 3, 128, 256)], [image(56, 256)]),
+        ("conv2d", SAME, [image(56, 64), (3, 3, 64, 64)], [image(56, 64)]),
+        ("conv2d", SAME | {"strides": [2, 2]}, [image(57, 64), (3, 3, 64, 128)], [image(29, 128)]),
+        ("conv2d_input_grad", SAME | {"input_size": [56, 56]}, [image(56, 256), (3, 3, 128, 256)], [image(56, 128)]),
+        (
+            "conv2d_input_grad",
+            SAME | {"strides": [2, 2], "input_size": [57, 57]},
+            [image(29, 128), (3, 3, 64, 128)],
+            [image(57, 64)],
+        ),
+        ("conv2d_filter_grad", SAME | {"kernel_size": [3, 3]}, [image(56, 128), image(56, 256)], [(3, 3, 128, 256)]),
+        ("conv2d_filter_grad", SAME | {"kernel_size": [3, 3]}, [image(56, 256), image(56, 256)], [(3, 3, 256, 256)]),
+        ("conv2d_filter_grad", SAME | {"kernel_size": [1, 1]}, [image(56, 64), image(56, 128)], [(1, 1, 64, 128)]),
+        ("matmul", {}, [(4096, 1024), (1024, 2048)], [(4096, 2048)]),
+        ("matmul", {"transpose_a": True}, [(6272, 1000), (6272, 200)], [(1000, 200)]),
+        ("matmul", {"transpose_b": True}, [(8, 300, 64), (8, 300, 64)], [(8, 300, 300)]),
+        ("matmul", {}, [(32, 784), (784, 64)], [(32, 64)]),
+    ],
+)
+def test_products_ask_for_what_their_tiles_need(
+    monkeypatch: pytest.MonkeyPatch, op: str, attrs: dict, inputs: list, outputs: list
+) -> None:
+    monkeypatch.setenv("DAGRT_EMULATOR_BLOCKS", "32")
+    plain = {"transpose_a": False, "transpose_b": False} | attrs if op == "matmul" else attrs
+    types = [[("float32", s) for s in shapes] for shapes in (inputs, outputs)]
+    row = counted(op, plain, *types)
+    assert cuda_counts.misses(row) == []
+    assert row["tile_ratio"] > 0.9
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_pixels_under_taps_are_those_that_a_convolution_multiplies(stride: int) -> None:
+    x, y = 7, (7 + 2 - 3) // stride + 1
+    attrs = json.dumps({"strides": [stride] * 2, "padding": "explicit", "pads": [1, 1, 1, 1], "input_size": [7, 7]})
+    images, filters = ("float32", (1, x, x, 1)), ("float32", (1, y, y, 1))
+    weights = ("float32", (3, 3, 1, 1))
+    inside = [[h + r - 1 for r in range(3)] for h in range(0, y * stride, stride)]
+    seen = sum(0 <= h < x for taps in inside for h in taps) ** 2
+    [forward] = cuda_products.products_of("conv2d", attrs, [images, weights], [filters])
+    assert (forward.m, forward.a) == (y * y, seen)
+    backward = cuda_products.products_of("conv2d_input_grad", attrs, [filters, weights], [images])
+    assert len(backward) == stride**2
+    assert sum(p.m for p in backward) == x * x
+    assert sum(p.a for p in backward) == seen

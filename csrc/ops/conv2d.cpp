@@ -317,7 +317,9 @@ Memory cuda_forward(const ConvArgs& k) {
   return {gemm_workspace(k.groups, k.B * k.P * k.Q, k.F / k.groups, k.R * k.S * (k.C / k.groups)), 0};
 }
 Memory cuda_input_grad(const ConvArgs& k) {
-  return {gemm_workspace(k.groups, k.B * k.H * k.W, k.C / k.groups, k.R * k.S * (k.F / k.groups)), 0};
+  const int64_t c = k.C / k.groups;
+  const StridedSplits cut(k.groups, k.B, k.H, k.W, k.R, k.S, k.stride_h, k.stride_w, c, k.F / k.groups);
+  return {gemm_workspace(cut.splits, cut.M, c), 0};
 }
 Memory cuda_filter_grad(const ConvArgs& k) {
   return {gemm_workspace(k.groups, k.R * k.S * (k.C / k.groups), k.F / k.groups, k.B * k.P * k.Q), 0};

@@ -12,6 +12,9 @@
 namespace dagrt {
 namespace {
 
+constexpr ProductName conv2d_name("conv2d"), conv2d_input_grad_name("conv2d_input_grad"),
+    conv2d_filter_grad_name("conv2d_filter_grad");
+
 /// A walk along k = (r, s, c) of a window: no division from one tile to the next.
 struct Taps {
   Divider by_sc, by_c;
@@ -217,9 +220,9 @@ void conv2d(const ConvArgs& a, CudaStream& s) {
   const Target y{a.y, a.ldy, a.B * a.P * a.Q, f, a.epilogue, {}};
   const Jobs jobs = groups_of(a, depth, c, f, f);
   if (fours(a))
-    gemm<Pixels, Matrix, true, false, 4>(s, "conv2d", x, w, y, jobs);
+    gemm<Pixels, Matrix, true, false, 4>(s, conv2d_name, x, w, y, jobs);
   else
-    gemm<Pixels, Matrix, true, false, 1>(s, "conv2d", x, w, y, jobs);
+    gemm<Pixels, Matrix, true, false, 1>(s, conv2d_name, x, w, y, jobs);
 }
 
 void conv2d_input_grad(const ConvArgs& a, CudaStream& s) {
@@ -229,7 +232,7 @@ void conv2d_input_grad(const ConvArgs& a, CudaStream& s) {
     return finish_epilogue(s, a.epilogue, a.x, a.B * a.H * a.W, a.C, a.ldx);
   }
   const int64_t c = a.C / a.groups, f = a.F / a.groups;
-  const int64_t splits = a.groups == 1 ? gemm_splits(1, a.B * a.H * a.W, c, a.R * a.S * f) : 1;  // for which there is workspace
+  const StridedSplits cut(a.groups, a.B, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, c, f);
   for (int64_t h = 0; h < smaller(a.stride_h, a.H); h++)
     for (int64_t w = 0; w < smaller(a.stride_w, a.W); w++) {
       const Remainder rows(h, a.H, a.stride_h, a.pad_top, a.dilation_h, a.R);
@@ -249,11 +252,11 @@ void conv2d_input_grad(const ConvArgs& a, CudaStream& s) {
       if (a.stride_h > 1 || a.stride_w > 1)
         dx.rows = {true, dy.by_pq, dy.by_q, a.H, a.W, h, w, a.stride_h, a.stride_w};
       Jobs jobs = groups_of(a, taps.depth, f, f, c);
-      jobs.splits = taps.depth ? splits : 1;
+      jobs.splits = taps.depth ? smaller(cut.splits, gemm_splits(a.groups, dx.M, c, taps.depth)) : 1;
       if (fours(a))
-        gemm<Pixels, TapsByFilter, true, true, 4>(s, "conv2d_input_grad", dy, weights, dx, jobs);
+        gemm<Pixels, TapsByFilter, true, true, 4>(s, conv2d_input_grad_name, dy, weights, dx, jobs);
       else
-        gemm<Pixels, TapsByFilter, true, true, 1>(s, "conv2d_input_grad", dy, weights, dx, jobs);
+        gemm<Pixels, TapsByFilter, true, true, 1>(s, conv2d_input_grad_name, dy, weights, dx, jobs);
     }
 }
 
@@ -269,9 +272,9 @@ void conv2d_filter_grad(const ConvArgs& a, CudaStream& s) {
   const Target dw{a.w, a.F, taps, f, {}, {}};
   const Jobs jobs = groups_of(a, outputs, c, f, f);
   if (fours(a))
-    gemm<Exchanged<Pixels>, Matrix, false, false, 4>(s, "conv2d_filter_grad", x, dy, dw, jobs);
+    gemm<Exchanged<Pixels>, Matrix, false, false, 4>(s, conv2d_filter_grad_name, x, dy, dw, jobs);
   else
-    gemm<Exchanged<Pixels>, Matrix, false, false, 1>(s, "conv2d_filter_grad", x, dy, dw, jobs);
+    gemm<Exchanged<Pixels>, Matrix, false, false, 1>(s, conv2d_filter_grad_name, x, dy, dw, jobs);
 }
 
 }  // namespace dagrt

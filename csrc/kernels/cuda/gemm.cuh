@@ -14,6 +14,8 @@
 // Per byte that comes from L2 a tile of 256 x 128 makes 42.7 operations, 128 x 128 32, 64 x 64 16. Long sums over few tiles
 // are cut in `splits` parts along K, a function of the sizes alone, added in order. Which tile is chosen changes no bit.
 #pragma once
+#include <limits>
+
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/gemm_splits.h"
@@ -164,8 +166,8 @@ struct Spot {
   bool raw;  // a part of a sum: no epilogue
 };
 
-/// Stores four neighbours of a line.
-DAGRT_DEVICE void put_four(const Target& t, const Spot& s, int64_t m, int64_t n, float4 v) {
+/// Stores four neighbours of a line; `bias` is theirs.
+DAGRT_DEVICE void put_four(const Target& t, const Spot& s, int64_t m, int64_t n, float4 v, const float4& bias) {
   if (m >= t.M || n >= t.N) return;
   if (s.raw) {
     *reinterpret_cast<float4*>(s.c + m * s.ldc + n) = v;
@@ -173,10 +175,7 @@ DAGRT_DEVICE void put_four(const Target& t, const Spot& s, int64_t m, int64_t n,
   }
   const Epilogue& e = t.epilogue;
   const int64_t to = t.rows.at(m);
-  if (e.bias) {
-    float4 x = *reinterpret_cast<const float4*>(e.bias + s.col + n);
-    v.x += x.x, v.y += x.y, v.z += x.z, v.w += x.w;
-  }
+  if (e.bias) v.x += bias.x, v.y += bias.y, v.z += bias.z, v.w += bias.w;
   if (e.residual) {
     float4 x = *reinterpret_cast<const float4*>(e.residual + (s.row + to) * e.ld_residual + s.col + n);
     v.x += x.x, v.y += x.y, v.z += x.z, v.w += x.w;
@@ -253,6 +252,9 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
   };
   for (int s = 0; s < gemm_stages - 1; s++) load(s);
 
+  // Of a finished tile each thread stores the same four columns in every row that it meets.
+  static_assert(S::threads % (BN / 4) == 0);
+  const int out_n = threadIdx.x % (BN / 4) * 4;
   // each(half, put): put(m, n, v) for four neighbours at a time, as registers hold them
   auto out = [&](auto each) {
 #pragma unroll
@@ -261,11 +263,13 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
       each(half, [&](int m, int n, float4 v) { *reinterpret_cast<float4*>(shared + staged_at(m, n, BN)) = v; });
       __syncthreads();
       if (S::halves == 1 && !jobs.direct) return put_staged(target, spot, shared, m0, n0, BM, BN);
+      float4 bias{};
+      if (target.epilogue.bias && !spot.raw && n0 + out_n < target.N)
+        bias = *reinterpret_cast<const float4*>(target.epilogue.bias + spot.col + n0 + out_n);
 #pragma unroll 1
-      for (int i = threadIdx.x; i < BM * BN / S::halves / 4; i += S::threads) {
-        const int m = i / (BN / 4), n = i % (BN / 4) * 4;
+      for (int m = threadIdx.x / (BN / 4); m < BM / S::halves; m += S::threads / (BN / 4)) {
         const int row = S::halves == 1 ? m : m / 32 * 64 + half * 32 + m % 32;
-        put_four(target, spot, m0 + row, n0 + n, *reinterpret_cast<const float4*>(shared + staged_at(m, n, BN)));
+        put_four(target, spot, m0 + row, n0 + out_n, *reinterpret_cast<const float4*>(shared + staged_at(m, out_n, BN)), bias);
       }
     }
   };
@@ -358,13 +362,29 @@ __global__ void add_splits_kernel(Gate gate, const float* partials, const __grid
   }
 }
 
+/// A product's launches by their tiles, "conv2d 256x128", as reports and counts show them; lives as long as the program.
+struct ProductName {
+  char small[40] = {}, middle[40] = {}, large[40] = {};
+  constexpr explicit ProductName(const char* name) {
+    join(small, name, " 64x64"), join(middle, name, " 128x128"), join(large, name, " 256x128");
+  }
+  constexpr const char* of(int BM) const { return BM == 64 ? small : BM == 128 ? middle : large; }
+
+ private:
+  static constexpr void join(char (&to)[40], const char* name, const char* tile) {
+    int n = 0;
+    for (; *name && n < 30; name++) to[n++] = *name;
+    for (; *tile; tile++) to[n++] = *tile;
+  }
+};
+
 template <class A, class B, bool a_k, bool b_k, int width, int BM, int BN, bool tensor>
-void launch_gemm(CudaStream& s, const char* name, const A& a, const B& b, const Target& target, Jobs jobs, int64_t batches) {
+void launch_gemm(CudaStream& s, const ProductName& name, const A& a, const B& b, const Target& target, Jobs jobs, int64_t batches) {
   jobs.tiles_m = pieces(jobs.M, BM), jobs.tiles_n = pieces(jobs.N, BN);
   const size_t bytes = sizeof(float) * gemm_stages * gemm_bk * (BM + BN);
   const int64_t blocks = batches * jobs.splits * jobs.tiles_m * jobs.tiles_n;
-  launch_with(s, name, gemm_kernel<A, B, a_k, b_k, width, BM, BN, tensor>, unsigned(blocks), Shape<BM, BN, tensor>::threads, bytes,
-              a, b, target, jobs);
+  launch_with(s, name.of(BM), gemm_kernel<A, B, a_k, b_k, width, BM, BN, tensor>, unsigned(blocks),
+              Shape<BM, BN, tensor>::threads, bytes, a, b, target, jobs);
   if (jobs.splits > 1)
     launch(s, "add_splits", add_splits_kernel, blocks_for(s, target.M * target.N, 256), 256, jobs.partials, target, jobs.splits);
 }
@@ -382,18 +402,9 @@ inline bool is_direct(const Target& t, const Jobs& j) {
   return ok;
 }
 
-/// What a product takes with tiles of BM x BN, in clocks of an H100: rounds over its multiprocessors, in each the longer of
-/// multiplying (645 multiply-adds a clock by TF32 mma.sync: 63 % of the 1,024 that wgmma reaches) and loading from L2 (32
-/// bytes a clock), for each k.
-inline double gemm_clocks(const CudaStream& s, int64_t batches, const Jobs& j, int64_t BM, int64_t BN) {
-  const int64_t tiles = batches * j.splits * pieces(j.M, BM) * pieces(j.N, BN);
-  const double multiply = double(BM * BN) / 645, load = double(BM + BN) * 4 / 32;
-  return double(pieces(tiles, s.multiprocessors)) * (multiply > load ? multiply : load);
-}
-
 /// Chooses tile and arithmetic. `jobs.K`, batches and partials are given; `splits`, unless given, follow from the sizes.
 template <class A, class B, bool a_k, bool b_k, int width>
-void gemm(CudaStream& s, const char* name, const A& a, const B& b, const Target& target, Jobs jobs) {
+void gemm(CudaStream& s, const ProductName& name, const A& a, const B& b, const Target& target, Jobs jobs) {
   if (target.M == 0 || target.N == 0) return;
   int64_t batches = 1;
   for (int d = 0; d < jobs.batch_rank; d++) batches *= jobs.batch[d];
@@ -404,8 +415,12 @@ void gemm(CudaStream& s, const char* name, const A& a, const B& b, const Target&
   if (s.exact || s.capability < 80)
     return launch_gemm<A, B, a_k, b_k, width, 64, 64, false>(s, name, a, b, target, jobs, batches);
   if constexpr (width == 4) {
-    const double small = gemm_clocks(s, batches, jobs, 64, 64), middle = gemm_clocks(s, batches, jobs, 128, 128);
-    const double large = jobs.direct ? gemm_clocks(s, batches, jobs, 256, 128) : middle;
+    auto clocks = [&](int64_t BM, int64_t BN) {
+      return gemm_parts_pay(jobs.M, jobs.N, jobs.K, jobs.splits, BM, BN)
+                 ? gemm_clocks(s.multiprocessors, batches, jobs.M, jobs.N, jobs.K, jobs.splits, BM, BN)
+                 : std::numeric_limits<double>::infinity();
+    };
+    const double small = clocks(64, 64), middle = clocks(128, 128), large = jobs.direct ? clocks(256, 128) : middle;
     if (large < middle && large < small)
       return launch_gemm<A, B, a_k, b_k, width, 256, 128, true>(s, name, a, b, target, jobs, batches);
     if (middle < small) return launch_gemm<A, B, a_k, b_k, width, 128, 128, true>(s, name, a, b, target, jobs, batches);

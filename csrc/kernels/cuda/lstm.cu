@@ -266,9 +266,11 @@ bool fours_of_x(const LstmArgs& a) {
   return a.C % 4 == 0 && a.ldx % 4 == 0 && aligned_16(a.x) && aligned_16(a.kernel) && aligned_16(a.workspace);
 }
 
+constexpr ProductName inputs_name("lstm_inputs"), dkernel_name("lstm_dkernel"), drecurrent_name("lstm_drecurrent"), dx_name("lstm_dx");
+
 /// C [M, N] from two loaders; `fours`: both can be read 16 bytes at once. Rows of gates are 4U, always a multiple of 4.
 template <bool a_k, bool b_k, class A, class B>
-void product(CudaStream& s, const char* name, bool fours, const A& a, const B& b, float* c, int64_t ldc, int64_t M, int64_t N,
+void product(CudaStream& s, const ProductName& name, bool fours, const A& a, const B& b, float* c, int64_t ldc, int64_t M, int64_t N,
              const Jobs& jobs) {
   const Target to{c, ldc, M, N, {}, {}};
   if (fours)
@@ -286,7 +288,7 @@ void lstm(const LstmArgs& a, CudaStream& s) {
   Matrix kernel{a.kernel, 1, G, G, a.C};
   Jobs jobs{};
   jobs.K = a.C;
-  if (a.T) product<true, false, Steps, Matrix>(s, "lstm_inputs", fours_of_x(a), steps_of_x(a), kernel, w.z, G, a.T * a.B, G, jobs);
+  if (a.T) product<true, false, Steps, Matrix>(s, inputs_name, fours_of_x(a), steps_of_x(a), kernel, w.z, G, a.T * a.B, G, jobs);
   const bool resident = resident_fits(size_t(U) * 4 * tile_units * 4, s);
   const size_t bytes = size_t(resident ? U : chunk) * 4 * tile_units * 4;
   const unsigned blocks = unsigned(row_tiles(a) * pieces(U, tile_units));
@@ -318,11 +320,11 @@ void lstm_grad(const LstmArgs& a, CudaStream& s) {
   Matrix dz_by_gate{w.z, 1, G, G, rows};
   jobs.K = rows;
   if (a.dkernel)
-    product<false, false, Exchanged<Steps>, Matrix>(s, "lstm_dkernel", fours_of_x(a), {steps_of_x(a)}, dz_by_gate, a.dkernel, G, a.C,
+    product<false, false, Exchanged<Steps>, Matrix>(s, dkernel_name, fours_of_x(a), {steps_of_x(a)}, dz_by_gate, a.dkernel, G, a.C,
                                                     G, jobs);
   if (a.drecurrent) {
     const bool fours = U % 4 == 0 && aligned_16(a.hidden) && aligned_16(a.h0) && aligned_16(w.z);
-    product<false, false, HiddenBefore, Matrix>(s, "lstm_drecurrent", fours, {a.hidden, a.h0, a.B, a.T, U}, dz_by_gate, a.drecurrent, G,
+    product<false, false, HiddenBefore, Matrix>(s, drecurrent_name, fours, {a.hidden, a.h0, a.B, a.T, U}, dz_by_gate, a.drecurrent, G,
                                                 U, G, jobs);
   }
   if (a.dbias && G) launch(s, "lstm_dbias", bias_gradient_kernel, unsigned(pieces(G, 32)), dim3(32, 8), w.z, a.dbias, rows, G);
@@ -330,7 +332,7 @@ void lstm_grad(const LstmArgs& a, CudaStream& s) {
     jobs.K = G;
     Steps dz{w.z, Divider(a.T), rows, G, a.T, G, a.B * G, true, a.go_backwards};
     Matrix kernel{a.kernel, G, 1, a.C, G};
-    product<true, true, Steps, Matrix>(s, "lstm_dx", aligned_16(w.z) && aligned_16(a.kernel), dz, kernel, a.dx, a.C, rows, a.C, jobs);
+    product<true, true, Steps, Matrix>(s, dx_name, aligned_16(w.z) && aligned_16(a.kernel), dz, kernel, a.dx, a.C, rows, a.C, jobs);
   }
 }
 

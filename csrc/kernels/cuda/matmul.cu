@@ -7,6 +7,8 @@
 namespace dagrt {
 namespace {
 
+constexpr ProductName matmul_name("matmul");
+
 template <bool a_k, bool b_k> void product(const MatmulArgs& g, CudaStream& s, const Matrix& a, const Matrix& b, Jobs jobs) {
   int64_t far_a = a_k ? a.row : a.col, far_b = b_k ? b.row : b.col;
   bool vectors = far_a % 4 == 0 && far_b % 4 == 0 && (a_k ? g.K : g.M) % 4 == 0 && (b_k ? g.K : g.N) % 4 == 0 &&
@@ -15,9 +17,9 @@ template <bool a_k, bool b_k> void product(const MatmulArgs& g, CudaStream& s, c
   const Target target{g.c, g.ldc, g.M, g.N, g.epilogue, {}};
   jobs.row_batch = g.M;
   if (vectors)
-    gemm<Matrix, Matrix, a_k, b_k, 4>(s, "matmul", a, b, target, jobs);
+    gemm<Matrix, Matrix, a_k, b_k, 4>(s, matmul_name, a, b, target, jobs);
   else
-    gemm<Matrix, Matrix, a_k, b_k, 1>(s, "matmul", a, b, target, jobs);
+    gemm<Matrix, Matrix, a_k, b_k, 1>(s, matmul_name, a, b, target, jobs);
 }
 
 }  // namespace
