@@ -34,6 +34,22 @@ inline __attribute__((always_inline)) int64_t reduce_partials(int64_t outer, int
 
 DAGRT_KERNEL(reduce, ReduceArgs)
 
+/// y[i] = reduction over j of x[i . stride + j . length_stride]: few elements along several axes at once, the innermost of x kept.
+inline constexpr int64_t reduce_apart_most = 256;
+struct ReduceApartArgs {
+  Reduction kind = Reduction::sum;
+  DType dtype = DType::float32;  // of x, a float
+  const void* x = nullptr;
+  float* y = nullptr;      // [dims], packed
+  int rank = 0;            // at least 1; stride[rank - 1] is 1
+  int64_t dims[8] = {};    // of y
+  int64_t stride[8] = {};  // of x
+  int length_rank = 0;
+  int64_t length_dims[8] = {};  // at most reduce_apart_most elements
+  int64_t length_stride[8] = {};
+};
+DAGRT_KERNEL(reduce_apart, ReduceApartArgs)
+
 /// y[o, i] = index of the first largest (smallest) x[o, ., i]; the first NaN wins over all.
 struct ArgReduceArgs {
   bool smallest = false;

@@ -1,7 +1,8 @@
 // Reductions over any axes, argmax and argmin, cumulative sums, sorting.
 //
 // Axes that lie behind one another and are both kept or both reduced are merged; then each run of reduced axes is one
-// pass of the kernel, the innermost first, intermediate results (float32 for floats) going through the workspace.
+// pass of the kernel, the innermost first, intermediate results (float32 for floats) going through the workspace. Few
+// elements along axes apart (the gradient of upsampling) are one pass.
 #include "kernels/reduce.h"
 
 #include <algorithm>
@@ -132,6 +133,18 @@ bool next_pass(const std::vector<Group>& g, Pass& p) {
   return true;
 }
 
+/// Whether one pass over all reduced axes will do.
+bool few_apart(const std::vector<Group>& g, ReduceApartArgs& a) {
+  int64_t length = 1;
+  for (const Group& x : g) {
+    if (x.reduced) length *= x.size;
+    int& rank = x.reduced ? a.length_rank : a.rank;
+    (x.reduced ? a.length_dims : a.dims)[rank] = x.size;
+    (x.reduced ? a.length_stride : a.stride)[rank++] = x.stride;
+  }
+  return a.length_rank > 1 && length <= reduce_apart_most && !g.back().reduced && g.back().size > 3;
+}
+
 void run_reduction(const RunContext& c, Reduction kind) {
   const View &x = c.in[0], &y = c.out[0];
   if (y.elements() == 0) return;
@@ -152,9 +165,18 @@ void run_reduction(const RunContext& c, Reduction kind) {
   const void* from = x.data;
   DType type = x.dtype;
   Pass p;
-  bool any = false;
-  while (next_pass(g, p)) {
-    any = true;
+  ReduceApartArgs apart;
+  bool any = floats && few_apart(g, apart);
+  if (any) {
+    apart.kind = kind;
+    apart.dtype = type;
+    apart.x = from;
+    apart.y = reinterpret_cast<float*>(direct ? y.data : free);
+    reduce_apart(apart, c.stream);
+    from = apart.y;
+    type = DType::float32;
+  }
+  while (!any && next_pass(g, p)) {
     bool last = std::none_of(p.rest.begin(), p.rest.end(), [](const Group& r) { return r.reduced; });
     ReduceArgs a = p.args;
     const int64_t piece = a.outer * a.mid * a.inner, out = piece * p.repeats;
@@ -179,7 +201,7 @@ void run_reduction(const RunContext& c, Reduction kind) {
     from = to;
     if (floats) type = DType::float32;
     g = p.rest;
-    if (last) break;
+    any = last;
   }
   if (any && direct) return;
   // Nothing to reduce, a 16-bit result, or rows apart: one copy.

@@ -30,6 +30,8 @@ PATTERNS = [
     ((7,), [0]), ((1,), [0]), ((5, 7), [0]), ((5, 7), [1]), ((5, 7), [0, 1]), ((5, 7), []), ((3, 4, 5), [0, 2]),
     ((3, 4, 5), [1]), ((3, 4, 5), [-1, -3]), ((2, 3, 4, 5), [0, 2]), ((2, 3, 4, 5), [1, 3]), ((2, 3, 4, 5), [0, 1, 2]),
     ((2, 3, 1, 5), [2]), ((2, 1, 3), [0, 1]), ((), []), ((4, 67), [0]), ((67, 4), [1]), ((2, 2, 2, 2, 2), [0, 2, 4]),
+    ((3, 2, 5, 3, 37), [1, 3]), ((2, 9, 5, 8, 4), [1, 3]), ((5, 2, 3, 7, 2, 4), [0, 2, 4]),
+    ((3, 5, 20, 16), [0, 2]),
 ]  # fmt: skip
 for op in REDUCTIONS:
     for shape, axes in PATTERNS:
@@ -77,7 +79,10 @@ CASES += [
     reduction("reduce_sum", (100, 50, 3, 7), [1, 3], tolerance=64),
     reduction("reduce_sum", (0, 5), [0]), reduction("reduce_sum", (5, 0), [0]), reduction("reduce_sum", (5, 0), [1]),
     reduction("reduce_sum", (3, 0, 4), [0, 1]), reduction("reduce_prod", (0, 3), [0]), reduction("reduce_sum", (0, 3), []),
-    reduction("reduce_max", (5, 0), [0]),
+    reduction("reduce_max", (5, 0), [0]), reduction("reduce_sum", (2, 0, 3, 2, 5), [1, 3]),
+    reduction("reduce_sum", (3, 16, 5, 17, 4), [1, 3], tolerance=64),
+    reduction("reduce_sum", (), [0, 2], arg=Arg(values=np.linspace(0.5, 1.5, 120).reshape(3, 4, 2, 5), dtype="float16"), tolerance=4096,
+              grad=(), name="reduce_sum-apart-float16"),
 ]  # fmt: skip
 for op in ("reduce_max", "reduce_min"):
     CASES += [

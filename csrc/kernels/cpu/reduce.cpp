@@ -196,6 +196,51 @@ template <class F, bool wraps> void reduce_int_kind(const ReduceArgs& a, const S
   }
 }
 
+// ---------------------------------------------------------------- axes apart
+/// Where the elements of one result lie, from its first.
+struct Offsets {
+  int64_t at[reduce_apart_most], count = 1;
+  explicit Offsets(const ReduceApartArgs& a) {
+    at[0] = 0;
+    for (int d = 0; d < a.length_rank; d++) {
+      const int64_t n = a.length_dims[d];
+      for (int64_t i = count * n; i--;) at[i] = at[i / n] + i % n * a.length_stride[d];
+      count *= n;
+    }
+  }
+};
+
+template <class F, class T> void reduce_apart_float(const ReduceApartArgs& a, const Stream& s) {
+  const Offsets o(a);
+  const int64_t inner = a.dims[a.rank - 1], blocks = (inner + column_block - 1) / column_block;
+  int64_t rows = 1;
+  for (int d = 0; d + 1 < a.rank; d++) rows *= a.dims[d];
+  const double ns = double(o.count) * double(inner < column_block ? inner : column_block) * 0.1 + 8;
+  s.parallel(rows * blocks, ns, [&](int64_t u, char*) {
+    const int64_t row = u / blocks, column = u % blocks * column_block;
+    const int64_t n = inner - column < column_block ? inner - column : column_block;
+    const T* x = static_cast<const T*>(a.x) + column;
+    float* y = a.y + row * inner + column;
+    for (int64_t d = a.rank - 2, rest = row; d >= 0; rest /= a.dims[d--]) x += rest % a.dims[d] * a.stride[d];
+    for (int64_t i = 0; i < n; i += V) {
+      const int m = n - i < V ? int(n - i) : V;
+      vf total = splat(F::identity);
+      for (int64_t j = 0; j < o.count;) {
+        vf part = splat(F::identity);
+        for (const int64_t end = j + 32 < o.count ? j + 32 : o.count; j < end; j++)
+          part = F::join(part, m == V ? load_wide(x + o.at[j] + i) : load_wide_n(x + o.at[j] + i, m));
+        total = F::join(total, part);
+      }
+      store_n(y + i, total, m);
+    }
+  });
+}
+template <class F> void reduce_apart_kind(const ReduceApartArgs& a, const Stream& s) {
+  if (a.dtype == DType::bfloat16) return reduce_apart_float<F, Bf16>(a, s);
+  if (a.dtype == DType::float16) return reduce_apart_float<F, Half>(a, s);
+  reduce_apart_float<F, float>(a, s);
+}
+
 // ---------------------------------------------------------------- argmax, argmin
 /// Whether b takes the place of a, which came earlier.
 template <class T> DAGRT_INLINE bool replaces(T a, T b, bool smallest) {
@@ -335,6 +380,15 @@ void reduce(const ReduceArgs& a, const Stream& s) {
     case Reduction::max: return reduce_int_kind<Max, false>(a, s);
     case Reduction::min: return reduce_int_kind<Min, false>(a, s);
     case Reduction::prod: return reduce_int_kind<Prod, true>(a, s);
+  }
+}
+
+void reduce_apart(const ReduceApartArgs& a, const Stream& s) {
+  switch (a.kind) {
+    case Reduction::sum: return reduce_apart_kind<Sum>(a, s);
+    case Reduction::max: return reduce_apart_kind<Max>(a, s);
+    case Reduction::min: return reduce_apart_kind<Min>(a, s);
+    case Reduction::prod: return reduce_apart_kind<Prod>(a, s);
   }
 }
 

@@ -127,22 +127,24 @@ template <int most> struct Space {
     small = total < (int64_t(1) << 31);
     for (int d = 0; d < rank && small; d++) divider[d] = Divider(dims[d]);
   }
-  DAGRT_DEVICE void offsets(int64_t i, int64_t* at) const {
+  DAGRT_DEVICE void offsets(int64_t i, int64_t* at) const {  // loops stay loops: most spaces have one axis or two
+#pragma unroll 1
     for (int k = 0; k < operands; k++) at[k] = 0;
-    if (small) {
-      uint32_t rest = uint32_t(i);
-      for (int d = rank - 1; d > 0; d--) {
-        uint32_t q = divider[d].divide(rest), r = rest - q * divider[d].d;
-        rest = q;
-        for (int k = 0; k < operands; k++) at[k] += r * stride[k][d];
-      }
-      if (rank)
-        for (int k = 0; k < operands; k++) at[k] += rest * stride[k][0];
-      return;
-    }
+    uint32_t rest = uint32_t(i);
+#pragma unroll 1
     for (int d = rank - 1; d >= 0; d--) {
-      int64_t r = i % dims[d];
-      i /= dims[d];
+      int64_t r;
+      if (d == 0) {
+        r = small ? int64_t(rest) : i;
+      } else if (small) {
+        const uint32_t q = divider[d].divide(rest);
+        r = rest - q * divider[d].d;
+        rest = q;
+      } else {
+        r = i % dims[d];
+        i /= dims[d];
+      }
+#pragma unroll 1
       for (int k = 0; k < operands; k++) at[k] += r * stride[k][d];
     }
   }

@@ -78,29 +78,54 @@ template <class T> DAGRT_DEVICE T int_power(T a, T b) {
   return T(r);
 }
 
-/// Any functor whose operands are float32 or bool (0 and 1); so is its result. select: (c, a, b).
-DAGRT_DEVICE float apply(Functor f, float a, float b, float c) {
-  switch (f) {
-#define DAGRT_ROW(name, equation, types, ns, expression, ...) \
-  case Functor::name##_: return expression;
+/// a[i] = f(a[i], b[i], c[i]). Long expressions are compiled once, elements moving through a[0]; short ones side by side.
+template <bool once, int n, class F> DAGRT_DEVICE void apply_each(float (&a)[n], float (&b)[n], float (&c)[n], const F& f) {
+  if constexpr (once && n > 1) {
+#pragma unroll 1
+    for (int i = 0; i < n; i++) {
+      const float y = f(a[0], b[0], c[0]);
+      for (int k = 0; k + 1 < n; k++) a[k] = a[k + 1], b[k] = b[k + 1], c[k] = c[k + 1];
+      a[n - 1] = y;
+    }
+  } else {
+    for (int i = 0; i < n; i++) a[i] = f(a[i], b[i], c[i]);
+  }
+}
+
+/// Any functor whose operands are float32 or bool (0 and 1); so is its result, in place of the first. select: (c, a, b).
+template <int n> DAGRT_DEVICE void apply(Functor functor, float (&x)[n], float (&y)[n], float (&z)[n]) {
+  switch (functor) {
+#define DAGRT_ROW(name, equation, types, ns, expression, ...)                                                            \
+  case Functor::name##_: {                                                                                               \
+    constexpr bool once = ns > 0.3;                                                                                      \
+    return apply_each<once>(x, y, z, [](float a, [[maybe_unused]] float b, float) { return expression; });               \
+  }
     DAGRT_UNARY(DAGRT_ROW)
     DAGRT_BINARY(DAGRT_ROW)
 #undef DAGRT_ROW
 #define DAGRT_ROW(name, equation, expression) \
-  case Functor::name##_: return (expression) ? 1.0f : 0.0f;
+  case Functor::name##_: return apply_each<false>(x, y, z, [](float a, [[maybe_unused]] float b, float) { return (expression) ? 1.0f : 0.0f; });
     DAGRT_COMPARE(DAGRT_ROW)
     DAGRT_PREDICATE(DAGRT_ROW)
 #undef DAGRT_ROW
     case Functor::bitwise_and_:
-    case Functor::logical_and_: return a != 0 && b != 0 ? 1.0f : 0.0f;
+    case Functor::logical_and_:
+      return apply_each<false>(x, y, z, [](float a, float b, float) { return a != 0 && b != 0 ? 1.0f : 0.0f; });
     case Functor::bitwise_or_:
-    case Functor::logical_or_: return a != 0 || b != 0 ? 1.0f : 0.0f;
+    case Functor::logical_or_:
+      return apply_each<false>(x, y, z, [](float a, float b, float) { return a != 0 || b != 0 ? 1.0f : 0.0f; });
     case Functor::bitwise_xor_:
-    case Functor::logical_xor_: return (a != 0) != (b != 0) ? 1.0f : 0.0f;
-    case Functor::logical_not_: return a != 0 ? 0.0f : 1.0f;
-    case Functor::select_: return a != 0 ? b : c;
-    default: return a;  // cast from bool, copy
+    case Functor::logical_xor_:
+      return apply_each<false>(x, y, z, [](float a, float b, float) { return (a != 0) != (b != 0) ? 1.0f : 0.0f; });
+    case Functor::logical_not_: return apply_each<false>(x, y, z, [](float a, float, float) { return a != 0 ? 0.0f : 1.0f; });
+    case Functor::select_: return apply_each<false>(x, y, z, [](float a, float b, float c) { return a != 0 ? b : c; });
+    default: return;  // cast from bool, copy
   }
+}
+DAGRT_DEVICE float apply(Functor f, float a, float b, float c) {
+  float x[1] = {a}, y[1] = {b}, z[1] = {c};
+  apply(f, x, y, z);
+  return x[0];
 }
 
 template <class T> DAGRT_DEVICE T apply_integer(Functor f, T a, T b) {

@@ -1,10 +1,11 @@
 // Strided copy, padding, fill, iota.
 //
-// A copy is one of three kernels: 16 bytes a thread where both sides are contiguous and aligned, a tile of shared memory
-// where two axes change places (so that both reading and writing are coalesced), else an element a thread.
+// A copy is one of two kernels: a tile of shared memory where two axes change places (so that both reading and writing are
+// coalesced), else elements as walk.cuh goes, which reads once what is written several times. Elements are 16 bytes where both
+// sides are contiguous and aligned.
 #include "kernels/layout.h"
 
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/walk.cuh"
 
 namespace dagrt {
 namespace {
@@ -12,18 +13,13 @@ namespace {
 constexpr int threads = 256;
 constexpr int tile = 32, tile_rows = 8;
 
-__global__ void copy_vectors_kernel(Gate gate, uint4* dst, const uint4* src, int64_t n) {
+template <class T> __global__ void __launch_bounds__(walk_threads) copy_kernel(Gate gate, T* dst, const T* src, Walk<2> walk) {
   if (closed(gate)) return;
-  for (int64_t i = first_index(); i < n; i += grid_stride()) dst[i] = src[i];
-}
-
-template <class T> __global__ void copy_elements_kernel(Gate gate, T* dst, const T* src, Space<2> space) {
-  if (closed(gate)) return;
-  for (int64_t i = first_index(); i < space.total; i += grid_stride()) {
-    int64_t at[2];
-    space.offsets(i, at);
-    dst[at[0]] = src[at[1]];
-  }
+  T held{};
+  walk.each_turn([&](const int64_t* at, bool first) {
+    if (first || walk.step[1]) held = src[at[1]];
+    dst[at[0]] = held;
+  });
 }
 
 /// For every index of `outer`: dst[r, c] = src[c, r], rows ldd and lds apart.
@@ -45,38 +41,58 @@ __global__ void transpose_kernel(Gate gate, T* dst, const T* src, Space<2> outer
   }
 }
 
-template <class T> void copy_typed(const CopyArgs& a, CudaStream& s) {
-  T* dst = static_cast<T*>(a.dst);
-  const T* src = static_cast<const T*>(a.src);
+template <class T> bool transposed(const CopyArgs& a, CudaStream& s) {
+  int fast = -1;  // the axis along which src is contiguous, if it is not the last
+  for (int d = 0; d < a.rank; d++)
+    if (a.dims[d] > 1 && a.src_stride[d] == 1) fast = d;
+  const int last = a.rank - 1;
+  if (fast < 0 || fast == last || a.dst_stride[last] != 1 || a.dims[last] < 8 || a.dims[fast] < 8) return false;
+  Space<2> outer;
+  outer.operands = 2;
+  for (int d = 0; d < last; d++) {
+    int64_t strides[2] = {a.dst_stride[d], a.src_stride[d]};
+    if (d != fast) outer.add_axis(a.dims[d], strides);
+  }
+  outer.finish();
+  int64_t jobs = outer.total * pieces(a.dims[fast], tile) * pieces(a.dims[last], tile);
+  launch(s, "transpose", transpose_kernel<T>, unsigned(smaller(jobs, int64_t(s.multiprocessors) * 32)), dim3(tile, tile_rows),
+         static_cast<T*>(a.dst), static_cast<const T*>(a.src), outer, a.dims[fast], a.dims[last], a.dst_stride[fast],
+         a.src_stride[last]);
+  return true;
+}
+
+/// The copy with axes merged, and in elements of 16 bytes where runs of them lie behind one another on both sides.
+CopyArgs simplified(const CopyArgs& a) {
   Space<2> all;
   all.operands = 2;
-  int fast = -1;  // the axis along which src is contiguous, if it is not the last
   for (int d = 0; d < a.rank; d++) {
     int64_t strides[2] = {a.dst_stride[d], a.src_stride[d]};
     all.add_axis(a.dims[d], strides);
-    if (a.dims[d] > 1 && a.src_stride[d] == 1) fast = d;
   }
-  all.finish();
-  if (all.total == 0) return;
-  const bool flat = all.rank == 0 || (all.rank == 1 && all.stride[0][0] == 1 && all.stride[1][0] == 1);
-  const int64_t bytes = all.total * int64_t(sizeof(T));
-  if (flat && bytes % 16 == 0 && (reinterpret_cast<uintptr_t>(dst) | reinterpret_cast<uintptr_t>(src)) % 16 == 0)
-    return launch(s, "copy_vectors", copy_vectors_kernel, blocks_for(s, bytes / 16, threads), threads,
-                  static_cast<uint4*>(a.dst), static_cast<const uint4*>(a.src), bytes / 16);
-  int last = a.rank - 1;
-  if (fast >= 0 && fast != last && a.dst_stride[last] == 1 && a.dims[last] >= 8 && a.dims[fast] >= 8) {
-    Space<2> outer;
-    outer.operands = 2;
-    for (int d = 0; d < last; d++) {
-      int64_t strides[2] = {a.dst_stride[d], a.src_stride[d]};
-      if (d != fast) outer.add_axis(a.dims[d], strides);
-    }
-    outer.finish();
-    int64_t jobs = outer.total * pieces(a.dims[fast], tile) * pieces(a.dims[last], tile);
-    return launch(s, "transpose", transpose_kernel<T>, unsigned(smaller(jobs, int64_t(s.multiprocessors) * 32)),
-                  dim3(tile, tile_rows), dst, src, outer, a.dims[fast], a.dims[last], a.dst_stride[fast], a.src_stride[last]);
+  CopyArgs c = a;
+  c.rank = all.rank;
+  const int last = all.rank - 1;
+  const int64_t n = 16 / a.element;
+  bool wide = last >= 0 && all.dims[last] % n == 0 && all.stride[0][last] == 1 && all.stride[1][last] == 1;
+  wide = wide && (reinterpret_cast<uintptr_t>(a.dst) | reinterpret_cast<uintptr_t>(a.src)) % 16 == 0;
+  for (int d = 0; d < last; d++) wide = wide && all.stride[0][d] % n == 0 && all.stride[1][d] % n == 0;
+  const int64_t unit = wide ? n : 1;
+  c.element *= unit;
+  for (int d = 0; d < c.rank; d++) {
+    c.dims[d] = d == last ? all.dims[d] / unit : all.dims[d];
+    c.dst_stride[d] = d == last ? all.stride[0][d] : all.stride[0][d] / unit;
+    c.src_stride[d] = d == last ? all.stride[1][d] : all.stride[1][d] / unit;
   }
-  launch(s, "copy_elements", copy_elements_kernel<T>, blocks_for(s, all.total, threads), threads, dst, src, all);
+  return c;
+}
+
+template <class T> void copied(const CopyArgs& a, CudaStream& s) {
+  int64_t strides[2][8];
+  for (int d = 0; d < a.rank; d++) strides[0][d] = a.dst_stride[d], strides[1][d] = a.src_stride[d];
+  const void* const data[2] = {a.dst, a.src};
+  const int64_t sizes[2] = {a.element, a.element};
+  const Walk<2> walk = walk_of<2>(s, 2, a.rank, a.dims, strides, data, sizes, false);
+  launch(s, "copy", copy_kernel<T>, walk.blocks(s), walk_threads, static_cast<T*>(a.dst), static_cast<const T*>(a.src), walk);
 }
 
 struct Padding {
@@ -102,7 +118,8 @@ template <class T> __global__ void pad_kernel(Gate gate, T* dst, const T* src, P
 
 template <class T> __global__ void fill_kernel(Gate gate, T* dst, int64_t rows, int64_t columns, int64_t ld, T value) {
   if (closed(gate)) return;
-  for (int64_t i = first_index(); i < rows * columns; i += grid_stride()) dst[ld == columns ? i : i / columns * ld + i % columns] = value;
+  for (int64_t i = first_index(); i < rows * columns; i += grid_stride())
+    dst[ld == columns ? i : i / columns * ld + i % columns] = value;
 }
 
 template <class T> DAGRT_DEVICE void put_number(int64_t i, T& y) { y = T(i); }
@@ -142,8 +159,14 @@ uint64_t bits_of(double value, DType t) {
 
 }  // namespace
 
-void copy_strided(const CopyArgs& a, CudaStream& s) {
-  with_element(a.element, [&](auto t) { copy_typed<decltype(t)>(a, s); });
+void copy_strided(const CopyArgs& given, CudaStream& s) {
+  for (int d = 0; d < given.rank; d++)
+    if (given.dims[d] == 0) return;
+  const CopyArgs a = simplified(given);
+  if (a.element == 16) return copied<uint4>(a, s);
+  with_element(a.element, [&](auto t) {
+    if (!transposed<decltype(t)>(a, s)) copied<decltype(t)>(a, s);
+  });
 }
 
 void pad(const PadArgs& a, CudaStream& s) {

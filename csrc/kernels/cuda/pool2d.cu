@@ -1,5 +1,6 @@
 // Pooling: a thread for each output, or for each input pixel backward, which gathers from the windows that cover it; channels
-// side by side. Where windows overlap, a block takes a tile of 32 channels, whose pixels it brings into shared memory once.
+// side by side. Backward, and where windows overlap, pixels are read several times: a block takes a tile of 32 channels, whose
+// pixels it brings into shared memory once.
 // The maximum keeps the first of equals, in window order; NaN wins (the first of them).
 #include "kernels/pool2d.h"
 
@@ -89,7 +90,7 @@ template <bool maximum> __global__ void pool_grad_kernel(Gate gate, PoolArgs a) 
   }
 }
 
-// ---------------------------------------------------------------- windows that overlap: tiles in shared memory
+// ---------------------------------------------------------------- tiles in shared memory
 constexpr int lanes = 32, warps = threads / lanes;
 
 /// Tiles of `high` x `wide` results, from at most `rows` x `across` pixels of the other side.
@@ -153,10 +154,12 @@ template <bool maximum> __global__ void __launch_bounds__(threads) pool_grad_til
   const TilePlace at(t);
   const int64_t p0 = covering(at.h, a.stride_h, a.pad_top, a.pool_h, a.P).from;
   const int64_t q0 = covering(at.w, a.stride_w, a.pad_left, a.pool_w, a.Q).from;
+  const int64_t p1 = covering(smaller(at.h + t.high, a.H) - 1, a.stride_h, a.pad_top, a.pool_h, a.P).to;
+  const int64_t q1 = covering(smaller(at.w + t.wide, a.W) - 1, a.stride_w, a.pad_left, a.pool_w, a.Q).to;
   const bool in = at.c < a.C;
   for (int64_t i = threadIdx.y; i < t.rows * t.across; i += warps) {
     const int64_t p = p0 + i / t.across, q = q0 + i % t.across, out = (at.b * a.P + p) * a.Q + q;
-    if (!in || p >= a.P || q >= a.Q) continue;
+    if (!in || p >= p1 || q >= q1) continue;
     sent[i * lanes + threadIdx.x] = a.x[out * a.ldx + at.c];
     if constexpr (maximum) taken[i * lanes + threadIdx.x] = a.taken[out * a.C + at.c];
   }
@@ -189,7 +192,7 @@ template <bool maximum> void backward(const char* name, const PoolArgs& a, CudaS
   const Tiles t = tiles_of(
       a.H, a.W, a.C, arrays, [&](int64_t k) { return (k + a.pool_h - 2) / a.stride_h + 1; },
       [&](int64_t k) { return (k + a.pool_w - 2) / a.stride_w + 1; });
-  if (!overlap(a) || !t.fit) return launch(s, name, pool_grad_kernel<maximum>, blocks_for(s, n, threads), threads, a);
+  if (!t.fit) return launch(s, name, pool_grad_kernel<maximum>, blocks_for(s, n, threads), threads, a);
   launch_with(s, name, pool_grad_tile_kernel<maximum>, unsigned(a.B * t.down * t.along * t.groups), dim3(lanes, warps),
               t.bytes() * arrays, a, t);
 }

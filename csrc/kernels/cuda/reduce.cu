@@ -1,7 +1,8 @@
 // Reductions, argmax and argmin, cumulative sums, sorting.
 //
 // A reduction whose innermost axis is reduced takes a warp or a block for each result, its lanes side by side; one that
-// keeps the innermost axis takes a thread for each column, so that a warp reads whole lines. What is long is cut into the
+// keeps the innermost axis takes a thread for each column, so that a warp reads whole lines, along several axes at once where
+// few elements lie apart. What is long is cut into the
 // pieces of reduce.h, by shape alone, whose partial results are reduced in order by the same kernel: deterministic, no
 // atomics. Floats are added in float32, each lane in blocks of 32 additions and then over the blocks.
 #include "kernels/reduce.h"
@@ -137,6 +138,37 @@ template <class F> void reduce_kind(const ReduceArgs& a, CudaStream& s) {
   });
 }
 
+// ---------------------------------------------------------------- axes apart: a thread for each result
+template <class F, class T> __global__ void reduce_apart_kernel(Gate gate, const T* x, float* y, Space<1> kept, Space<1> reduced) {
+  if (closed(gate)) return;
+  for (int64_t i = first_index(); i < kept.total; i += grid_stride()) {
+    int64_t from, to;
+    kept.offsets(i, &from);
+    Running<F, float> run;
+#pragma unroll 1
+    for (int64_t r = 0; r < reduced.total; r++) {
+      reduced.offsets(r, &to);
+      run.add(load_wide(x + from + to));
+    }
+    y[i] = run.result();
+  }
+}
+
+template <class F> void reduce_apart_kind(const ReduceApartArgs& a, CudaStream& s) {
+  Space<1> kept, reduced;
+  kept.operands = reduced.operands = 1;
+  for (int d = 0; d < a.rank; d++) kept.add_axis(a.dims[d], &a.stride[d]);
+  for (int d = 0; d < a.length_rank; d++) reduced.add_axis(a.length_dims[d], &a.length_stride[d]);
+  kept.finish(), reduced.finish();
+  if (kept.total == 0) return;
+  const unsigned blocks = blocks_for(s, kept.total, threads);
+  with_dtype(a.dtype, [&](auto t) {
+    using T = decltype(t);
+    if constexpr (std::is_same_v<T, float> || std::is_same_v<T, Bf16> || std::is_same_v<T, Half>)
+      launch(s, "reduce_apart", reduce_apart_kernel<F, T>, blocks, threads, static_cast<const T*>(a.x), a.y, kept, reduced);
+  });
+}
+
 // ---------------------------------------------------------------- argmax, argmin
 /// Whether b, at a later or another place, goes before a: NaN first, then the extreme, then the lower place.
 template <class S> struct Place {
@@ -257,6 +289,15 @@ void reduce(const ReduceArgs& a, CudaStream& s) {
     case Reduction::max: return reduce_kind<Max>(a, s);
     case Reduction::min: return reduce_kind<Min>(a, s);
     case Reduction::prod: return reduce_kind<Prod>(a, s);
+  }
+}
+
+void reduce_apart(const ReduceApartArgs& a, CudaStream& s) {
+  switch (a.kind) {
+    case Reduction::sum: return reduce_apart_kind<Sum>(a, s);
+    case Reduction::max: return reduce_apart_kind<Max>(a, s);
+    case Reduction::min: return reduce_apart_kind<Min>(a, s);
+    case Reduction::prod: return reduce_apart_kind<Prod>(a, s);
   }
 }
 
