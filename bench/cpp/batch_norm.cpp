@@ -38,7 +38,8 @@ Work layer(const Case& l, bool grad) {
     a.dy = h->dy.data(), a.dx = h->y.data(), a.dgamma = h->dgamma.data(), a.dbeta = h->dbeta.data();
     a.epilogue = {};
   }
-  auto run = grad ? static_cast<void (*)(const BatchNormArgs&, const Stream&)>(batch_norm_grad) : batch_norm;
+  using Run = void (*)(const BatchNormArgs&, const Stream&);
+  Run run = grad ? Run(batch_norm_grad) : Run(batch_norm);
   w.dagrt = {"dagrt", [h, run] { run(h->a, h->memory.stream()); }, [h] { return copy(h->y.data(), int64_t(h->y.size())); }};
   w.peers = peers(grad ? &Framework::batch_norm_grad : &Framework::batch_norm, p);
   w.read = 4.0 * double(rows * l.C) * (grad ? 2 : 1), w.read_passes = 2, w.written = 4.0 * double(rows * l.C);

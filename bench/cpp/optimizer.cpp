@@ -40,7 +40,8 @@ Work step(bool adam, int64_t count, int64_t n) {
                  h->grad.data(), lr,    0.9f, 0.999f,        1e-7f};
   Work w;
   w.peers = peers(&Framework::update, p);  // they copy what the first call changes
-  auto run = adam ? static_cast<void (*)(const UpdateArgs&, const Stream&)>(adam_update) : momentum_update;
+  using Run = void (*)(const UpdateArgs&, const Stream&);
+  Run run = adam ? Run(adam_update) : Run(momentum_update);
   w.dagrt = {"dagrt", [h, run] { run(h->a, h->memory.stream()); }, [h, all] { return copy(h->var.data(), all); }};
   w.read = 4.0 * double(all) * (adam ? 4 : 3), w.written = 4.0 * double(all) * (adam ? 3 : 2), w.in_place = true;
   return w;

@@ -31,12 +31,13 @@ Work layer(const Case& l, bool grad) {
   a.B = l.B, a.H = a.W = l.H, a.C = a.ldx = a.ldy = l.C, a.P = a.Q = p.P();
   a.pool_h = a.pool_w = l.window, a.stride_h = a.stride_w = l.stride, a.pad_top = a.pad_left = l.pad;
   a.x = h->x.data(), a.y = h->y.data(), a.argmax = l.max ? h->places.data() : nullptr;
-  void (*run)(const PoolArgs&, const Stream&) = l.max ? max_pool2d : avg_pool2d;
+  using Run = void (*)(const PoolArgs&, const Stream&);
+  Run run = l.max ? Run(max_pool2d) : Run(avg_pool2d);
   if (grad) {
     run(a, h->memory.stream());
     h->y.resize(h->x.size());
     a.x = h->dy.data(), a.dx = h->y.data(), a.taken = l.max ? h->places.data() : nullptr;
-    run = l.max ? max_pool2d_grad : avg_pool2d_grad;
+    run = l.max ? Run(max_pool2d_grad) : Run(avg_pool2d_grad);
   }
   Work w;
   w.dagrt = {"dagrt", [h, run] { run(h->a, h->memory.stream()); }, [h] { return copy(h->y.data(), int64_t(h->y.size())); }};
