@@ -15,7 +15,7 @@ struct MatmulArgs {
   int batch_rank = 0;
   int64_t batch[max_rank] = {}, a_batch[max_rank] = {}, b_batch[max_rank] = {}, c_batch[max_rank] = {};
   const float* panels = nullptr;  // B packed by pack_matmul, the same for all batches; b is not read then
-  char* workspace = nullptr;      // matmul_plan's bytes
+  char* workspace = nullptr;      // matmul_plan's bytes, beside its scratch
   Epilogue epilogue;              // its row of C[b, m] is b M + m
 };
 
@@ -32,13 +32,17 @@ DAGRT_CPU_KERNEL(pack_matmul, PackMatmulArgs)
 /// Floats of the panels, the same for every instruction set.
 int64_t matmul_panel_floats(int64_t N, int64_t K);
 
+/// Rows of B in a panel that is multiplied at once: it stays in L1.
+inline constexpr int64_t matmul_depth = 256;
+
 /// How a product is cut up: a function of its sizes alone.
 struct MatmulPlan {
-  bool pack = false;   // B is copied into panels first
-  int64_t splits = 1;  // partial sums along K
-  int64_t batches = 1;
-  size_t workspace = 0;  // bytes
+  bool in_place = false;          // B's rows are contiguous, and so few multiply with them that packing would not pay
+  int64_t rows = 0, columns = 0;  // of C in a cell, the most; columns whole panels of every instruction set
+  int64_t splits = 1;             // partial sums along K
+  size_t workspace = 0;           // bytes, shared by the threads
+  size_t scratch = 0;             // bytes, for each of them
 };
-MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous, bool packed = false);
+MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous);
 
 }  // namespace dagrt

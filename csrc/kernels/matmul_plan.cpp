@@ -4,30 +4,31 @@
 namespace dagrt {
 namespace {
 
-int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+int64_t over(int64_t n, int64_t by) { return (n + by - 1) / by; }
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 }  // namespace
 
-int64_t matmul_panel_floats(int64_t N, int64_t K) { return up(N, 32) * K; }
+int64_t matmul_panel_floats(int64_t N, int64_t K) { return over(N, 32) * 32 * K; }
 
-MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous, bool packed) {
+MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous) {
   MatmulPlan p;
-  p.batches = batches;
-  const bool few = M <= 4;  // gemm_few_rows: B is read in place
-  p.pack = !few && (M > 28 || !b_rows_contiguous);
-  int64_t tiles = up(M, 14) / 14 * (up(N, 32) / 32) * batches;
+  const bool few = M <= 4;  // gemm_few_rows
+  int64_t tiles = over(M, 14) * over(N, 32) * batches;
   if (batches == 1)
     while (p.splits < 8 && tiles * p.splits < 16 && K / (p.splits * 2) >= 1024) p.splits *= 2;
-  int64_t floats = 0;
-  if (packed)
-    floats = 0;
-  else if (few)
-    floats = b_rows_contiguous ? 0 : M * K * batches;  // A's rows, where they are not contiguous
-  else if (p.pack)
-    floats = up(N, 32) * K * batches;
-  else if (N % 32)
-    floats = 32 * K * batches;  // the last, narrow panel alone
-  p.workspace = size_t(floats) * 4 + (p.splits > 1 ? size_t(p.splits * M * N) * 4 : 0) + 64;
+
+  // Large cells read A and B least often; there should be enough of them for threads that start late.
+  p.rows = 192, p.columns = 128;
+  auto cells = [&] { return batches * p.splits * over(M, p.rows) * over(N, p.columns); };
+  while (cells() < 16 && p.columns > 32) p.columns /= 2;
+  while (cells() < 16 && p.rows > 48) p.rows /= 2;
+  p.in_place = b_rows_contiguous && M <= 12;
+
+  if (few && !b_rows_contiguous) p.workspace = size_t(M * K * batches) * 4;  // A's rows, where they are not contiguous
+  if (p.splits > 1) p.workspace += size_t(p.splits * M * N) * 4;
+  p.workspace += 64;
+  if (!few) p.scratch = size_t(least(K, matmul_depth) * 32) * 4 + 64;
   return p;
 }
 

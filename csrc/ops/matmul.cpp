@@ -204,7 +204,8 @@ Cost cost_matmul(const void* attrs, const Types& in, const Types& out) {
 
 Memory memory_matmul(const void* attrs, const Types& in, const Types& out) {
   Product p = product_of(attrs, in, out);
-  return {matmul_plan(p.batches, p.M, p.N, p.K, p.b_rows).workspace, 0};
+  const MatmulPlan plan = matmul_plan(p.batches, p.M, p.N, p.K, p.b_rows);
+  return {plan.workspace, plan.scratch};
 }
 
 Memory cuda_memory_matmul(const void* attrs, const Types& in, const Types& out) {
@@ -258,7 +259,7 @@ void register_matmul(Registry& r) {
   packed.memory = [](const void* attrs, const Types& in, const Types& out) {
     int64_t k = in[0].shape.back().value(), n = out[0].shape.back().value(), rows = 1;
     for (size_t i = 0; i + 1 < in[0].shape.size(); i++) rows *= in[0].shape[i].value();
-    return Memory{matmul_plan(1, rows, n, k, true, true).workspace, 0};
+    return Memory{matmul_plan(1, rows, n, k, true).workspace, 0};
   };
   r.add(std::move(packed));
 }

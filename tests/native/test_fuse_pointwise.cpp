@@ -39,9 +39,12 @@ std::vector<std::vector<char>> evaluate(const Module& m, const std::vector<std::
     }
     for (ValueId v : n.outputs) out.push_back(views[size_t(v)]), out_types.push_back(f.types[size_t(v)]);
     Memory need = n.op->memory ? n.op->memory(n.attrs.get(), in_types, out_types) : Memory{};
-    std::vector<char> workspace(need.workspace + 64);
+    const size_t scratch_bytes = (need.scratch + 63) / 64 * 64;
+    std::vector<char> workspace(need.workspace + 64), scratch(size_t(threads) * scratch_bytes + 64);
     Stream stream;
     stream.threads = threads;
+    stream.scratch = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) % 64;
+    stream.scratch_bytes = scratch_bytes;
     Status status;
     RunContext c{n.attrs.get(), in.data(), out.data(), int(in.size()), int(out.size()), stream, workspace.data(), status, 0};
     n.op->run(c);

@@ -54,9 +54,11 @@ DAGRT_INLINE void finish_part(const TileJob& j, const SimpleEpilogue& e, const v
 }
 
 /// `tiles` tiles of MR rows each, one behind the other; `row`: the first row's place in the epilogue's operands.
+/// `ahead`: the next line to be fetched, one in every `every` steps.
 template <int MR, int NV, bool scattered>
-void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64_t row) {
+void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64_t row, const char*& ahead, int64_t every) {
   const int64_t K = j.K, a_row = j.a_row, a_col = j.a_col, b_row = j.b_row, ldc = j.ldc, row_step = j.row_step;
+  const int64_t next_row = j.next ? j.next_row : 0;
   const int32_t* taps = j.taps;
   const float* panel = j.b;
   const bool whole = j.n == NV * V;
@@ -68,19 +70,23 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
 #pragma GCC unroll 2
       for (int i = 0; i < NV; i++) acc[m][i] = vf{};
     const float *b = panel, *ak = a;
-    for (int64_t k = 0; k < K; k++) {
-      if (scattered) ak = a + taps[k];
-      vf bv[NV];
+    for (int64_t k = 0; k < K;) {
+      __builtin_prefetch(ahead, 0, 2);
+      ahead += next_row;
+      for (const int64_t end = K - k < every ? K : k + every; k < end; k++) {
+        if (scattered) ak = a + taps[k];
+        vf bv[NV];
 #pragma GCC unroll 2
-      for (int i = 0; i < NV; i++) bv[i] = load(b + i * V);
+        for (int i = 0; i < NV; i++) bv[i] = load(b + i * V);
 #pragma GCC unroll 16
-      for (int m = 0; m < MR; m++) {
-        vf av = splat(ak[m * a_row]);
+        for (int m = 0; m < MR; m++) {
+          vf av = splat(ak[m * a_row]);
 #pragma GCC unroll 2
-        for (int i = 0; i < NV; i++) acc[m][i] += av * bv[i];
+          for (int i = 0; i < NV; i++) acc[m][i] += av * bv[i];
+        }
+        if (!scattered) ak += a_col;
+        b += b_row;
       }
-      if (!scattered) ak += a_col;
-      b += b_row;
     }
     if (whole)
       finish_whole<MR, NV>(j, simple, acc, c, row);
@@ -89,7 +95,7 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
   }
 }
 
-using GemmTiles = void (*)(const TileJob&, int64_t, const float*, float*, int64_t);
+using GemmTiles = void (*)(const TileJob&, int64_t, const float*, float*, int64_t, const char*&, int64_t);
 
 template <int NV, bool scattered> GemmTiles gemm_tiles_of(int64_t rows) {
   static constexpr GemmTiles table[15] = {
@@ -205,10 +211,12 @@ void gemm_run(const TileJob& j, int64_t M, const float* a, float* c, int64_t row
   if (!M) return;
   const int64_t tiles = (M + gemm_mr - 1) / gemm_mr, low = M / tiles, high = M - low * tiles;  // `high` tiles have low + 1 rows
   const bool narrow = j.n <= V;
+  const char* ahead = reinterpret_cast<const char*>(j.next ? j.next : j.b);
+  const int64_t every = j.next ? tiles : j.K;
   auto run = [&](int64_t rows, int64_t count) {
     GemmTiles f = j.taps ? (narrow ? gemm_tiles_of<1, true>(rows) : gemm_tiles_of<2, true>(rows))
                          : (narrow ? gemm_tiles_of<1, false>(rows) : gemm_tiles_of<2, false>(rows));
-    f(j, count, a, c, row);
+    f(j, count, a, c, row, ahead, every);
     a += rows * count * j.a_row, c += rows * count * j.ldc, row += rows * count * j.row_step;
   };
   if (high) run(low + 1, high);

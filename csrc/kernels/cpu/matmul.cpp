@@ -1,9 +1,9 @@
 // Matrix products C = A B (batched, any strides of A and B), float32.
 //
 // Few rows (a single sample): B is read once, in place: wide tiles over B's own rows (gemm_few), or dot products where B
-// is transposed. Else B is packed once into panels, unless its rows are contiguous and M is small, and cells of
-// 56 rows x one panel are claimed by threads. A long K with few cells (gradients of weights) is cut into 2, 4 or 8
-// partial sums, added in order.
+// is transposed. Else cells of C are claimed by threads, and each packs the panels of B that it multiplies with, a block
+// of K at a time, so that they come from L1; short cells read contiguous rows of B in place. A long K with few cells
+// (gradients of weights) is cut into 2, 4 or 8 partial sums, added in order.
 #include "kernels/matmul.h"
 
 #include "kernels/cpu/epilogue.h"
@@ -103,27 +103,49 @@ void dots(MatmulArgs g, const Stream& s, int64_t batches) {
   });
 }
 
-/// A cell of the grid: rows [m0, m1) x columns [n0, n0 + n), over K in [k0, k1), c already moved to the cell.
+/// Rows [m0, m1) x columns [n0, n1) of C, over K in [k0, k1).
 struct Cell {
-  int64_t m0, m1, n, k0, k1;
-  const float* b;  // of the cell's first column, k = 0
-  int64_t b_row;
-  float* c;
+  int64_t m0, m1, n0, n1, k0, k1;
+  float* c;  // of the cell's first row and column
   int64_t ldc;
 };
 
-void run_cell(const MatmulArgs& g, const float* a, const Cell& t) {
-  const int64_t block = 512;  // of K: a tile's rows of A and its panel stay in cache, and rounding errors small
-  const int64_t M = t.m1 - t.m0;
-  a += t.m0 * g.a_row;
-  for (int64_t k = t.k0; k < t.k1; k += block) {
-    int64_t depth = t.k1 - k < block ? t.k1 - k : block;
-    const float* b = t.b + k * t.b_row;
-    if (g.M <= gemm_few_rows)
-      gemm_few(M, t.n, depth, a + k * g.a_col, g.a_row, g.a_col, b, t.b_row, g.panels ? g.K * gemm_nr : gemm_nr, t.c, t.ldc,
-               k > t.k0);
-    else
-      gemm_panel(M, depth, a + k * g.a_col, g.a_row, g.a_col, b, t.b_row, t.c, t.ldc, int(t.n), k > t.k0);
+/// M <= gemm_few_rows.
+void run_few(const MatmulArgs& g, const Offsets& o, const Cell& t) {
+  const float *a = g.a + o.a, *b = g.panels ? g.panels + t.n0 * g.K : g.b + o.b + t.n0;
+  const int64_t b_row = g.panels ? gemm_nr : g.b_row, b_panel = g.panels ? g.K * gemm_nr : gemm_nr;
+  for (int64_t k = t.k0; k < t.k1; k += matmul_depth) {
+    const int64_t depth = t.k1 - k < matmul_depth ? t.k1 - k : matmul_depth;
+    gemm_few(g.M, t.n1 - t.n0, depth, a + k * g.a_col, g.a_row, g.a_col, b + k * b_row, b_row, b_panel, t.c, t.ldc, k > t.k0);
+  }
+}
+
+/// Block by block of K, panel by panel: what is not packed is packed to `room` just before, unless it is read in place, and
+/// the panel that comes next is fetched from memory meanwhile.
+void run_panels(const MatmulArgs& g, const Offsets& o, const Cell& t, bool in_place, float* room) {
+  TileJob j;
+  j.a_row = g.a_row, j.a_col = g.a_col, j.ldc = t.ldc;
+  const float *a = g.a + o.a + t.m0 * g.a_row, *b = g.b + o.b;
+  auto at = [&](int64_t k, int64_t n) { return g.panels ? g.panels + n * g.K + k * gemm_nr : b + k * g.b_row + n * g.b_col; };
+  for (int64_t k = t.k0; k < t.k1; k += matmul_depth) {
+    j.K = t.k1 - k < matmul_depth ? t.k1 - k : matmul_depth;
+    j.accumulate = k > t.k0;
+    for (int64_t n = t.n0; n < t.n1; n += gemm_nr) {
+      j.n = int(t.n1 - n < gemm_nr ? t.n1 - n : gemm_nr);
+      const bool last = n + gemm_nr >= t.n1, end = last && k + j.K >= t.k1;  // behind the cell comes the one on its right
+      const float* next = at(!last ? k : end ? t.k0 : k + j.K, last && !end ? t.n0 : n + gemm_nr);
+      j.b = at(k, n);
+      if (g.panels) {
+        j.next = next, j.next_row = 4 * gemm_nr;
+      } else if (in_place && j.n == gemm_nr) {
+        j.b_row = g.b_row;
+      } else {
+        gemm_pack(j.K, j.b, g.b_row, g.b_col, j.n, room);
+        j.b = room, j.b_row = gemm_nr;
+        if (g.b_col == 1) j.next = next, j.next_row = 4 * g.b_row;
+      }
+      gemm_run(j, t.m1 - t.m0, a + k * g.a_col, t.c + n - t.n0, 0);
+    }
   }
 }
 
@@ -150,44 +172,29 @@ void matmul(const MatmulArgs& g, const Stream& s) {
     return;
   }
   const bool rows = g.b_col == 1, few = g.M <= gemm_few_rows;
-  MatmulPlan plan = matmul_plan(batches, g.M, g.N, g.K, rows, g.panels);
+  const MatmulPlan plan = matmul_plan(batches, g.M, g.N, g.K, rows);
   if (few && !rows && !g.panels) return dots(g, s, batches);
 
-  // Columns of a cell; of them, those from `packed_from` on lie in packed panels (a narrow last one may be alone there).
-  const int64_t width = few ? 4 * gemm_nr : gemm_nr, columns = (g.N + width - 1) / width;
-  const int64_t packed_from = few ? columns : plan.pack ? 0 : g.N / gemm_nr, packed_panels = g.panels ? 0 : columns - packed_from;
-  float* packed = aligned(g.workspace);
-  if (packed_panels)
-    s.parallel(batches * packed_panels, double(g.K) * 3 + 20, [&](int64_t unit, char*) {
-      Offsets o = offsets_of(g, unit / packed_panels);
-      int64_t n0 = (packed_from + unit % packed_panels) * gemm_nr;
-      int n = int(g.N - n0 < gemm_nr ? g.N - n0 : gemm_nr);
-      gemm_pack(g.K, g.b + o.b + n0 * g.b_col, g.b_row, g.b_col, n, packed + unit * g.K * gemm_nr);
-    });
-
-  const int64_t rows_of_cell = 4 * 14;
-  const int64_t cells_m = (g.M + rows_of_cell - 1) / rows_of_cell;
-  float* partial = reinterpret_cast<float*>(g.workspace + plan.workspace) - plan.splits * g.M * g.N;  // behind the panels
-  double deep = double(g.K) / double(plan.splits);
-  double ns =
-      double(g.M < rows_of_cell ? g.M : rows_of_cell) * double(width) * deep * (0.25 / V) + double(width) * deep * 0.03 + 30;
-  s.parallel(batches * cells_m * columns * plan.splits, ns, [&](int64_t unit, char*) {
+  const int64_t width = few ? 4 * gemm_nr : plan.columns, columns = (g.N + width - 1) / width;
+  const int64_t cells_m = (g.M + plan.rows - 1) / plan.rows;
+  float* partial = aligned(g.workspace);
+  const double deep = double(g.K) / double(plan.splits), tall = double(g.M < plan.rows ? g.M : plan.rows);
+  const double ns = tall * double(width) * deep * (0.25 / V) + double(width) * deep * 0.03 + 30;
+  s.parallel(batches * cells_m * columns * plan.splits, ns, [&](int64_t unit, char* scratch) {
     int64_t split = unit % plan.splits, rest = unit / plan.splits;
     int64_t p = rest % columns, mb = rest / columns % cells_m, batch = rest / columns / cells_m;
     Offsets o = offsets_of(g, batch);
     Cell t;
     t.m0 = g.M * mb / cells_m, t.m1 = g.M * (mb + 1) / cells_m;
-    t.n = g.N - p * width < width ? g.N - p * width : width;
+    t.n0 = p * width, t.n1 = g.N - t.n0 < width ? g.N : t.n0 + width;
     t.k0 = g.K * split / plan.splits, t.k1 = g.K * (split + 1) / plan.splits;
-    const bool panel = g.panels || p >= packed_from;
-    t.b = g.panels ? g.panels + p * width * g.K
-          : panel  ? packed + (batch * packed_panels + p - packed_from) * g.K * gemm_nr
-                   : g.b + o.b + p * width;
-    t.b_row = panel ? gemm_nr : g.b_row;
     t.ldc = plan.splits > 1 ? g.N : g.ldc;
-    t.c = (plan.splits > 1 ? partial + split * g.M * g.N : g.c + o.c) + t.m0 * t.ldc + p * width;
-    run_cell(g, g.a + o.a, t);
-    if (plan.splits == 1) apply_epilogue(g.epilogue, t.c, t.ldc, batch * g.M + t.m0, p * width, t.m1 - t.m0, t.n);
+    t.c = (plan.splits > 1 ? partial + split * g.M * g.N : g.c + o.c) + t.m0 * t.ldc + t.n0;
+    if (few)
+      run_few(g, o, t);
+    else
+      run_panels(g, o, t, plan.in_place, g.panels ? nullptr : aligned(scratch));
+    if (plan.splits == 1) apply_epilogue(g.epilogue, t.c, t.ldc, batch * g.M + t.m0, t.n0, t.m1 - t.m0, t.n1 - t.n0);
   });
   if (plan.splits > 1)
     s.parallel(g.M, double(g.N) * double(plan.splits) * 0.1 + 10, [&](int64_t m, char*) {
