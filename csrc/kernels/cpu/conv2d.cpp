@@ -72,6 +72,7 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
   const int64_t slices = depth ? (depth + conv_slice - 1) / conv_slice : 1;
   const int32_t* taps = job.taps;
   const bool finishes = t.epilogue.simple && !t.epilogue.empty();
+  job.next_row = 4 * gemm_nr;
   for (int64_t k = 0; k < slices; k++) {
     const int64_t from = depth * k / slices, to = depth * (k + 1) / slices;
     job.K = to - from;
@@ -80,6 +81,7 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
     job.finish = finishes && k + 1 == slices ? &t.epilogue : nullptr;
     for (int64_t p = 0; p < panels; p++) {
       job.b = t.packed + ((g * panels + p) * depth + from) * gemm_nr;
+      job.next = p + 1 < panels ? job.b + depth * gemm_nr : t.packed + (g * panels * depth + (k + 1 < slices ? to : 0)) * gemm_nr;
       job.n = int(n - p * gemm_nr < gemm_nr ? n - p * gemm_nr : gemm_nr);
       job.column = g * n + p * gemm_nr;
       for (int64_t l = 0; l < a_lines; l++)
