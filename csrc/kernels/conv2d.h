@@ -15,6 +15,7 @@ struct ConvArgs {
   int64_t ldx = 0, ldy = 0;  // pixel strides of x and y
   int64_t stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1, groups = 1;
   int64_t pad_top = 0, pad_left = 0;
+  int64_t pool = 1;               // conv2d of panels where conv2d_pools: as WinogradArgs::pool
   const float* panels = nullptr;  // conv2d: the weights packed by pack_conv2d; null: packed from w into the workspace
   char* workspace = nullptr;
   Epilogue epilogue;  // of conv2d and conv2d_input_grad; its rows are the pixels of what they write
@@ -37,6 +38,9 @@ DAGRT_CPU_KERNEL(pack_conv2d, PackConvArgs)
 
 /// Floats of the panels, the same for every instruction set.
 int64_t conv2d_panel_floats(const PackConvArgs&);
+
+/// Whether conv2d pools what it makes, for these sizes.
+bool conv2d_pools(const ConvArgs&);
 
 /// One channel a group: vectors over channels, no panels; its packed weights are [R,S,C].
 inline bool is_depthwise(int64_t groups, int64_t C, int64_t F) { return groups > 1 && groups == C && F == C; }

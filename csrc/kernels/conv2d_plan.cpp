@@ -8,6 +8,8 @@ namespace {
 
 size_t round_up(int64_t n) { return size_t((n + 31) / 32 * 32); }
 
+constexpr int64_t pooled_floats = 64 << 10;  // of rows that wait for their pooling: they stay in L2
+
 }  // namespace
 
 int64_t conv2d_panel_floats(const PackConvArgs& a) {
@@ -32,11 +34,17 @@ size_t pass_scratch(int64_t I, int64_t J, int64_t rows, int64_t depth, int64_t c
 
 }  // namespace
 
+bool conv2d_pools(const ConvArgs& a) {
+  const int64_t c = a.C / a.groups, f = a.F / a.groups;
+  return a.R * a.S > 1 && c > 1 && f > conv_few_filters && conv_by_rows(a.Q) && 2 * a.Q * f <= pooled_floats;
+}
+
 ConvMemory conv2d_memory(const ConvArgs& a) {
   const int64_t c = a.C / a.groups, f = a.F / a.groups, depth = a.R * a.S * c;
+  const int64_t rows = conv_rows(a.P, a.Q, depth, f), finished = a.pool > 1 ? a.pool * a.Q * f : 0;
   return {a.panels ? 0 : a.groups * round_up(f) * size_t(depth) * 4 + 64,
-          pass_scratch(a.P, a.Q, conv_rows(a.P, a.Q, depth, f), depth, c, f, a.R * a.dilation_h, a.S * a.dilation_w, a.stride_h,
-                       a.stride_w)};
+          size_t(finished) * 4 + pass_scratch(a.P, a.Q, a.pool > 1 ? rows + a.pool : rows, depth, c, f, a.R * a.dilation_h,
+                                              a.S * a.dilation_w, a.stride_h, a.stride_w)};
 }
 
 ConvMemory conv2d_input_grad_memory(const ConvArgs& a) {

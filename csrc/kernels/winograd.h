@@ -26,6 +26,9 @@ struct WinogradArgs {
   int64_t ldx = 0, ldy = 0;  // pixel strides of x and y
   int64_t pad_top = 0, pad_left = 0;
   int64_t up_h = 1, up_w = 1;  // forward: x has H / up_h rows of W / up_w pixels, each of which stands for up_h x up_w of them
+  // Forward: of each pool x pool pixels (1 or 2; P and Q are multiples of it) the largest is stored, y[B,P/pool,Q/pool,F]. The
+  // epilogue is a bias and a relu then, or less.
+  int64_t pool = 1;
   int tile = 4, window = 3;
   Epilogue epilogue;
   char* workspace = nullptr;

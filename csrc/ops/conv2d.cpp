@@ -33,13 +33,14 @@ struct ForwardAttrs : ConvAttrs, EpilogueAttrs {
     visit_epilogue(v);
   }
 };
-struct PackedAttrs : ConvAttrs, EpilogueAttrs {
+struct PackedAttrs : ConvAttrs, PooledAttrs, EpilogueAttrs {
   std::vector<int64_t> kernel_size;
   int64_t filters = 0;
   template <class V> void visit(V& v) {
     ConvAttrs::visit(v);
     v("kernel_size", kernel_size);
     v("filters", filters);
+    visit_pool(v);
     visit_epilogue(v);
   }
 };
@@ -179,20 +180,21 @@ Types infer_packed(const InferContext& c) {
                {x.shape[0], window_outputs(c, x.shape[1], reach(w[0], a.dilations[0]), 0, a),
                 window_outputs(c, x.shape[2], reach(w[1], a.dilations[1]), 1, a), a.filters}};
   check_epilogue(c, a, 2, y);
-  return {y};
+  return {pooled(c, a, a, 2, y)};
 }
 
-ConvArgs sizes(const ConvAttrs& a, const int64_t* x, const int64_t* w, const int64_t* y) {
+ConvArgs sizes(const ConvAttrs& a, const int64_t* x, const int64_t* w, const int64_t* y, int64_t pool = 1) {
   ConvArgs k;
+  k.pool = pool;
   k.B = x[0], k.H = x[1], k.W = x[2], k.C = x[3];
-  k.P = y[1], k.Q = y[2], k.F = y[3];
+  k.P = y[1] * pool, k.Q = y[2] * pool, k.F = y[3];
   k.R = w[0], k.S = w[1];
   k.ldx = k.C, k.ldy = k.F;
   k.stride_h = a.strides[0], k.stride_w = a.strides[1];
   k.dilation_h = a.dilations[0], k.dilation_w = a.dilations[1];
   k.groups = a.groups;
-  k.pad_top = window_pad(k.H, k.P, reach(k.R, k.dilation_h), 0, a);
-  k.pad_left = window_pad(k.W, k.Q, reach(k.S, k.dilation_w), 1, a);
+  k.pad_top = window_pad(k.H, reach(k.R, k.dilation_h), 0, a);
+  k.pad_left = window_pad(k.W, reach(k.S, k.dilation_w), 1, a);
   return k;
 }
 
@@ -214,7 +216,7 @@ void run_packed(const RunContext& c) {
   const auto& a = c.attrs<PackedAttrs>();
   const View &x = c.in[0], &y = c.out[0];
   const int64_t w[2] = {a.kernel_size[0], a.kernel_size[1]};
-  ConvArgs k = sizes(a, x.dims, w, y.dims);
+  ConvArgs k = sizes(a, x.dims, w, y.dims, a.pool[0]);
   k.x = x.as<float>(), k.panels = c.in[1].as<const float>(), k.y = y.as<float>();
   k.ldx = x.ld, k.ldy = y.ld;
   k.workspace = static_cast<char*>(c.workspace);
@@ -286,17 +288,17 @@ void grad_filter_grad(GradContext& c) {
   if (c.wanted[1]) c.in_grads[1] = convolve(c.b, a, c.in(0), c.dout());
 }
 
-ConvArgs sizes(const ConvAttrs& a, const TensorType& x, const TensorType& w, const TensorType& y) {
+ConvArgs sizes(const ConvAttrs& a, const TensorType& x, const TensorType& w, const TensorType& y, int64_t pool = 1) {
   int64_t d[3][4];
   const TensorType* t[3] = {&x, &w, &y};
   for (int i = 0; i < 3; i++)
     for (int k = 0; k < 4; k++) d[i][k] = t[i]->shape[size_t(k)].value();
-  return sizes(a, d[0], d[1], d[2]);
+  return sizes(a, d[0], d[1], d[2], pool);
 }
 
 ConvArgs packed_sizes(const PackedAttrs& a, const Types& in, const Types& out) {
   TensorType w{DType::float32, {a.kernel_size[0], a.kernel_size[1], floor_div(in[0].shape[3], Dim(a.groups)), Dim(a.filters)}};
-  ConvArgs k = sizes(a, in[0], w, out[0]);
+  ConvArgs k = sizes(a, in[0], w, out[0], a.pool[0]);
   static const float packed = 0;
   k.panels = &packed;  // memory: nothing is packed
   return k;
@@ -370,6 +372,10 @@ void register_conv2d(Registry& r) {
   packed.run = run_packed;
   packed.spaced = {~2u, 1};
   packed.not_differentiable = advice;
+  packed.pools = [](const void* a, const Types& in, const Types& out) {
+    const auto& attrs = *static_cast<const PackedAttrs*>(a);
+    return may_pool(attrs, 2, in) && conv2d_pools(packed_sizes(attrs, in, out));
+  };
   packed.cost = [](const void* a, const Types& in, const Types& out) {
     const auto& attrs = *static_cast<const PackedAttrs*>(a);
     return with_epilogue(cost(packed_sizes(attrs, in, out)), attrs, 2, in, out[0]);

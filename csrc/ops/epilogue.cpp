@@ -95,6 +95,25 @@ void check_epilogue(const InferContext& c, const EpilogueAttrs& a, size_t first,
   if (result != DType::float32) c.fail(ErrorKind::dtype, "an epilogue must give float32, got ", name_of(result));
 }
 
+bool may_pool(const EpilogueAttrs& a, size_t first, const Types& in) {
+  const bool bias = in.size() > first;
+  if (bias && (in.size() > first + 1 || !is_row(in[first], in[first].shape.back()) || is_scalar(in[first]))) return false;
+  std::vector<std::string> rest = a.epilogue;
+  if (bias) {
+    if (rest.empty() || (rest[0] != "add 0 1" && rest[0] != "add 1 0")) return false;
+    rest.erase(rest.begin());
+  }
+  return rest.empty() || (rest.size() == 1 && rest[0] == (bias ? "relu 2" : "relu 0"));
+}
+
+TensorType pooled(const InferContext& c, const PooledAttrs& p, const EpilogueAttrs& a, size_t first, TensorType y) {
+  if (p.pool == std::vector<int64_t>{1, 1}) return y;
+  if (p.pool != std::vector<int64_t>{2, 2}) c.fail(ErrorKind::graph, "pool must be [1, 1] or [2, 2]; use max_pool2d");
+  if (!may_pool(a, first, c.in)) c.fail(ErrorKind::graph, "with pool, an epilogue adds a bias and does a relu, or less");
+  for (size_t axis : {1, 2}) y.shape[axis] = floor_div(y.shape[axis], Dim(2));
+  return y;
+}
+
 Epilogue read_epilogue(const RunContext& c, const EpilogueAttrs& a, int first) {
   Epilogue e;
   if (a.epilogue.empty()) return e;

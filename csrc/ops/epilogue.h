@@ -24,6 +24,22 @@ struct EpilogueAttrs {
   void prepare(const std::string& op) { chain.read(op, epilogue, epilogue_constants); }
 };
 
+/// Of a convolution's attributes: maximum pooling of what it has finished, in windows of pool[0] x pool[1] pixels side by side;
+/// a rest at the end of a row or column is dropped. Called before visit_epilogue.
+struct PooledAttrs {
+  std::vector<int64_t> pool{1, 1};
+  template <class V> void visit_pool(V& v) {
+    if (std::is_same_v<V, attr_detail::Writer> && pool == std::vector<int64_t>{1, 1}) return;  // as most are
+    v("pool", pool, std::vector<int64_t>{1, 1});
+  }
+};
+
+/// Whether an epilogue of these extra inputs may stand before a pooling: a bias and a relu, or less.
+bool may_pool(const EpilogueAttrs& a, size_t first, const Types& in);
+
+/// The type of y pooled.
+TensorType pooled(const InferContext& c, const PooledAttrs& p, const EpilogueAttrs& a, size_t first, TensorType y);
+
 /// Checks the extra inputs, those from `first` on, and the program against the product's type.
 void check_epilogue(const InferContext& c, const EpilogueAttrs& a, size_t first, const TensorType& y);
 

@@ -132,6 +132,9 @@ struct Op {
   // Independent units that `run` splits its work into, for ops that may have too few for all threads; null: enough.
   int64_t (*units)(const void* attrs, const Types& in, const Types& out) = nullptr;
 
+  // Convolutions whose `run` can pool what it finishes (attribute `pool`: ops/epilogue.h): whether it can for these types.
+  bool (*pools)(const void* attrs, const Types& in, const Types& out) = nullptr;
+
   int residuals = 0;  // how many trailing outputs exist only for the gradient; unused ones get null memory
   std::vector<std::pair<int, int>> in_place;  // (input, output): run allows both to be the same memory
   Spaced spaced;                              // the planner may let these stand in slices of other values (runtime/slices.h)

@@ -71,8 +71,8 @@ PoolArgs sizes(const PoolAttrs& a, const View& x, const View& y) {
   k.P = y.dims[1], k.Q = y.dims[2];
   k.pool_h = a.pool[0], k.pool_w = a.pool[1];
   k.stride_h = a.strides[0], k.stride_w = a.strides[1];
-  k.pad_top = window_pad(k.H, k.P, k.pool_h, 0, a);
-  k.pad_left = window_pad(k.W, k.Q, k.pool_w, 1, a);
+  k.pad_top = window_pad(k.H, k.pool_h, 0, a);
+  k.pad_left = window_pad(k.W, k.pool_w, 1, a);
   return k;
 }
 

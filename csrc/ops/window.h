@@ -34,11 +34,11 @@ inline Dim window_outputs(const InferContext& c, const Dim& n, int64_t reach, in
   return floor_div(n + Dim(pads - reach), Dim(stride)) + Dim(1);
 }
 
-/// Padding before the first position of an axis.
-inline int64_t window_pad(int64_t n, int64_t outputs, int64_t reach, int axis, const WindowAttrs& a) {
+/// Padding before the first position of an axis of n.
+inline int64_t window_pad(int64_t n, int64_t reach, int axis, const WindowAttrs& a) {
   if (a.padding == "explicit") return a.pads[size_t(axis * 2)];
   if (a.padding == "valid") return 0;
-  int64_t total = (outputs - 1) * a.strides[size_t(axis)] + reach - n;
+  const int64_t stride = a.strides[size_t(axis)], total = ((n + stride - 1) / stride - 1) * stride + reach - n;
   return total > 0 ? total / 2 : 0;
 }
 

@@ -30,13 +30,14 @@ struct WinogradAttrs : WindowAttrs {
     v("pads", pads, std::vector<int64_t>{0, 0, 0, 0});
   }
 };
-struct ForwardAttrs : WinogradAttrs, EpilogueAttrs {
+struct ForwardAttrs : WinogradAttrs, PooledAttrs, EpilogueAttrs {
   int64_t filters = 0;
   std::vector<int64_t> upsample{1, 1};  // each pixel of x stands for so many rows and columns of pixels
   template <class V> void visit(V& v) {
     WinogradAttrs::visit(v);
     v("filters", filters);
     v("upsample", upsample, std::vector<int64_t>{1, 1});
+    visit_pool(v);
     visit_epilogue(v);
   }
 };
@@ -91,7 +92,7 @@ Types infer_forward(const InferContext& c) {
                {x.shape[0], window_outputs(c, height, a.kernel_size[0], 0, a), window_outputs(c, width, a.kernel_size[1], 1, a),
                 Dim(a.filters)}};
   check_epilogue(c, a, 2, y);
-  return {y};
+  return {pooled(c, a, a, 2, y)};
 }
 
 Types infer_filter_grad(const InferContext& c) {
@@ -109,24 +110,23 @@ Types infer_filter_grad(const InferContext& c) {
   return {{DType::float32, {a.kernel_size[0], a.kernel_size[1], x.shape[3], dy.shape[3]}}};
 }
 
-WinogradArgs sizes(const WinogradAttrs& a, const int64_t* x, const int64_t* y, const std::vector<int64_t>& upsample) {
+WinogradArgs sizes(const WinogradAttrs& a, const int64_t* x, const int64_t* y, const ForwardAttrs* forward = nullptr) {
   WinogradArgs k;
-  k.up_h = upsample[0], k.up_w = upsample[1];
+  if (forward) k.up_h = forward->upsample[0], k.up_w = forward->upsample[1], k.pool = forward->pool[0];
   k.B = x[0], k.H = x[1] * k.up_h, k.W = x[2] * k.up_w, k.C = x[3];
-  k.P = y[1], k.Q = y[2], k.F = y[3];
+  k.P = y[1] * k.pool, k.Q = y[2] * k.pool, k.F = y[3];
   k.ldx = k.C, k.ldy = k.F;
   k.window = int(a.kernel_size[0]);
   k.tile = int(a.tile);
-  k.pad_top = window_pad(k.H, k.P, k.window, 0, a);
-  k.pad_left = window_pad(k.W, k.Q, k.window, 1, a);
+  k.pad_top = window_pad(k.H, k.window, 0, a);
+  k.pad_left = window_pad(k.W, k.window, 1, a);
   return k;
 }
 
-WinogradArgs sizes(const WinogradAttrs& a, const TensorType& x, const TensorType& y,
-                   const std::vector<int64_t>& upsample = {1, 1}) {
+WinogradArgs sizes(const WinogradAttrs& a, const TensorType& x, const TensorType& y, const ForwardAttrs* forward = nullptr) {
   int64_t d[2][4];
   for (size_t i = 0; i < 4; i++) d[0][i] = x.shape[i].value(), d[1][i] = y.shape[i].value();
-  return sizes(a, d[0], d[1], upsample);
+  return sizes(a, d[0], d[1], forward);
 }
 
 WinogradWeightsArgs weights_sizes(const WeightsAttrs& a, int64_t window, int64_t channels, int64_t filters) {
@@ -146,8 +146,8 @@ void run_weights(const RunContext& c) {
 }
 
 WinogradArgs arguments(const RunContext& c, const WinogradAttrs& a, const View& x, const View& y,
-                       const std::vector<int64_t>& upsample) {
-  WinogradArgs k = sizes(a, x.dims, y.dims, upsample);
+                       const ForwardAttrs* forward = nullptr) {
+  WinogradArgs k = sizes(a, x.dims, y.dims, forward);
   k.x = x.as<const float>();
   k.y = y.as<float>();
   k.ldx = x.ld, k.ldy = y.ld;
@@ -157,14 +157,14 @@ WinogradArgs arguments(const RunContext& c, const WinogradAttrs& a, const View& 
 
 void run_forward(const RunContext& c) {
   const auto& a = c.attrs<ForwardAttrs>();
-  WinogradArgs k = arguments(c, a, c.in[0], c.out[0], a.upsample);
+  WinogradArgs k = arguments(c, a, c.in[0], c.out[0], &a);
   k.epilogue = read_epilogue(c, a, 2);
   k.u = c.in[1].as<const float>();
   conv2d_winograd(k, c.stream);
 }
 
 void run_filter_grad(const RunContext& c) {
-  WinogradArgs k = arguments(c, c.attrs<WinogradAttrs>(), c.in[0], c.in[1], {1, 1});
+  WinogradArgs k = arguments(c, c.attrs<WinogradAttrs>(), c.in[0], c.in[1]);
   k.dw = c.out[0].as<float>();
   conv2d_filter_grad_winograd(k, c.stream);
 }
@@ -203,13 +203,14 @@ void register_winograd(Registry& r) {
   f.run = run_forward;
   f.spaced = {~2u, 1};  // all but the weights
   f.not_differentiable = advice;
+  f.pools = [](const void* a, const Types& in, const Types&) { return may_pool(*static_cast<const ForwardAttrs*>(a), 2, in); };
   f.cost = [](const void* a, const Types& in, const Types& out) {
     const auto& attrs = *static_cast<const ForwardAttrs*>(a);
-    return with_epilogue(cost(sizes(attrs, in[0], out[0], attrs.upsample), double(in[1].bytes()) / 4), attrs, 2, in, out[0]);
+    return with_epilogue(cost(sizes(attrs, in[0], out[0], &attrs), double(in[1].bytes()) / 4), attrs, 2, in, out[0]);
   };
   f.memory = [](const void* a, const Types& in, const Types& out) {
     const auto& attrs = *static_cast<const ForwardAttrs*>(a);
-    WinogradMemory m = conv2d_winograd_memory(sizes(attrs, in[0], out[0], attrs.upsample));
+    WinogradMemory m = conv2d_winograd_memory(sizes(attrs, in[0], out[0], &attrs));
     return Memory{m.workspace, m.scratch};
   };
   r.add(std::move(f));

@@ -52,7 +52,7 @@ struct Conv {
     const int64_t n[2] = {s.H, s.W}, outputs[2] = {s.P, s.Q};
     for (int axis = 0; axis < 2; axis++) {
       size_t at = size_t(axis);
-      int64_t before = window_pad(n[axis], outputs[axis], reach(axis), axis, window);
+      int64_t before = window_pad(n[axis], reach(axis), axis, window);
       pads[2 * at] = before;
       pads[2 * at + 1] = (outputs[axis] - 1) * strides[at] + reach(axis) - n[axis] - before;
     }

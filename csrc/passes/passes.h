@@ -24,6 +24,7 @@ void mask_before_pooling(Module& module);
 void mask_before_slicing(Module& module);
 void recompute_pointwise(Module& module);
 void fuse_epilogues(Module& module);
+void fuse_pooling(Module& module);
 void fuse_pointwise(Module& module);
 /// Values numbered densely: inputs, then outputs in node order; functions nobody uses are dropped.
 void renumber(Module& module);

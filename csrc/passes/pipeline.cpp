@@ -54,6 +54,8 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
     checked(m, true);
     fuse_epilogues(m);
     checked(m, true);
+    fuse_pooling(m);
+    checked(m, true);
     fuse_pointwise(m);
     checked(m, true);
     eliminate_dead_code(m);  // scalars that became constants of a chain

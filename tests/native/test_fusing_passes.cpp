@@ -103,6 +103,34 @@ TEST_CASE("simplify_row_sums: only the sum over all rows of batch_norm_grad's dx
 )");
 }
 
+TEST_CASE("fuse_pooling: into the convolution before it, unless padded, or the larger image or the places are wanted") {
+  Trace t;
+  auto pool = [&](ValueId y, int64_t window, const char* padding = "valid") {
+    return t.b.emit_all(
+        "max_pool2d", {y},
+        {{"pool", list({window, window})}, {"strides", list({window, window})}, {"padding", {std::string(padding)}}});
+  };
+  ValueId x = t.input("x", floats({1, 27, 30, 32})), bias = t.read(t.variable("b", floats({32})));
+  auto layer = [&] {
+    ValueId w = t.read(t.variable("w", floats({3, 3, 32, 32})));
+    ValueId y = t.b.emit("conv2d", {x, w}, {{"strides", list({1, 1})}, {"padding", {std::string("same")}}});
+    return t.b.emit("relu", {t.b.add(y, bias)});
+  };
+  ValueId fused = pool(layer(), 2)[0], kept = t.b.emit("relu", {t.b.emit("tanh", {layer()})});
+  t.out({fused, pool(layer(), 3)[0], pool(layer(), 2, "same")[0], kept, pool(kept, 2)[0], pool(layer(), 2)[1]});
+  CompileOptions o;
+  o.verify = true;
+  std::string s = text(compile(t.m, "main", {floats({1, 27, 30, 32})}, o));
+  auto count = [&](const std::string& part) {
+    size_t n = 0;
+    for (size_t at = s.find(part); at != std::string::npos; at = s.find(part, at + 1)) n++;
+    return n;
+  };
+  CHECK_MESSAGE(count(", pool: [2, 2], tile: 2, ") == 1, s);
+  CHECK_MESSAGE(count("= max_pool2d(") == 4, s);
+  CHECK_MESSAGE(contains(s, ": float32(1, 13, 15, 32)"), s);
+}
+
 /// Layers with y = f(x) behind the first of them, and the gradients of their weights.
 Trace between_layers(ValueId (*f)(Builder&, ValueId)) {
   Trace t;

@@ -8,6 +8,8 @@
 namespace dagrt {
 void register_matmul(Registry&);
 void register_conv2d(Registry&);
+void register_pool2d(Registry&);
+void register_winograd(Registry&);
 }  // namespace dagrt
 
 using namespace dagrt;
@@ -159,4 +161,70 @@ TEST_CASE("panels that do not fit are refused") {
                  {"kernel_size", integers({3, 3})},
                  {"filters", {int64_t(8)}}},
                 {x, panels}) == "conv2d_packed: expected float32 panels of pack_conv2d, (1152,), got float32(64,)");
+}
+
+TEST_CASE("a convolution that pools gives the bits of the pooling behind it") {
+  Registry r;
+  register_conv2d(r);
+  register_winograd(r);
+  register_pool2d(r);
+  struct Case {
+    int64_t B, H, W, C, F, window, tile, stride, groups;  // tile 0: direct
+    const char* padding;
+    int bias, relu;
+  };
+  const Case cases[] = {
+      {1, 9, 9, 5, 19, 3, 4, 1, 1, "same", 1, 1},    {2, 12, 14, 16, 32, 3, 4, 1, 1, "valid", 1, 1},
+      {2, 7, 6, 3, 17, 3, 2, 1, 1, "same", 0, 1},    {3, 26, 26, 16, 32, 3, 4, 1, 1, "valid", 1, 0},
+      {1, 13, 11, 6, 9, 5, 4, 1, 1, "same", 1, 1},   {1, 3, 3, 4, 8, 3, 4, 1, 1, "valid", 1, 1},
+      {2, 30, 31, 96, 70, 3, 4, 1, 1, "same", 1, 1}, {1, 41, 37, 64, 130, 3, 2, 1, 1, "valid", 0, 0},
+      {2, 17, 29, 3, 16, 3, 0, 1, 1, "valid", 1, 1}, {1, 33, 31, 3, 37, 7, 0, 2, 1, "same", 1, 1},
+      {1, 30, 26, 8, 36, 3, 0, 1, 2, "same", 1, 1},  {2, 25, 60, 5, 12, 3, 0, 1, 1, "same", 0, 0},
+      {1, 2, 13, 2, 9, 1, 0, 1, 1, "valid", 1, 1},
+  };
+  for (const char* isa : isas())
+    for (const Case& c : cases)
+      for (int threads : {1, 2}) {
+        choose_isa(isa);
+        CAPTURE(isa);
+        CAPTURE(c.H);
+        CAPTURE(c.F);
+        CAPTURE(c.tile);
+        CAPTURE(threads);
+        Tensor x = filled({c.B, c.H, c.W, c.C}, 3, 1), w = filled({c.window, c.window, c.C / c.groups, c.F}, 0, 2);
+        Tensor bias = filled({c.F}, 0, 3);
+        AttrMap attrs{{"kernel_size", integers({c.window, c.window})}, {"filters", {c.F}}, {"padding", {std::string(c.padding)}}};
+        if (c.tile)
+          attrs["tile"] = {c.tile};
+        else
+          attrs["strides"] = integers({c.stride, c.stride}), attrs["groups"] = {c.groups};
+        AttrList lines;
+        if (c.bias) lines.push_back({std::string("add 0 1")});
+        if (c.relu) lines.push_back({std::string(c.bias ? "relu 2" : "relu 0")});
+        attrs["epilogue"] = {lines}, attrs["epilogue_constants"] = {AttrList{}};
+        Tensor u = c.tile ? pack(*r.find("winograd_weights"), {{"tile", {c.tile}}}, w)
+                          : pack(*r.find("pack_conv2d"), {{"groups", {c.groups}}}, w);
+        auto outputs = [&](int64_t n) {
+          const int64_t s = c.tile ? 1 : c.stride;
+          return c.padding == std::string("same") ? (n + s - 1) / s : (n - c.window) / s + 1;
+        };
+        const int64_t P = outputs(c.H), Q = outputs(c.W);
+        if (P < 2 || Q < 2) continue;
+        std::vector<Tensor*> in{&x, &u};
+        if (c.bias) in.push_back(&bias);
+        Tensor y(DType::float32, {c.B, P, Q, c.F}), want(DType::float32, {c.B, P / 2, Q / 2, c.F});
+        Tensor got(DType::float32, {c.B, P / 2, Q / 2, c.F}, 5), places(DType::int32, {c.B, P / 2, Q / 2, c.F});
+        const Op& conv = *r.find(c.tile ? "conv2d_winograd" : "conv2d_packed");
+        run_op(conv, attrs, in, {&y});
+        run_op(*r.find("max_pool2d"),
+               {{"pool", integers({2, 2})}, {"strides", integers({2, 2})}, {"padding", {std::string("valid")}}}, {&y},
+               {&want, &places});
+        attrs["pool"] = integers({2, 2});
+        if (!c.tile && (c.window == 1 || Q < 12)) continue;  // its kernel does not pool
+        run_op(conv, attrs, in, {&got}, threads);
+        int64_t wrong = 0;
+        for (int64_t i = 0; i < want.size(); i++) wrong += std::memcmp(&got.at<float>(i), &want.at<float>(i), 4) != 0;
+        CHECK(wrong == 0);
+        CHECK(got.intact());
+      }
 }

@@ -89,12 +89,12 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
     }
   }
   if (!t.epilogue.simple && job.row_step == 1 && place_line == rows)  // the lines follow one another
-    apply_epilogue(t.epilogue, c, t.ld_dst, place, g * n, a_lines * rows, n);
+    apply_epilogue(t.epilogue, c, job.ldc, place, g * n, a_lines * rows, n);
   else if (!t.epilogue.simple)
     for (int64_t l = 0; l < a_lines; l++) {
       float* line = c + l * c_line;
       if (job.row_step == 1)
-        apply_epilogue(t.epilogue, line, t.ld_dst, place + l * place_line, g * n, rows, n);
+        apply_epilogue(t.epilogue, line, job.ldc, place + l * place_line, g * n, rows, n);
       else
         for (int64_t m = 0; m < rows; m++)
           apply_epilogue(t.epilogue, line + m * job.ldc, t.ld_dst, place + l * place_line + m * job.row_step, g * n, 1, n);
@@ -116,17 +116,30 @@ void pass_in_place(const Stream& s, const Pass& t) {
   });
 }
 
+/// The largest of each 2 x 2 pixels of two rows, one behind the other: J pixels of n channels each.
+void pool_rows(const float* rows, int64_t J, int64_t n, float* y, int64_t ldy) {
+  for (int64_t j = 0; j < J; j += 2, y += ldy)
+    each_vector(n, [&](int64_t c, int k) __attribute__((always_inline)) {
+      const float *at = rows + j * n + c, *below = at + J * n;
+      const vf top = vmax(load_n(at + n, k), load_n(at, k)), bottom = vmax(load_n(below + n, k), load_n(below, k));
+      store_n(y + c, vmax(bottom, top), k);
+    });
+}
+
 /// Wide images: tiles of pixels along a row, their windows read through a table of taps; where windows reach outside, from
 /// a padded copy of the unit's rows.
 void pass_rows(const Stream& s, const Pass& t) {
   const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, depth = t.h.count * t.w.count * sc;
   const Axis &h = t.h, &w = t.w;
   const bool outside = reaches_outside(t);
-  const int64_t rows = conv_rows(t.grid.I, t.grid.J, depth, n), blocks = (t.grid.I + rows - 1) / rows;
+  const int64_t rows = conv_rows(t.grid.I, t.grid.J, depth, n), pool = t.pool, strips = t.grid.I / pool;
+  const int64_t high = (rows + pool - 1) / pool, blocks = (strips + high - 1) / high;
   const double ns = double(rows * t.grid.J) * double(depth + 8) * double(n + gemm_nr) * (0.3 / V) + 200;
   s.parallel(t.B * blocks * t.groups, ns, [&](int64_t unit, char* scratch) {
     const int64_t g = unit % t.groups, block = unit / t.groups % blocks, b = unit / t.groups / blocks;
-    const int64_t i0 = t.grid.I * block / blocks, i1 = t.grid.I * (block + 1) / blocks;
+    const int64_t i0 = strips * block / blocks * pool, i1 = strips * (block + 1) / blocks * pool;
+    float* finished = aligned(scratch);
+    if (pool > 1) scratch += 4 * pool * t.grid.J * n;
     int32_t* taps = reinterpret_cast<int32_t*>(aligned(scratch));
     const auto [a, ld, line] = rows_under(t, b, g, i0, i1, outside, reinterpret_cast<float*>(taps) + (depth + 15) / 16 * 16);
     int64_t k = 0;
@@ -136,6 +149,14 @@ void pass_rows(const Stream& s, const Pass& t) {
     TileJob job;
     job.taps = taps;
     job.a_row = w.mul * ld;
+    if (pool > 1) {
+      job.ldc = n;
+      for (int64_t i = i0; i < i1; i += 2) {
+        multiply(t, g, job, depth, t.grid.J, a + (i - i0) * h.mul * line, 2, h.mul * line, finished, t.grid.J * n, 0, t.grid.J);
+        pool_rows(finished, t.grid.J, n, t.dst + (b * strips + i / 2) * (t.grid.J / 2) * t.ld_dst + g * n, t.ld_dst);
+      }
+      return;
+    }
     job.ldc = t.grid.step_w * t.ld_dst;
     job.row_step = t.grid.step_w;
     const int64_t place = t.place(b, i0, 0), down = t.grid.step_h * t.dst_w;
@@ -184,6 +205,7 @@ void run_pass(const Stream& s, const Pass& t, bool few) {
   if (!t.B || grid.I <= 0 || grid.J <= 0 || !t.dst_channels) return;
   const bool plain = grid.step_h == 1 && grid.step_w == 1 && grid.I == t.dst_h && grid.J == t.dst_w;
   const Axis &h = t.h, &w = t.w;
+  if (t.pool > 1) return pass_rows(s, t);
   if (few) return pass_few(s, t);
   if (one_channel(t)) return pass_one_channel(s, t);
   if (plain && h.count == 1 && w.count == 1 && h.mul == 1 && w.mul == 1 && h.off == 0 && w.off == 0 && t.src_h == t.dst_h &&
@@ -397,7 +419,8 @@ void pack_conv2d(const PackConvArgs& a, const Stream& s) {
 void conv2d(const ConvArgs& a, const Stream& s) {
   if (!a.B || !a.P || !a.Q || !a.F) return;
   Axis h{a.stride_h, -a.pad_top, a.dilation_h, a.R, a.H}, w{a.stride_w, -a.pad_left, a.dilation_w, a.S, a.W};
-  Pass pass{a.B, a.x, a.H, a.W, a.ldx, a.C, h, w, Grid{a.P, a.Q}, nullptr, a.y, a.P, a.Q, a.ldy, a.F, a.groups, a.epilogue};
+  Pass pass{a.B,     a.x, a.H, a.W, a.ldx, a.C, h,        w,          Grid{a.P, a.Q},
+            nullptr, a.y, a.P, a.Q, a.ldy, a.F, a.groups, a.epilogue, a.pool};
   if (is_depthwise(a.groups, a.C, a.F)) return depthwise(s, {pass, a.panels ? a.panels : a.w, a.S * a.C, a.C});
   const float* packed = a.panels;
   if (!packed) {

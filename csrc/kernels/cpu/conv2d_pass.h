@@ -28,6 +28,7 @@ struct Pass {
   int64_t dst_h, dst_w, ld_dst, dst_channels;
   int64_t groups;
   const Epilogue& epilogue;
+  int64_t pool = 1;  // of the grid's pixels, which dst has that many fewer of in each direction; pass_rows alone pools
 
   int64_t place(int64_t b, int64_t i, int64_t j) const {
     return (b * dst_h + grid.h0 + i * grid.step_h) * dst_w + grid.w0 + j * grid.step_w;

@@ -155,6 +155,18 @@ template <int M, int R> struct Winograd {
       }
   }
 
+  template <bool full> static DAGRT_INLINE void put(float* to, vf value, int filters) {
+    if (full)
+      store(to, value);
+    else
+      store_n(to, value, filters);
+  }
+
+  /// The number of a tile's first pixel in y.
+  int64_t first_pixel(const TilePlace& t) const {
+    return (t.image * (a.P / a.pool) + t.row * M / a.pool) * (a.Q / a.pool) + t.column * M / a.pool;
+  }
+
   /// Step 3: one tile, whose first pixel is number `pixel` of y, and one vector of filters.
   template <bool full>
   DAGRT_INLINE void deliver(const float* m, int64_t pixel, int64_t f, int filters, int64_t rows, int64_t columns) const {
@@ -169,6 +181,26 @@ template <int M, int R> struct Winograd {
       for (int i = 0; i < M; i++) t[i][c] = r[i];
     }
     const SimpleEpilogue e = finishing(a.epilogue);
+    if (a.pool > 1) {
+      vf above[M / 2];
+#pragma GCC unroll 1
+      for (int64_t i = 0; i < rows; i++) {
+        vf r[M];
+        T::template interpolate<M, false>(t[i], r);
+#pragma GCC unroll 8
+        for (int j = 0; j < M; j++) r[j] = finish(e, r[j], 0, f, full ? V : filters);
+        float* to = a.y + (pixel + i / 2 * (a.Q / 2)) * a.ldy + f;
+#pragma GCC unroll 4
+        for (int j = 0; j < M / 2; j++, to += a.ldy) {
+          const vf pair = vmax(r[2 * j + 1], r[2 * j]);
+          if (i % 2 == 0)
+            above[j] = pair;
+          else if (2 * j < columns)
+            put<full>(to, vmax(pair, above[j]), filters);
+        }
+      }
+      return;
+    }
     const bool plain = e.empty();
 #pragma GCC unroll 1
     for (int64_t i = 0; i < rows; i++, pixel += a.Q) {
@@ -178,11 +210,7 @@ template <int M, int R> struct Winograd {
       for (int j = 0; j < M; j++) {
         if (j >= columns) break;
         const vf value = plain ? r[j] : finish(e, r[j], pixel + j, f, full ? V : filters);
-        float* to = a.y + (pixel + j) * a.ldy + f;
-        if (full)
-          store(to, value);
-        else
-          store_n(to, value, filters);
+        put<full>(a.y + (pixel + j) * a.ldy + f, value, filters);
       }
     }
   }
@@ -191,7 +219,7 @@ template <int M, int R> struct Winograd {
     const int64_t from = first * NR, end = least(last * NR, a.F);
     for (int64_t tile = run.from; tile < run.to; tile++, m += p.strip * NR) {
       const TilePlace t = place(tile, p.tiles_h, p.tiles_w);
-      const int64_t pixel = (t.image * a.P + t.row * M) * a.Q + t.column * M;
+      const int64_t pixel = first_pixel(t);
       const int64_t rows = least(M, a.P - t.row * M), columns = least(M, a.Q - t.column * M);
       for (int64_t f = from; f < end; f += V)
         if (f + V <= a.F)
@@ -227,7 +255,7 @@ template <int M, int R> struct Winograd {
       }
       const int64_t first = panel * NR, end = least(first + NR, a.F);
       for (int64_t i = 0; i < tiles; i++) {
-        const int64_t pixel = (places[i].image * a.P + places[i].row * M) * a.Q + places[i].column * M;
+        const int64_t pixel = first_pixel(places[i]);
         const int64_t rows = least(M, a.P - places[i].row * M), columns = least(M, a.Q - places[i].column * M);
         for (int64_t f = first; f < end; f += V) {
           const float* from = t + (2 * i + (f - first) / V) * M * n * V;
@@ -248,10 +276,11 @@ template <int M, int R> struct Winograd {
   DAGRT_INLINE void finish_columns(const SimpleEpilogue& e, const float* t, int64_t pixel, int64_t f, int filters, int64_t rows,
                                    int64_t columns) const {
     const vf bias = !e.bias ? vf{} : full ? load(e.bias + f) : load_n(e.bias + f, filters);
-    const int64_t down = a.Q * a.ldy;
+    const int64_t down = a.Q / a.pool * a.ldy;
     float* y = a.y + pixel * a.ldy + f;
+    vf before[M / 2];  // pooling: the column on the left
 #pragma GCC unroll 1
-    for (int64_t j = 0; j < columns; j++, pixel++, y += a.ldy, t += n * V) {
+    for (int64_t j = 0; j < columns; j++, pixel++, t += n * V) {
       vf d[n], r[M];
 #pragma GCC unroll 8
       for (int i = 0; i < n; i++) d[i] = load(t + i * V);
@@ -272,14 +301,22 @@ template <int M, int R> struct Winograd {
       if (e.relu)
 #pragma GCC unroll 8
         for (int i = 0; i < M; i++) r[i] = relu(r[i]);
+      if (a.pool > 1) {
+#pragma GCC unroll 4
+        for (int i = 0; i < M / 2; i++)
+          if (j % 2 == 0)
+            before[i] = vmax(r[2 * i + 1], r[2 * i]);
+          else if (2 * i < rows)
+            put<full>(y + i * down, vmax(vmax(r[2 * i + 1], r[2 * i]), before[i]), filters);
+        y += j % 2 * a.ldy;
+        continue;
+      }
 #pragma GCC unroll 8
       for (int i = 0; i < M; i++) {
         if (i >= rows) break;
-        if (full)
-          store(y + i * down, r[i]);
-        else
-          store_n(y + i * down, r[i], filters);
+        put<full>(y + i * down, r[i], filters);
       }
+      y += a.ldy;
     }
   }
 
