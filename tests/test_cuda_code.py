@@ -1,4 +1,4 @@
-"""What nvcc makes of the CUDA products: no spills, tensor-core instructions, asynchronous copies. Skipped without nvcc."""
+"""What nvcc makes of the CUDA kernels: no spills; of products tensor-core instructions, asynchronous copies. Needs nvcc."""
 
 from __future__ import annotations
 
@@ -48,3 +48,17 @@ def test_products_are_made_of_tensor_core_instructions(source: str, tmp_path: Pa
         if "gemm_kernel" in name and "Lb1EEEv" in name:  # the last template argument, mangled
             assert "HMMA.1688.F32.TF32" in part, name
             assert "LDGSTS" in part, name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(cuda_kernels.nvcc() is None, reason="no nvcc")
+@pytest.mark.parametrize(
+    "source",
+    sorted(
+        p.stem for p in (cuda_kernels.ROOT / "csrc/kernels/cuda").glob("*.cu") if p.stem not in ("matmul", "conv2d")
+    ),
+)
+def test_kernels_that_memory_bounds_do_not_spill(source: str, tmp_path: Path) -> None:
+    kernels = cuda_kernels.compiled(source, 90, tmp_path / "code.cubin")
+    assert kernels
+    assert [k for k in kernels if k.spilled and "gemm_kernel" not in k.name] == []

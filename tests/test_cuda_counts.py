@@ -78,6 +78,71 @@ def test_memory_bound_kernels_read_once(op: str, attrs: dict, inputs: list, outp
     assert cuda_counts.misses(row) == []
 
 
+def typed(*shapes: tuple[int, ...]) -> list:
+    return [("float32", s) for s in shapes]
+
+
+def ints(*shape: int) -> tuple:
+    return ("int32", shape)
+
+
+SAME_POOL = {"pool": [3, 3], "strides": [1, 1], "padding": "same", "pads": [0, 0, 0, 0]}
+MASK = {"program": ["greater 0 c0", "select 2 1 c0"], "constants": [0]}
+WAYS = {"go_backwards": False, "zero_output_for_mask": False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("op", "attrs", "inputs", "outputs"),
+    [
+        ("multiply", {}, typed((3, 3, 256, 256), (1, 1, 1, 256)), typed((3, 3, 256, 256))),
+        ("pointwise", MASK, typed((2, 56, 56, 256), (2, 1, 1, 256)), typed((2, 56, 56, 256))),
+        ("add", {}, typed((10000, 128), (10000, 128)), typed((10000, 128))),
+        ("batch_norm", {"epsilon": 0.001}, typed((2, 56, 56, 64), (64,), (64,)), typed((2, 56, 56, 64), *[(64,)] * 3)),
+        (  # what 16 multiprocessors hold at once
+            "batch_norm_grad",
+            {},
+            typed((2, 40, 40, 64), (64,), (64,), (64,), (2, 40, 40, 64)),
+            typed((2, 40, 40, 64), (64,), (64,)),
+        ),
+        ("max_pool2d", POOL, typed((2, 109, 109, 128)), [("float32", (2, 54, 54, 128)), ints(2, 54, 54, 128)]),
+        ("max_pool2d", SAME_POOL, typed((2, 56, 56, 256)), [("float32", (2, 56, 56, 256)), ints(2, 56, 56, 256)]),
+        (
+            "max_pool2d_grad",
+            POOL | {"input_size": [109, 109]},
+            [("float32", (2, 54, 54, 128)), ints(2, 54, 54, 128)],
+            typed((2, 109, 109, 128)),
+        ),
+        (
+            "max_pool2d_grad",
+            SAME_POOL | {"input_size": [56, 56]},
+            [("float32", (2, 56, 56, 256)), ints(2, 56, 56, 256)],
+            typed((2, 56, 56, 256)),
+        ),
+        ("reduce_sum", {"axes": [1, 2], "keepdims": False}, typed((2, 56, 56, 480)), typed((2, 480))),
+        ("reduce_sum", {"axes": [0, 1, 2], "keepdims": False}, typed((2, 111, 111, 64)), typed((64,))),
+        ("broadcast_to", {"shape": [8, 8, 2, 8, 2, 32]}, typed((8, 8, 1, 8, 1, 32)), typed((8, 8, 2, 8, 2, 32))),
+        ("concat", {"axis": 3}, typed((2, 56, 56, 64), (2, 56, 56, 32)), typed((2, 56, 56, 96))),
+        ("transpose", {"perm": [0, 2, 1]}, typed((16, 500, 256)), typed((16, 256, 500))),
+        ("softmax", {}, typed((4096, 1000)), typed((4096, 1000))),
+        ("softmax", {}, typed((320, 10000)), typed((320, 10000))),
+        ("gather", {"axis": 0}, [("float32", (10000, 64)), ints(4, 500)], typed((4, 500, 64))),
+        ("scatter_add", {"axis": 0, "size": 10000}, [ints(4, 500), ("float32", (4, 500, 64))], typed((10000, 64))),
+        (
+            "lstm",
+            WAYS,
+            typed((4, 20, 64), (64, 512), (128, 512), (512,)),
+            typed((4, 20, 128), (4, 128), (4, 128), (20, 4, 512), (20, 4, 128), (20, 4, 128)),
+        ),
+    ],
+)
+def test_hot_kernels_keep_the_targets_on_full_shapes(
+    monkeypatch: pytest.MonkeyPatch, op: str, attrs: dict, inputs: list, outputs: list
+) -> None:
+    monkeypatch.setenv("DAGRT_EMULATOR_BLOCKS", "32")
+    assert cuda_counts.misses(counted(op, attrs, inputs, outputs)) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("op", "attrs", "inputs", "outputs"),

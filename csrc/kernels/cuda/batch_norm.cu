@@ -223,7 +223,8 @@ template <class Pass> __global__ void __launch_bounds__(threads) merge_kernel(Ga
 template <class Pass> __global__ void __launch_bounds__(threads) finish_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
   if (!closed(gate)) Pass::finish(a, Place(a, parts), parts, nullptr);
 }
-template <class Pass> __global__ void __launch_bounds__(threads) together_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
+/// A multiprocessor holds one such block, which may therefore have all registers.
+template <class Pass> __global__ void __launch_bounds__(threads, 1) together_kernel(Gate gate, BatchNormArgs a, int64_t parts) {
   if (closed(gate)) return;
   float* kept = dynamic_shared<float>();
   const Place at(a, parts);

@@ -2,8 +2,9 @@
 //
 // A check writes the run's status word on the device: the lowest bad position by an atomic minimum, then its value by one
 // thread. The host learns of it at the end of the run; until then every read of a bad id gives zeros.
-// Additions are deterministic without atomics: a thread owns a destination element and looks for its ids in order. Ids
-// come through shared memory, a block of them for all threads, so that the search costs a compare for each id.
+// Additions are deterministic without atomics: a block owns the sums of some destinations, in shared memory, and adds in the
+// order of the ids. It reads all ids, 256 at once, and lists in order those that are its own; how many destinations a block has
+// keeps the ids that are read so often few beside what is written. put_along_axis_add: a thread looks for its element's ids.
 #include "kernels/indexing.h"
 
 #include "kernels/check.h"
@@ -78,35 +79,54 @@ template <class T> __global__ void gather_kernel(Gate gate, RowsArgs a) {
   for (int64_t i = first_index(); i < rows * a.C; i += grid_stride()) {
     int64_t c = i % a.C, row = i / a.C, r = row % a.R, k = row / a.R % a.K, o = row / a.R / a.K, id = ids[k];
     T* y = static_cast<T*>(a.y) + o * a.yo + k * a.yk + r * a.yr + c;
-    *y = inside(id, a.N) ? static_cast<const T*>(a.x)[o * a.xo + id * a.xk + r * a.xr + c] : T(0);
+    *y = inside(id, a.N) ? static_cast<const T*>(a.x)[o * a.xo + id * a.xk + r * a.xr + c] : T{};
   }
 }
 
-/// A thread for each element of y; blocks of 256 ids are looked at together. Whole blocks walk together to the barriers.
-template <class T> __global__ void scatter_add_kernel(Gate gate, RowsArgs a) {
+/// Blocks have `rows` destinations of one o, and of their elements a strip of `columns`. Every thread adds, in the order of the
+/// ids, to elements that are its alone: one column of every so many destinations.
+template <class T>
+__global__ void __launch_bounds__(threads) scatter_add_kernel(Gate gate, RowsArgs a, int rows, int columns) {
   if (closed(gate)) return;
-  SHARED(int64_t, held, [threads]);
-  Ids ids{a.ids, a.wide};
-  const int64_t total = a.O * a.N * a.R * a.C;
-  for (int64_t first = int64_t(blockIdx.x) * threads; first < total; first += grid_stride()) {
-    int64_t i = first + threadIdx.x, c = i % a.C, row = i / a.C, r = row % a.R, n = row / a.R % a.N, o = row / a.R / a.N;
-    // Elements of one block of threads lie in few destinations: ids outside of them are skipped by all.
-    int64_t low = first / a.C / a.R, high = smaller(first + threads, total) - 1;
-    bool several = low / a.N != high / a.C / a.R / a.N;
-    int64_t from = several ? 0 : low % a.N, to = several ? a.N : high / a.C / a.R % a.N + 1;
-    typename Summed<T>::type sum{};
-    for (int64_t k0 = 0; k0 < a.K; k0 += threads) {
-      int64_t id = k0 + threadIdx.x < a.K ? ids[k0 + threadIdx.x] : -1;
-      bool hit = id >= from && id < to;
-      held[threadIdx.x] = id;
-      if (!__syncthreads_or(hit)) continue;
-      if (i < total)
-        for (int64_t k = 0; k < smaller(threads, a.K - k0); k++)
-          if (held[k] == n) sum += as_sum(static_cast<const T*>(a.x)[o * a.xo + (k0 + k) * a.xk + r * a.xr + c]);
-      __syncthreads();
+  using S = typename Summed<T>::type;
+  S* sums = dynamic_shared<S>();  // [rows][columns]
+  SHARED(int32_t, hits, [threads]);
+  SHARED(int32_t, places, [threads]);
+  SHARED(int32_t, counts, [threads / 32]);
+  const Ids ids{a.ids, a.wide};
+  const int64_t width = a.R * a.C, strips = (width + columns - 1) / columns, tiles = (a.N + rows - 1) / rows;
+  const int64_t n0 = blockIdx.x / strips % tiles * rows, o = blockIdx.x / strips / tiles, n1 = smaller(n0 + rows, a.N);
+  const int column = int(threadIdx.x) % columns, group = int(threadIdx.x) / columns, groups = threads / columns;
+  const int64_t c = blockIdx.x % strips * columns + column;
+  const bool in = group < groups && c < width;
+  const T* x = static_cast<const T*>(a.x) + o * a.xo + c / a.C * a.xr + c % a.C;
+  T* y = static_cast<T*>(a.y) + o * a.yo + n0 * a.yk + c / a.C * a.yr + c % a.C;
+  if (in)
+    for (int n = group; n < n1 - n0; n += groups) sums[n * columns + column] = S();
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  for (int64_t k0 = 0; k0 < a.K; k0 += threads) {
+    const int64_t k = k0 + threadIdx.x, id = k < a.K ? ids[k] : -1;
+    const bool hit = id >= n0 && id < n1;
+    int upto = hit;  // hits of the warp's lanes up to this one
+    for (int w = 1; w < 32; w *= 2) {
+      const int other = __shfl_sync(all_lanes, upto, lane < w ? lane : lane - w);
+      if (lane >= w) upto += other;
     }
-    if (i < total) put_sum(sum, static_cast<T*>(a.y)[o * a.yo + n * a.yk + r * a.yr + c]);
+    if (lane == 31) counts[warp] = upto;
+    __syncthreads();
+    int at = upto - 1, all = 0;
+    for (int w = 0; w < threads / 32; w++) {
+      if (w < warp) at += counts[w];
+      all += counts[w];
+    }
+    if (hit) hits[at] = int(threadIdx.x), places[at] = int(id - n0);
+    __syncthreads();
+    if (in)
+      for (int h = 0; h < all; h++)
+        if (places[h] % groups == group) sums[places[h] * columns + column] += as_sum(x[(k0 + hits[h]) * a.xk]);
   }
+  if (in)
+    for (int n = group; n < n1 - n0; n += groups) put_sum<T>(sums[n * columns + column], y[n * a.yk]);
 }
 
 template <class T> __global__ void take_kernel(Gate gate, AlongAxisArgs a, int64_t total) {
@@ -167,18 +187,34 @@ void check_numbers(const CheckNumbersArgs& a, CudaStream& s) {
   launch(s, "report", report_kernel, 1, 1, ids, a.dtype, a.width, a.ld, a.limit, a.code, a.node, s.status);
 }
 
-void gather(const RowsArgs& a, CudaStream& s) {
-  int64_t n = a.O * a.K * a.R * a.C;
+void gather(const RowsArgs& given, CudaStream& s) {
+  RowsArgs a = given;
+  int64_t element = int64_t(size_of(a.dtype)), fit = a.C | a.xo | a.xk | a.xr | a.yo | a.yk | a.yr;
+  if (fit * element % 16 == 0 && (reinterpret_cast<uintptr_t>(a.x) | reinterpret_cast<uintptr_t>(a.y)) % 16 == 0) {
+    const int64_t n = 16 / element;
+    for (int64_t* p : {&a.C, &a.xo, &a.xk, &a.xr, &a.yo, &a.yk, &a.yr}) *p /= n;
+    element = 16;
+  }
+  const int64_t n = a.O * a.K * a.R * a.C;
   if (n == 0) return;
-  with_element(int64_t(size_of(a.dtype)),
-               [&](auto t) { launch(s, "gather", gather_kernel<decltype(t)>, blocks_for(s, n, threads), threads, a); });
+  auto run = [&](auto t) { launch(s, "gather", gather_kernel<decltype(t)>, blocks_for(s, n, threads), threads, a); };
+  if (element == 16) return run(uint4());
+  with_element(element, run);
 }
 
 void scatter_add(const RowsArgs& a, CudaStream& s) {
-  int64_t n = a.O * a.N * a.R * a.C;
-  if (n == 0) return;
+  const int64_t width = a.R * a.C;
+  if (a.O * a.N * width == 0) return;
   with_dtype(a.dtype, [&](auto t) {
-    launch(s, "scatter_add", scatter_add_kernel<decltype(t)>, blocks_for(s, n, threads), threads, a);
+    using T = decltype(t);
+    using S = typename Summed<T>::type;
+    const int64_t columns = smaller(width, threads), strips = pieces(width, columns), element = int64_t(sizeof(S));
+    // Ids, read by every block, stay a quarter of what is written, unless the device would be left half empty.
+    const int64_t few = a.O * a.N * width * element / (4 * larger(1, a.K) * (a.wide ? 8 : 4));
+    const int64_t blocks = smaller(larger(few, s.multiprocessors / 2), int64_t(s.multiprocessors) * 4);
+    const int64_t rows = larger(1, smaller(smaller(pieces(a.O * a.N * strips, blocks), a.N), (32 << 10) / (columns * element)));
+    launch_with(s, "scatter_add", scatter_add_kernel<T>, unsigned(a.O * pieces(a.N, rows) * strips), threads,
+                size_t(rows * columns * element), a, int(rows), int(columns));
   });
 }
 

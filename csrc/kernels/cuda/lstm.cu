@@ -17,8 +17,9 @@ namespace dagrt {
 namespace {
 
 constexpr int tile_rows = 16, tile_units = 16, threads = tile_rows * tile_units, chunk = 64;
+constexpr int ld_states = chunk + 1, ld_units = tile_units + 1;  // so that rows in shared memory begin in different banks
 /// Whether weights of so many bytes stay on chip beside a tile of states.
-bool resident_fits(size_t bytes, const CudaStream& s) { return bytes + tile_rows * chunk * 4 + 1024 <= s.shared_bytes; }
+bool resident_fits(size_t bytes, const CudaStream& s) { return bytes + tile_rows * ld_states * 4 + 1024 <= s.shared_bytes; }
 
 /// Memory behind the products: [T B][4U] of z or dz, then for each row of the batch and unit h twice, c and one more.
 struct Workspace {
@@ -48,7 +49,7 @@ struct Place {
 
 __global__ void __launch_bounds__(threads, 1) lstm_kernel(Gate gate, LstmArgs a, Workspace w, int64_t begin, int64_t end, bool resident) {
   if (closed(gate)) return;
-  SHARED(float, hs, [tile_rows][chunk]);
+  SHARED(float, hs, [tile_rows][ld_states]);
   float* weights = dynamic_shared<float>();  // [U or chunk][4][16 units]
   const Place at(a);
   const int64_t U = a.U, G = 4 * U, tiles = (U + tile_units - 1) / tile_units;
@@ -128,15 +129,15 @@ __global__ void __launch_bounds__(threads, 1) lstm_kernel(Gate gate, LstmArgs a,
 __global__ void __launch_bounds__(threads)
     lstm_grad_kernel(Gate gate, LstmArgs a, Workspace w, int64_t begin, int64_t end, bool last, bool resident) {
   if (closed(gate)) return;
-  SHARED(float, dzs, [tile_rows][chunk]);
-  float* weights = dynamic_shared<float>();  // [4U or chunk][16 units]
+  SHARED(float, dzs, [tile_rows][ld_states]);
+  float* weights = dynamic_shared<float>();  // [4U or chunk][ld_units]
   const Place at(a);
   const int64_t U = a.U, G = 4 * U, tiles = (U + tile_units - 1) / tile_units, i = at.b * U + at.u;
   unsigned* counter = w.counters + at.row0 / tile_rows;
   auto load_weights = [&](int64_t g0, int64_t count, float* to) {
     for (int64_t n = threadIdx.x; n < count * tile_units; n += threads) {
       int64_t g = g0 + n % count, u = at.unit0 + n / count;
-      to[n % count * tile_units + n / count] = g < G && u < U ? a.recurrent[u * G + g] : 0.0f;
+      to[n % count * ld_units + n / count] = g < G && u < U ? a.recurrent[u * G + g] : 0.0f;
     }
   };
   if (resident) load_weights(0, G, weights);
@@ -158,9 +159,9 @@ __global__ void __launch_bounds__(threads)
       }
       if (!resident) load_weights(g0, chunk, weights);
       __syncthreads();
-      const float* r = resident ? weights + g0 * tile_units : weights;
+      const float* r = resident ? weights + g0 * ld_units : weights;
       int count = int(smaller(chunk, G - g0));
-      for (int g = 0; g < count; g++) dh += dzs[at.row][g] * r[g * tile_units + at.unit];
+      for (int g = 0; g < count; g++) dh += dzs[at.row][g] * r[g * ld_units + at.unit];
     }
   };
   for (int64_t step = begin - 1; step >= end; step--) {
@@ -304,8 +305,8 @@ void lstm_grad(const LstmArgs& a, CudaStream& s) {
   const int64_t U = a.U, G = 4 * U, rows = a.T * a.B;
   Workspace w(a);
   if (a.B && U) {
-    const bool resident = resident_fits(size_t(G) * tile_units * 4, s);
-    const size_t bytes = size_t(resident ? G : chunk) * tile_units * 4;
+    const bool resident = resident_fits(size_t(G) * ld_units * 4, s);
+    const size_t bytes = size_t(resident ? G : chunk) * ld_units * 4;
     const unsigned blocks = unsigned(row_tiles(a) * pieces(U, tile_units));
     if (a.T == 0 || fits(a, s)) {
       launch(s, "zero_counters", zero_counters_kernel, 1, 32, w.counters, row_tiles(a));
