@@ -4,7 +4,7 @@
 // through a table of where each pixel's lie; where windows reach outside, in a padded copy of a block's rows), B is dy, of
 // which a panel at a time is packed for the block and stays in L1 for all rows of A. Runs of blocks are separate sums,
 // added in order.
-// Depthwise: vectors over channels, a window's taps side by side in registers.
+// Depthwise: vectors over channels, a window's sums side by side in registers.
 #include "kernels/cpu/conv2d_pass.h"
 
 namespace dagrt::DAGRT_ISA {
@@ -45,6 +45,120 @@ void depthwise_taps(const float* x, int64_t next, const int64_t* tap, const floa
 }
 
 using DepthwiseTaps = void (*)(const float*, int64_t, const int64_t*, const float*, int64_t, int64_t, float*, int64_t, int);
+
+/// Output rows [p0, p1) of image b, V (n) channels from c on: dw += sum x dy for RR rows of a window of S columns, from row r0.
+/// All those rows are inside the image. The sums stay in registers; columns that reach outside are looked at one by one.
+template <int RR, int S, bool full>
+void depthwise_block(const ConvArgs& a, int64_t b, int64_t p0, int64_t p1, int64_t c, int n, int64_t r0, float* dw) {
+  auto at = [n](const float* from) __attribute__((always_inline)) { return full ? load(from) : load_n(from, n); };
+  const int64_t tap = a.dilation_w * a.ldx, next = a.stride_w * a.ldx, line = a.dilation_h * a.W * a.ldx;
+  // Pixels [inside, outside) have all columns.
+  auto over = [](int64_t k, int64_t by) { return k <= 0 ? int64_t(0) : (k + by - 1) / by; };
+  const int64_t last = a.W - 1 - (S - 1) * a.dilation_w + a.pad_left;
+  int64_t inside = over(a.pad_left, a.stride_w), outside = last < 0 ? 0 : last / a.stride_w + 1;
+  if (inside > a.Q) inside = a.Q;
+  if (outside > a.Q) outside = a.Q;
+  if (outside < inside) outside = inside;
+  vf acc[RR][S];
+#pragma GCC unroll 8
+  for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+    for (int k = 0; k < S; k++) acc[r][k] = at(dw + ((r0 + r) * S + k) * a.C);
+  for (int64_t p = p0; p < p1; p++) {
+    const int64_t top = p * a.stride_h - a.pad_top + r0 * a.dilation_h;
+    const float *x = a.x + ((b * a.H + top) * a.W - a.pad_left) * a.ldx + c, *dy = a.y + (b * a.P + p) * a.Q * a.ldy + c;
+    auto some = [&](int64_t from, int64_t to) __attribute__((always_inline)) {
+      for (int64_t q = from; q < to; q++) {
+        const vf g = at(dy + q * a.ldy);
+        const int64_t left = q * a.stride_w - a.pad_left;
+#pragma GCC unroll 8
+        for (int k = 0; k < S; k++) {
+          const int64_t w = left + k * a.dilation_w;
+          if (w < 0 || w >= a.W) continue;
+#pragma GCC unroll 8
+          for (int r = 0; r < RR; r++) acc[r][k] += at(x + q * next + r * line + k * tap) * g;
+        }
+      }
+    };
+    some(0, inside);
+    const float *from = x + inside * next, *grad = dy + inside * a.ldy;
+    for (int64_t q = inside; q < outside; q++, from += next, grad += a.ldy) {
+      const vf g = at(grad);
+#pragma GCC unroll 8
+      for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+        for (int k = 0; k < S; k++) acc[r][k] += at(from + r * line + k * tap) * g;
+    }
+    some(outside, a.Q);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+    for (int k = 0; k < S; k++) {
+      float* to = dw + ((r0 + r) * S + k) * a.C;
+      if (full)
+        store(to, acc[r][k]);
+      else
+        store_n(to, acc[r][k], n);
+    }
+}
+
+/// As depthwise_block, of rows that may reach outside: those are taken one by one.
+template <int RR, int S, bool full>
+void depthwise_rows(const ConvArgs& a, int64_t b, int64_t p0, int64_t p1, int64_t c, int n, int64_t r0, float* dw) {
+  auto is_inside = [&](int64_t p, int64_t r) {
+    const int64_t h = p * a.stride_h - a.pad_top + (r0 + r) * a.dilation_h;
+    return h >= 0 && h < a.H;
+  };
+  for (int64_t p = p0; p < p1;) {
+    int64_t end = p;
+    while (end < p1 && is_inside(end, 0) && is_inside(end, RR - 1)) end++;
+    if (end > p) {
+      depthwise_block<RR, S, full>(a, b, p, end, c, n, r0, dw);
+      p = end;
+      continue;
+    }
+    for (int64_t r = 0; r < RR; r++)
+      if (is_inside(p, r)) depthwise_block<1, S, full>(a, b, p, p + 1, c, n, r0 + r, dw);
+    p++;
+  }
+}
+
+template <bool full> void depthwise_window(const ConvArgs& a, int64_t b, int64_t p0, int64_t p1, int64_t c, int n, float* dw) {
+  if (a.S == 3) return depthwise_rows<3, 3, full>(a, b, p0, p1, c, n, 0, dw);
+  depthwise_rows<2, 5, full>(a, b, p0, p1, c, n, 0, dw);
+  depthwise_rows<2, 5, full>(a, b, p0, p1, c, n, 2, dw);
+  depthwise_rows<1, 5, full>(a, b, p0, p1, c, n, 4, dw);
+}
+
+/// Windows of 3 x 3 and 5 x 5: a few rows of an image at a time, which stay in L2 while vectors of channels walk over them.
+/// Runs of rows are separate sums, added in order; channels are shared out too.
+void depthwise_square(const ConvArgs& a, const Stream& s) {
+  constexpr int64_t share = 64, floats = 16 << 10;  // channels of a unit; floats of x and dy in a block
+  const int64_t splits = conv2d_filter_grad_splits(a), rows = a.B * a.P, weights = a.R * a.S * a.C,
+                shares = (a.C + share - 1) / share;
+  float* partial = splits > 1 ? aligned(a.workspace) : a.w;
+  const int64_t row = (a.Q + a.stride_h * a.W) * a.C, high = row ? 1 + floats / row : 1;
+  const double ns = double(rows * a.Q) / double(splits) * double(a.R * a.S * share) * (0.2 / V) + 200;
+  s.parallel(splits * shares, ns, [&](int64_t unit, char*) {
+    const int64_t split = unit / shares, c0 = unit % shares * share, c1 = a.C - c0 < share ? a.C : c0 + share;
+    float* dw = partial + split * weights;
+    for (int64_t k = 0; k < a.R * a.S; k++) zero(dw + k * a.C + c0, c1 - c0);
+    const int64_t end = rows * (split + 1) / splits;
+    for (int64_t at = rows * split / splits; at < end;) {
+      const int64_t b = at / a.P, p = at % a.P;
+      int64_t p1 = p + high < a.P ? p + high : a.P;
+      if (p1 - p > end - at) p1 = p + end - at;
+      for (int64_t c = c0; c < c1; c += V)
+        if (c + V <= c1)
+          depthwise_window<true>(a, b, p, p1, c, V, dw + c);
+        else
+          depthwise_window<false>(a, b, p, p1, c, int(c1 - c), dw + c);
+      at += p1 - p;
+    }
+  });
+  if (splits > 1) add_partials(a.w, partial, weights, splits, s);
+}
 
 /// Runs of the image's rows are separate sums, added in order. Within a row, a window row's taps (up to 12 at once) are
 /// summed over the pixels that have them all; the others tap by tap.
@@ -103,7 +217,8 @@ void depthwise_filter_grad(const ConvArgs& a, const Stream& s) {
 void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
   const int64_t c = a.C / a.groups, f = a.F / a.groups, weights = a.R * a.S * c * a.F;
   if (!weights) return;
-  if (is_depthwise(a.groups, a.C, a.F)) return depthwise_filter_grad(a, s);
+  if (is_depthwise(a.groups, a.C, a.F))
+    return a.R == a.S && (a.S == 3 || a.S == 5) ? depthwise_square(a, s) : depthwise_filter_grad(a, s);
   if (!a.B || !a.P || !a.Q) return zero(a.w, weights);
   const int64_t splits = conv2d_filter_grad_splits(a), chunks = conv2d_filter_grad_chunks(a);
   const int64_t high = conv2d_filter_grad_rows(a), per_image = (a.P + high - 1) / high, blocks = a.B * per_image;

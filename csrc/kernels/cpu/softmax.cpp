@@ -43,7 +43,7 @@ void softmax_row(const float* x, float* y, int64_t C, bool logarithm) {
   vf top = splat(m);
   if (logarithm) {
     vf log_s =
-        splat(log_of(row_sum(C, [&](int64_t c, int n) __attribute__((always_inline)) { return vexp(load_n(x + c, n) - top); })));
+        splat(log_of(row_sum(C, [&](int64_t c, int n) __attribute__((always_inline)) { return vexp_below(load_n(x + c, n) - top); })));
     for (int64_t c = 0; c < C; c += V) {
       int n = C - c < V ? int(C - c) : V;
       store_n(y + c, (load_n(x + c, n) - top) - log_s, n);
@@ -51,7 +51,7 @@ void softmax_row(const float* x, float* y, int64_t C, bool logarithm) {
     return;
   }
   float s = row_sum(C, [&](int64_t c, int n) __attribute__((always_inline)) {
-    vf e = vexp(load_n(x + c, n) - top);
+    vf e = vexp_below(load_n(x + c, n) - top);
     store_n(y + c, e, n);
     return e;
   });
@@ -105,7 +105,7 @@ void softmax_cross_entropy(const CrossEntropyArgs& a, const Stream& s) {
     float m = row_max(x, a.C);
     vf top = splat(m);
     float log_s =
-        log_of(row_sum(a.C, [&](int64_t c, int k) __attribute__((always_inline)) { return vexp(load_n(x + c, k) - top); }));
+        log_of(row_sum(a.C, [&](int64_t c, int k) __attribute__((always_inline)) { return vexp_below(load_n(x + c, k) - top); }));
     if (a.log_z) a.log_z[n] = m + log_s;
     if (a.label_dtype == DType::float32) {
       const float* l = static_cast<const float*>(a.labels) + n * a.ldl;
@@ -130,14 +130,14 @@ void softmax_cross_entropy_grad(const CrossEntropyGradArgs& a, const Stream& s) 
       vf total = splat(row_sum(a.C, [&](int64_t c, int k) __attribute__((always_inline)) { return load_n(l + c, k); }));
       for (int64_t c = 0; c < a.C; c += V) {
         int k = a.C - c < V ? int(a.C - c) : V;
-        store_n(dx + c, g * (total * vexp(load_n(x + c, k) - z) - load_n(l + c, k)), k);
+        store_n(dx + c, g * (total * vexp_below(load_n(x + c, k) - z) - load_n(l + c, k)), k);
       }
       return;
     }
     int64_t label = label_at(a.labels, a.label_dtype, n);
     for (int64_t c = 0; c < a.C; c += V) {
       int k = a.C - c < V ? int(a.C - c) : V;
-      vf p = vexp(load_n(x + c, k) - z);
+      vf p = vexp_below(load_n(x + c, k) - z);
       if (label >= c && label < c + k) p[label - c] -= 1.0f;
       store_n(dx + c, g * p, k);
     }

@@ -87,12 +87,19 @@ DAGRT_INLINE vf exp_tail(vf r) {
 }
 
 DAGRT_INLINE vf vexp(vf x) {
-  x = select(x > splat(89.0f), splat(89.0f), x);  // NaN passes both
-  x = select(x < splat(-104.0f), splat(-104.0f), x);
-  Reduced z = reduce_ln2(x);
+  Reduced z = reduce_ln2(clamp(x, -104.0f, 89.0f));
   vf p = (z.r * z.r) * exp_tail(z.r) + z.r + splat(1);
   vi half = z.n >> 1;  // in two steps: 2^128 is no float
   return p * two_to(half) * two_to(z.n - half);
+}
+
+/// e^x for x <= 88, results below 2^-126 being 0: a softmax's powers, which are at most 1. NaN passes.
+DAGRT_INLINE vf vexp_below(vf x) {
+  x = clamp(x, -88.0296f, 88.0f);       // 2^-127, whose scale is 0
+  const vf magic = splat(12583039.0f);  // 1.5 * 2^23 + 127: the sum's low bits are the exponent's
+  const vf t = x * splat(1.44269504088896341f) + magic, n = t - magic;
+  const vf r = (x - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
+  return ((r * r) * exp_tail(r) + r + splat(1)) * as_f(as_i(t) << 23);
 }
 
 /// x = n + f with |f| <= 1/2, for x within -126..127, and scale = 2^n. The bias of an exponent is added with the magic
@@ -130,9 +137,7 @@ DAGRT_INLINE vf power_minus_one(vf x) {
 
 /// e^x - 1 without cancellation: 2^n (e^r - 1) + (2^n - 1).
 DAGRT_INLINE vf vexpm1(vf x) {
-  vf c = select(x > splat(89.0f), splat(89.0f), x);
-  c = select(c < splat(-30.0f), splat(-30.0f), c);
-  Reduced z = reduce_ln2(c);
+  Reduced z = reduce_ln2(clamp(x, -30.0f, 89.0f));
   vf e = (z.r * z.r) * exp_tail(z.r) + z.r;
   vf s = two_to(z.n - splat_i(1));  // half of 2^n, which may be 2^128
   vf y = (e * s + (s - splat(0.5f))) * splat(2);
