@@ -175,14 +175,17 @@ struct Gather {
   }
 };
 
-/// The mean of a window of `rows` rows of `wide` pixels, columns if they are known.
-template <int columns> void mean_of_window(const PoolArgs& a, const float* corner, int64_t rows, int64_t wide, float* y) {
+/// The mean of a window of `rows` rows of `wide` pixels, which are known to be `high` and `columns`, if those are not 0.
+template <int high, int columns>
+void mean_of_window(const PoolArgs& a, const float* corner, int64_t rows, int64_t wide, float* y) {
+  if (high) rows = high;
   if (columns) wide = columns;
   const int64_t ld = a.ldx, line = a.W * a.ldx;
   const vf share = splat(1.0f / float(rows * wide));
   each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
     vf t{};
     const float* row = corner + c;
+#pragma GCC unroll 2
     for (int64_t i = 0; i < rows; i++, row += line)
 #pragma GCC unroll 3
       for (int64_t j = 0; j < wide; j++) t += load_n(row + j * ld, n);
@@ -215,16 +218,24 @@ void mean_of_row(const PoolArgs& a, int64_t b, Span h, int64_t unit) {
 }
 
 /// Windows side by side: a pixel hears of one window, which is read once for all its pixels.
-void max_pool_apart_grad(const PoolArgs& a, const Stream& s) {
+template <bool maximum> void pool_apart_grad(const PoolArgs& a, const Stream& s) {
   s.parallel(a.B * a.P, double(a.pool_h * a.W * a.C) * (0.5 / V) + 50, [&](int64_t unit, char*) {
     const int64_t b = unit / a.P, p = unit % a.P;
     const Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
     const int64_t below = p + 1 < a.P ? h.to : a.H;  // rows behind the last window belong to its unit
-    const float *dy = a.x + unit * a.Q * a.ldx, *taken = reinterpret_cast<const float*>(a.taken) + unit * a.Q * a.C;
+    const float *dy = a.x + unit * a.Q * a.ldx, *taken = nullptr;
+    if (maximum) taken = reinterpret_cast<const float*>(a.taken) + unit * a.Q * a.C;
     float* image = a.dx + b * a.H * a.W * a.lddx;
-    for (int64_t q = 0; q < a.Q; q++, dy += a.ldx, taken += a.C) {
+    for (int64_t q = 0; q < a.Q; q++, dy += a.ldx, taken += maximum ? a.C : 0) {
       const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
+      const vf share = splat(1.0f / float((h.to - h.from) * (w.to - w.from)));
       each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
+        if (!maximum) {
+          const vf part = load_n(dy + c, n) * share;
+          for (int64_t i = h.from; i < h.to; i++)
+            for (int64_t place = i * a.W + w.from; place < i * a.W + w.to; place++) store_n(image + place * a.lddx + c, part, n);
+          return;
+        }
         const vi g = as_i(load_n(dy + c, n)), at = as_i(load_n(taken + c, n));
         for (int64_t i = h.from; i < h.to; i++)
           for (int64_t place = i * a.W + w.from; place < i * a.W + w.to; place++)
@@ -242,7 +253,7 @@ void max_pool_apart_grad(const PoolArgs& a, const Stream& s) {
 void max_pool2d(const PoolArgs& a, const Stream& s) { a.argmax ? max_pool<true>(a, s) : max_pool<false>(a, s); }
 
 void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
-  if (a.pool_h == a.stride_h && a.pool_w == a.stride_w && a.P > 0 && a.Q > 0) return max_pool_apart_grad(a, s);
+  if (a.pool_h == a.stride_h && a.pool_w == a.stride_w && a.P > 0 && a.Q > 0) return pool_apart_grad<true>(a, s);
   const double windows = double(((a.pool_h + a.stride_h - 1) / a.stride_h) * ((a.pool_w + a.stride_w - 1) / a.stride_w));
   s.parallel(a.B * a.H, double(a.W * a.C) * windows * 0.2 + 50, [&](int64_t unit, char*) {
     int64_t b = unit / a.H, i = unit % a.H;
@@ -273,13 +284,17 @@ void avg_pool2d(const PoolArgs& a, const Stream& s) {
     for (int64_t q = 0; q < a.Q; q++) {
       const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
       const float* corner = a.x + ((b * a.H + h.from) * a.W + w.from) * a.ldx;
-      const auto mean = w.to - w.from == 2 ? mean_of_window<2> : w.to - w.from == 3 ? mean_of_window<3> : mean_of_window<0>;
-      mean(a, corner, h.to - h.from, w.to - w.from, a.y + (unit * a.Q + q) * a.ldy);
+      const int64_t rows = h.to - h.from, wide = w.to - w.from;
+      const auto mean = wide == 2   ? (rows == 2 ? mean_of_window<2, 2> : mean_of_window<0, 2>)
+                        : wide == 3 ? mean_of_window<0, 3>
+                                    : mean_of_window<0, 0>;
+      mean(a, corner, rows, wide, a.y + (unit * a.Q + q) * a.ldy);
     }
   });
 }
 
 void avg_pool2d_grad(const PoolArgs& a, const Stream& s) {
+  if (a.pool_h == a.stride_h && a.pool_w == a.stride_w && a.P > 0 && a.Q > 0) return pool_apart_grad<false>(a, s);
   s.parallel(a.B * a.H, double(a.W * a.C) * 0.3 + 50, [&](int64_t unit, char*) {
     int64_t b = unit / a.H, i = unit % a.H;
     Span p = covering(i, a.stride_h, a.pad_top, a.pool_h, a.P);
