@@ -28,7 +28,7 @@ Work layer(const Case& l, bool grad) {
   h->y.resize(size_t(outputs));
   p.x = h->x.data(), p.dy = h->dy.data();
   PoolArgs& a = h->a;
-  a.B = l.B, a.H = a.W = l.H, a.C = a.ldx = a.ldy = l.C, a.P = a.Q = p.P();
+  a.B = l.B, a.H = a.W = l.H, a.C = a.ldx = a.ldy = a.lddx = l.C, a.P = a.Q = p.P();
   a.pool_h = a.pool_w = l.window, a.stride_h = a.stride_w = l.stride, a.pad_top = a.pad_left = l.pad;
   a.x = h->x.data(), a.y = h->y.data(), a.argmax = l.max ? h->places.data() : nullptr;
   using Run = void (*)(const PoolArgs&, const Stream&);
