@@ -42,8 +42,8 @@ void softmax_row(const float* x, float* y, int64_t C, bool logarithm) {
   float m = row_max(x, C);
   vf top = splat(m);
   if (logarithm) {
-    vf log_s =
-        splat(log_of(row_sum(C, [&](int64_t c, int n) __attribute__((always_inline)) { return vexp_below(load_n(x + c, n) - top); })));
+    vf log_s = splat(
+        log_of(row_sum(C, [&](int64_t c, int n) __attribute__((always_inline)) { return vexp_below(load_n(x + c, n) - top); })));
     for (int64_t c = 0; c < C; c += V) {
       int n = C - c < V ? int(C - c) : V;
       store_n(y + c, (load_n(x + c, n) - top) - log_s, n);
