@@ -5,8 +5,8 @@
 
 Every node of the compiled programs (inference and training step) that moves enough bytes becomes a program of its own, with its
 attributes and shapes; of each launch some 32 blocks run, edges and corners among them, and their counts are scaled. Cooperative
-launches and updates of many variables run whole: an LSTM of 500 steps takes a minute or two. Nodes are counted once for all
-models, in as many processes as there are processors.
+launches and updates of many variables run whole; long LSTMs are counted at 16 and 32 steps and continued in a straight line, for
+every step asks for the same. Nodes are counted once for all models, in as many processes as there are processors.
 """
 
 from __future__ import annotations
@@ -170,14 +170,40 @@ def run_alone(node: Node) -> list[dict[str, Any]]:
         return [json.loads(text) for text in Path(file.name).read_text().splitlines()]
 
 
+def with_steps(node: Node, steps: int) -> Node:
+    """An LSTM's node for so many steps: its x is [B, T, C], what it keeps for backward [T, B, ...], its mask [B, T]."""
+    length = node.inputs[0][1][1]
+
+    def cut(t: Any) -> Any:
+        if not t or (len(t[1]) < 3 and t[0] != "bool") or length not in t[1][:2]:
+            return t
+        axis = 1 if t[1][1] == length else 0
+        return t[0], (*t[1][:axis], steps, *t[1][axis + 1 :])
+
+    return node._replace(inputs=tuple(map(cut, node.inputs)), outputs=tuple(map(cut, node.outputs)))
+
+
+COUNTED = ("read", "written", "requests", "sectors", "least_sectors", "wavefronts", "least_wavefronts")
+
+
+def launches_of(node: Node) -> list[dict[str, Any]]:
+    steps = node.inputs[0][1][1] if node.op.startswith("lstm") else 0
+    if steps <= 32:
+        return run_alone(node)
+    short, long = (run_alone(with_steps(node, n)) for n in (16, 32))
+    a, b = ({key: sum(k[key] for k in of) for key in COUNTED} for of in (short, long))
+    all_steps = {key: b[key] + (b[key] - a[key]) / 16 * (steps - 32) for key in COUNTED}
+    return [{**all_steps, "kernel": ", ".join(dict.fromkeys(k["kernel"] for k in long))}]
+
+
 def count(node: Node) -> dict[str, Any]:
     """A node's row. Updates of many variables run whole: their blocks differ too much for a sample to be scaled."""
     sample = os.environ.pop("DAGRT_EMULATOR_BLOCKS", None) if node.op.endswith("_all") else None
-    launches = run_alone(node)
+    launches = launches_of(node)
     if sample:
         os.environ["DAGRT_EMULATOR_BLOCKS"] = sample
-    total = {key: sum(k[key] for k in launches) for key in ("read", "written", "requests", "sectors", "least_sectors")}
-    wavefronts, least = (sum(k[key] for k in launches) for key in ("wavefronts", "least_wavefronts"))
+    total = {key: sum(k[key] for k in launches) for key in COUNTED}
+    wavefronts, least = total["wavefronts"], total["least_wavefronts"]
     rate = FLOPS_PER_S if node.depthwise else TF32_FLOPS_PER_S
     asked = total["read"] + total["written"]
     return {
@@ -210,7 +236,8 @@ def hot_nodes(name: str, least_bytes: int) -> dict[Node, list[str]]:
 def misses(row: dict[str, Any]) -> list[str]:
     """Which targets a row does not keep; those for bytes are for what reads each input once."""
     out = []
-    if row["op"] in STREAMING and row["bytes_ratio"] > MOST_BYTES:
+    streams = row["op"] in STREAMING or any("depthwise" in k for k in row["kernels"])
+    if streams and row["bytes_ratio"] > MOST_BYTES:
         out.append(f"{row['bytes_ratio']:.2f} x bytes")
     if row["sector_efficiency"] < LEAST_SECTORS:
         out.append(f"{row['sector_efficiency']:.0%} of sectors")
@@ -248,9 +275,9 @@ def prepare(blocks: str) -> None:
 
 
 def cost(node: Node) -> float:
-    """Roughly how long counting takes: a step of an LSTM goes through its recurrent weights once, all else is sampled."""
+    """Roughly how long counting takes: steps of an LSTM go through its recurrent weights, most else is sampled."""
     if node.op.startswith("lstm"):
-        return 1.0 * node.inputs[0][1][1] * math.prod(node.inputs[2][1])
+        return 48.0 * math.prod(node.inputs[2][1])
     return node.bytes if node.op.endswith("_all") else 0.01 * node.bytes
 
 

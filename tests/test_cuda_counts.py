@@ -88,6 +88,7 @@ def ints(*shape: int) -> tuple:
 
 SAME_POOL = {"pool": [3, 3], "strides": [1, 1], "padding": "same", "pads": [0, 0, 0, 0]}
 MASK = {"program": ["greater 0 c0", "select 2 1 c0"], "constants": [0]}
+DEPTHWISE = {"strides": [1, 1], "dilations": [1, 1], "groups": 32, "padding": "same", "pads": [0, 0, 0, 0]}
 WAYS = {"go_backwards": False, "zero_output_for_mask": False}
 
 
@@ -126,6 +127,19 @@ WAYS = {"go_backwards": False, "zero_output_for_mask": False}
         ("transpose", {"perm": [0, 2, 1]}, typed((16, 500, 256)), typed((16, 256, 500))),
         ("softmax", {}, typed((4096, 1000)), typed((4096, 1000))),
         ("softmax", {}, typed((320, 10000)), typed((320, 10000))),
+        ("conv2d", DEPTHWISE, typed((2, 112, 112, 32), (3, 3, 1, 32)), typed((2, 112, 112, 32))),
+        (
+            "conv2d_input_grad",
+            DEPTHWISE | {"input_size": [112, 112]},
+            typed((2, 112, 112, 32), (3, 3, 1, 32)),
+            typed((2, 112, 112, 32)),
+        ),
+        (
+            "conv2d_filter_grad",
+            DEPTHWISE | {"kernel_size": [3, 3]},
+            typed((2, 112, 112, 32), (2, 112, 112, 32)),
+            typed((3, 3, 1, 32)),
+        ),
         ("gather", {"axis": 0}, [("float32", (10000, 64)), ints(4, 500)], typed((4, 500, 64))),
         ("scatter_add", {"axis": 0, "size": 10000}, [ints(4, 500), ("float32", (4, 500, 64))], typed((10000, 64))),
         (

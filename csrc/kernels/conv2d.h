@@ -45,6 +45,9 @@ bool conv2d_pools(const ConvArgs&);
 /// One channel a group: vectors over channels, no panels; its packed weights are [R,S,C].
 inline bool is_depthwise(int64_t groups, int64_t C, int64_t F) { return groups > 1 && groups == C && F == C; }
 
+/// On CUDA devices, where groups have one channel: into how many sums, at most, the pixels of the filter gradient are cut.
+inline int64_t depthwise_parts(int64_t F) { return F < 32 ? 256 : F > 8192 ? 1 : 8192 / F; }
+
 /// Bytes: shared by the threads, and for each of them.
 struct ConvMemory {
   size_t workspace = 0, scratch = 0;

@@ -324,6 +324,7 @@ Memory cuda_input_grad(const ConvArgs& k) {
   return {gemm_workspace(cut.splits, cut.M, c), 0};
 }
 Memory cuda_filter_grad(const ConvArgs& k) {
+  if (k.groups > 1 && k.groups == k.C) return {size_t(depthwise_parts(k.F) * k.R * k.S * k.F) * 4, 0};
   return {gemm_workspace(k.groups, k.R * k.S * (k.C / k.groups), k.F / k.groups, k.B * k.P * k.Q), 0};
 }
 

@@ -113,6 +113,9 @@ SHAPES = [
     ((2, 11, 30, 70), (3, 3), 9, (2, 2), (1, 1), 1, "same", None),
     ((2, 9, 10, 128), (1, 1), 37, (1, 1), (1, 1), 1, "valid", None),
     ((0, 5, 5, 2), (3, 3), 3, (1, 1), (1, 1), 1, "valid", None),
+    ((2, 11, 19, 33), (3, 2), 33, (1, 1), (1, 1), 33, "same", None),  # depthwise beyond tiles of pixels and channels
+    ((1, 12, 18, 3), (2, 3), 6, (2, 1), (1, 2), 3, "same", None),
+    ((1, 20, 18, 2), (17, 16), 2, (1, 1), (1, 1), 2, "same", None),  # too large a window for shared memory
 ]
 
 CASES: list[Case] = []

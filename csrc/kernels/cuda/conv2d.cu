@@ -1,4 +1,4 @@
-// Convolutions as implicit GEMM, channels last, and direct kernels for depthwise ones.
+// Convolutions as implicit GEMM, channels last; depthwise ones are in depthwise.cuh.
 //   forward       M = B P Q pixels, N = F, K = R S C:  A(m, k) a pixel of x under a tap, zero outside the image
 //   input grad    M = B H W, N = C, K = R S F:         A(m, k) a pixel of dy
 //   filter grad   M = R S C, N = F, K = B P Q:         the forward's A transposed
@@ -7,6 +7,7 @@
 // Groups are batches of the product. Four channels are loaded at once where they lie together and aligned.
 #include "kernels/conv2d.h"
 
+#include "kernels/cuda/depthwise.cuh"
 #include "kernels/cuda/gemm.cuh"
 
 namespace dagrt {
@@ -145,75 +146,11 @@ bool fours(const ConvArgs& a) {  // four channels of x, of y and of the weights'
   return c % 4 == 0 && f % 4 == 0 && a.ldx % 4 == 0 && a.ldy % 4 == 0 && aligned_16(a.x) && aligned_16(a.y) && aligned_16(a.w);
 }
 
-// ---------------------------------------------------------------- one channel for each group
-constexpr int threads = 256;
-
-bool depthwise(const ConvArgs& a) { return a.groups > 1 && a.groups == a.C; }
-
-/// w is [R, S, F], F = C times a multiplier.
-__global__ void depthwise_kernel(Gate gate, ConvArgs a) {
-  if (closed(gate)) return;
-  const int64_t each = a.F / a.C;
-  for (int64_t i = first_index(); i < a.B * a.P * a.Q * a.F; i += grid_stride()) {
-    int64_t f = i % a.F, at = i / a.F, q = at % a.Q, p = at / a.Q % a.P, b = at / a.Q / a.P;
-    float sum = 0;
-    for (int64_t r = 0; r < a.R; r++)
-      for (int64_t s = 0; s < a.S; s++) {
-        int64_t h = p * a.stride_h + r * a.dilation_h - a.pad_top, w = q * a.stride_w + s * a.dilation_w - a.pad_left;
-        if (h >= 0 && h < a.H && w >= 0 && w < a.W)
-          sum += a.x[((b * a.H + h) * a.W + w) * a.ldx + f / each] * a.w[(r * a.S + s) * a.F + f];
-      }
-    a.y[at * a.ldy + f] = sum;
-  }
-}
-
-__global__ void depthwise_input_grad_kernel(Gate gate, ConvArgs a) {
-  if (closed(gate)) return;
-  const int64_t each = a.F / a.C;
-  for (int64_t i = first_index(); i < a.B * a.H * a.W * a.C; i += grid_stride()) {
-    int64_t c = i % a.C, at = i / a.C, w = at % a.W, h = at / a.W % a.H, b = at / a.W / a.H;
-    float sum = 0;
-    for (int64_t r = 0; r < a.R; r++)
-      for (int64_t s = 0; s < a.S; s++) {
-        int64_t u = h + a.pad_top - r * a.dilation_h, v = w + a.pad_left - s * a.dilation_w;
-        if (u < 0 || v < 0 || u % a.stride_h || v % a.stride_w) continue;
-        u /= a.stride_h, v /= a.stride_w;
-        if (u >= a.P || v >= a.Q) continue;
-        for (int64_t e = 0; e < each; e++)
-          sum += a.y[((b * a.P + u) * a.Q + v) * a.ldy + c * each + e] * a.w[(r * a.S + s) * a.F + c * each + e];
-      }
-    a.x[at * a.ldx + c] = sum;
-  }
-}
-
-/// A block for each tap and 32 filters: 8 threads share the pixels of a filter, then add up in order.
-__global__ void depthwise_filter_grad_kernel(Gate gate, ConvArgs a) {
-  if (closed(gate)) return;
-  SHARED(float, sums, [8][32]);
-  const int64_t each = a.F / a.C, strips = (a.F + 31) / 32;
-  const int64_t tap = blockIdx.x / strips, r = tap / a.S, s = tap % a.S, f = blockIdx.x % strips * 32 + threadIdx.x;
-  float sum = 0;
-  if (f < a.F)
-    for (int64_t at = threadIdx.y; at < a.B * a.P * a.Q; at += 8) {
-      int64_t q = at % a.Q, p = at / a.Q % a.P, b = at / a.Q / a.P;
-      int64_t h = p * a.stride_h + r * a.dilation_h - a.pad_top, w = q * a.stride_w + s * a.dilation_w - a.pad_left;
-      if (h >= 0 && h < a.H && w >= 0 && w < a.W) sum += a.x[((b * a.H + h) * a.W + w) * a.ldx + f / each] * a.y[at * a.ldy + f];
-    }
-  sums[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y || f >= a.F) return;
-  for (int k = 1; k < 8; k++) sum += sums[k][threadIdx.x];
-  a.w[tap * a.F + f] = sum;
-}
-
 }  // namespace
 
 void conv2d(const ConvArgs& a, CudaStream& s) {
   if (!a.B || !a.P || !a.Q || !a.F) return;
-  if (depthwise(a)) {
-    launch(s, "conv2d_depthwise", depthwise_kernel, blocks_for(s, a.B * a.P * a.Q * a.F, threads), threads, a);
-    return finish_epilogue(s, a.epilogue, a.y, a.B * a.P * a.Q, a.F, a.ldy);
-  }
+  if (depthwise(a)) return depthwise_forward(a, s);
   const int64_t c = a.C / a.groups, f = a.F / a.groups, depth = a.R * a.S * c;
   const Pixels x = pixels_of_x(a);
   const Matrix w{a.w, 1, a.F, f, depth};
@@ -227,10 +164,7 @@ void conv2d(const ConvArgs& a, CudaStream& s) {
 
 void conv2d_input_grad(const ConvArgs& a, CudaStream& s) {
   if (!a.B || !a.H || !a.W || !a.C) return;
-  if (depthwise(a)) {
-    launch(s, "conv2d_input_grad_depthwise", depthwise_input_grad_kernel, blocks_for(s, a.B * a.H * a.W * a.C, threads), threads, a);
-    return finish_epilogue(s, a.epilogue, a.x, a.B * a.H * a.W, a.C, a.ldx);
-  }
+  if (depthwise(a)) return depthwise_input_grad(a, s);
   const int64_t c = a.C / a.groups, f = a.F / a.groups;
   const StridedSplits cut(a.groups, a.B, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, c, f);
   for (int64_t h = 0; h < smaller(a.stride_h, a.H); h++)
@@ -263,9 +197,7 @@ void conv2d_input_grad(const ConvArgs& a, CudaStream& s) {
 void conv2d_filter_grad(const ConvArgs& a, CudaStream& s) {
   const int64_t c = a.C / a.groups, f = a.F / a.groups, taps = a.R * a.S * c;
   if (!taps || !f) return;
-  if (depthwise(a))
-    return launch(s, "conv2d_filter_grad_depthwise", depthwise_filter_grad_kernel, unsigned(a.R * a.S * pieces(a.F, 32)),
-                  dim3(32, 8), a);
+  if (depthwise(a)) return depthwise_filter_grad(a, s);
   const Exchanged<Pixels> x{pixels_of_x(a)};
   const int64_t outputs = a.B * a.P * a.Q;
   const Matrix dy{a.y, 1, a.ldy, f, outputs};

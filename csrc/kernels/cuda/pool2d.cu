@@ -4,12 +4,12 @@
 // The maximum keeps the first of equals, in window order; NaN wins (the first of them).
 #include "kernels/pool2d.h"
 
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/tiles.cuh"
 
 namespace dagrt {
 namespace {
 
-constexpr int threads = 256;
+constexpr int lanes = tile_lanes, warps = tile_warps, threads = tile_threads;
 
 struct Span {
   int64_t from, to;
@@ -91,44 +91,10 @@ template <bool maximum> __global__ void pool_grad_kernel(Gate gate, PoolArgs a) 
 }
 
 // ---------------------------------------------------------------- tiles in shared memory
-constexpr int lanes = 32, warps = threads / lanes;
-
-/// Tiles of `high` x `wide` results, from at most `rows` x `across` pixels of the other side.
-struct Tiles {
-  int64_t high = 8, wide = 16, rows = 0, across = 0, down = 0, along = 0, groups = 0;
-  bool fit = false;
-  size_t bytes() const { return size_t(rows * across) * lanes * 4; }
-};
-
-/// Results H x W, each from `reach(n)` pixels for n of them, `arrays` values of each pixel.
-template <class ReachH, class ReachW>
-Tiles tiles_of(int64_t H, int64_t W, int64_t C, int arrays, const ReachH& reach_h, const ReachW& reach_w) {
-  Tiles t;
-  for (;;) {
-    t.rows = reach_h(t.high), t.across = reach_w(t.wide);
-    t.fit = t.bytes() * size_t(arrays) <= (48 << 10);
-    if (t.fit || t.high * t.wide == 1) break;
-    (t.wide > t.high ? t.wide : t.high) /= 2;
-  }
-  t.down = pieces(H, t.high), t.along = pieces(W, t.wide), t.groups = pieces(C, lanes);
-  return t;
-}
-
-/// A block's tile: image, first row and column of the results; its thread's channel.
-struct TilePlace {
-  int64_t b, h, w, c;
-  DAGRT_DEVICE TilePlace(const Tiles& t) {
-    int64_t i = blockIdx.x;
-    c = i % t.groups * lanes + threadIdx.x, i /= t.groups;
-    w = i % t.along * t.wide, i /= t.along;
-    h = i % t.down * t.high, b = i / t.down;
-  }
-};
-
 template <bool maximum> __global__ void __launch_bounds__(threads) pool_tile_kernel(Gate gate, PoolArgs a, Tiles t) {
   if (closed(gate)) return;
   float* image = dynamic_shared<float>();  // [rows][across][lanes]
-  const TilePlace at(t);
+  const TilePlace at(t, blockIdx.x);
   const int64_t h0 = at.h * a.stride_h - a.pad_top, w0 = at.w * a.stride_w - a.pad_left;
   const bool in = at.c < a.C;
   for (int64_t i = threadIdx.y; i < t.rows * t.across; i += warps) {
@@ -151,7 +117,7 @@ template <bool maximum> __global__ void __launch_bounds__(threads) pool_grad_til
   if (closed(gate)) return;
   float* sent = dynamic_shared<float>();  // [rows][across][lanes] of dy, then of taken
   int32_t* taken = reinterpret_cast<int32_t*>(sent + t.rows * t.across * lanes);
-  const TilePlace at(t);
+  const TilePlace at(t, blockIdx.x);
   const int64_t p0 = covering(at.h, a.stride_h, a.pad_top, a.pool_h, a.P).from;
   const int64_t q0 = covering(at.w, a.stride_w, a.pad_left, a.pool_w, a.Q).from;
   const int64_t p1 = covering(smaller(at.h + t.high, a.H) - 1, a.stride_h, a.pad_top, a.pool_h, a.P).to;
@@ -179,10 +145,11 @@ template <bool maximum> void forward(const char* name, const PoolArgs& a, CudaSt
   const int64_t n = a.B * a.P * a.Q * a.C;
   if (!n) return;
   const Tiles t = tiles_of(
-      a.P, a.Q, a.C, 1, [&](int64_t k) { return (k - 1) * a.stride_h + a.pool_h; },
-      [&](int64_t k) { return (k - 1) * a.stride_w + a.pool_w; });
+      a.P, a.Q, a.C, [&](int64_t k) { return (k - 1) * a.stride_h + a.pool_h; },
+      [&](int64_t k) { return (k - 1) * a.stride_w + a.pool_w; },
+      [](const Tiles& k) { return k.bytes(); });
   if (!overlap(a) || !t.fit) return launch(s, name, pool_kernel<maximum>, blocks_for(s, n, threads), threads, a);
-  launch_with(s, name, pool_tile_kernel<maximum>, unsigned(a.B * t.down * t.along * t.groups), dim3(lanes, warps), t.bytes(), a, t);
+  launch_with(s, name, pool_tile_kernel<maximum>, unsigned(t.count(a.B)), dim3(lanes, warps), t.bytes(), a, t);
 }
 
 template <bool maximum> void backward(const char* name, const PoolArgs& a, CudaStream& s) {
@@ -190,10 +157,11 @@ template <bool maximum> void backward(const char* name, const PoolArgs& a, CudaS
   if (!n) return;
   constexpr int arrays = maximum ? 2 : 1;
   const Tiles t = tiles_of(
-      a.H, a.W, a.C, arrays, [&](int64_t k) { return (k + a.pool_h - 2) / a.stride_h + 1; },
-      [&](int64_t k) { return (k + a.pool_w - 2) / a.stride_w + 1; });
+      a.H, a.W, a.C, [&](int64_t k) { return (k + a.pool_h - 2) / a.stride_h + 1; },
+      [&](int64_t k) { return (k + a.pool_w - 2) / a.stride_w + 1; },
+      [](const Tiles& k) { return k.bytes() * arrays; });
   if (!t.fit) return launch(s, name, pool_grad_kernel<maximum>, blocks_for(s, n, threads), threads, a);
-  launch_with(s, name, pool_grad_tile_kernel<maximum>, unsigned(a.B * t.down * t.along * t.groups), dim3(lanes, warps),
+  launch_with(s, name, pool_grad_tile_kernel<maximum>, unsigned(t.count(a.B)), dim3(lanes, warps),
               t.bytes() * arrays, a, t);
 }
 
