@@ -64,8 +64,11 @@ struct Rows {
   float *var_out, *m_out, *v_out;
 };
 
-template <class F> void update_floats(const Constants& c, const Rows& r, int64_t n) {
+template <class F> void update_floats(const Constants& constants, const Rows& rows, int64_t n) {
+  const Constants c = constants;  // by value: behind references they would be loaded again after every store
+  const Rows r = rows;
   int64_t i = 0;
+#pragma GCC unroll 2
   for (; i + V <= n; i += V) {
     vf w = load(r.var + i), m{}, v{};
     w = w - w * c.decay;
