@@ -137,19 +137,18 @@ void batch_norm(const BatchNormArgs& a, const Stream& s) {
   });
   const int64_t tile = rows_of(tile_floats, a.C);
   s.parallel((a.rows + tile - 1) / tile, double(tile * a.C) * 0.2 + 50, [&](int64_t unit, char*) {
-    const int64_t from = unit * tile, end = from + tile < a.rows ? from + tile : a.rows;
-    for (int64_t m = from; m < end; m++) {
-      const float* x = a.x + m * a.ldx;
-      float* y = a.y + m * a.ldy;
-      if (a.beta)
-        each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
-          store_n(y + c, (load_n(x + c, n) - load_n(a.mean + c, n)) * load_n(scale + c, n) + load_n(a.beta + c, n), n);
+    const int64_t from = unit * tile, end = from + tile < a.rows ? from + tile : a.rows, C = a.C, ldx = a.ldx, ldy = a.ldy;
+    const float *mean = a.mean, *beta = a.beta, *factor = scale, *x = a.x + from * ldx;  // here: a store may change `a`
+    float* y = a.y + from * ldy;
+    for (int64_t m = from; m < end; m++, x += ldx, y += ldy)
+      if (beta)
+        each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+          store_n(y + c, (load_n(x + c, n) - load_n(mean + c, n)) * load_n(factor + c, n) + load_n(beta + c, n), n);
         });
       else
-        each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
-          store_n(y + c, (load_n(x + c, n) - load_n(a.mean + c, n)) * load_n(scale + c, n), n);
+        each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+          store_n(y + c, (load_n(x + c, n) - load_n(mean + c, n)) * load_n(factor + c, n), n);
         });
-    }
     apply_epilogue(a.epilogue, a.y + from * a.ldy, a.ldy, from, 0, end - from, a.C);
   });
 }
@@ -185,15 +184,15 @@ void batch_norm_grad(const BatchNormArgs& a, const Stream& s) {
   if (!a.dx) return;
   const int64_t tile = rows_of(tile_floats / 2, a.C);
   s.parallel((a.rows + tile - 1) / tile, double(tile * a.C) * 0.3 + 50, [&](int64_t unit, char*) {
-    const int64_t end = unit * tile + tile < a.rows ? unit * tile + tile : a.rows;
-    for (int64_t m = unit * tile; m < end; m++) {
-      const float *x = a.x + m * a.ldx, *dy = a.dy + m * a.lddy;
-      float* dx = a.dx + m * a.lddx;
-      each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
-        vf centred = load_n(x + c, n) - load_n(a.mean + c, n);
-        store_n(dx + c, load_n(scale + c, n) * load_n(dy + c, n) + (load_n(slope + c, n) * centred + load_n(constant + c, n)), n);
+    const int64_t from = unit * tile, end = from + tile < a.rows ? from + tile : a.rows, C = a.C;
+    const int64_t ldx = a.ldx, lddy = a.lddy, lddx = a.lddx;
+    const float *mean = a.mean, *p = scale, *q = slope, *r = constant, *x = a.x + from * ldx, *dy = a.dy + from * lddy;
+    float* dx = a.dx + from * lddx;
+    for (int64_t m = from; m < end; m++, x += ldx, dy += lddy, dx += lddx)
+      each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+        vf centred = load_n(x + c, n) - load_n(mean + c, n);
+        store_n(dx + c, load_n(p + c, n) * load_n(dy + c, n) + (load_n(q + c, n) * centred + load_n(r + c, n)), n);
       });
-    }
   });
 }
 
