@@ -38,6 +38,11 @@ MATMUL = Case("matmul", [Arg((70, 40)), Arg((40, 130))], abs, {"transpose_a": Fa
 C = Arg((33,), low=0.5)  # channels; the rows are more than one block's
 BATCH_NORM = Case("batch_norm", [Arg((600, 33)), C, C], abs, {"epsilon": 1e-3}, grad=())
 BATCH_NORM_GRAD = Case("batch_norm_grad", [Arg((600, 33)), C, C, C, Arg((600, 33))], abs, grad=())
+ONE_A_GROUP = {"strides": [1, 1], "dilations": [1, 1], "groups": 3, "padding": "same", "pads": [0, 0, 0, 0]}
+DEPTHWISE = [  # several tiles a part and filters a channel; a window that stays in device memory
+    Case("conv2d", [Arg((2, 9, 20, 3)), Arg((3, 2, 1, 6))], abs, ONE_A_GROUP),
+    Case("conv2d", [Arg((1, 18, 18, 3)), Arg((17, 16, 1, 3))], abs, ONE_A_GROUP),
+]
 # What reaches every barrier of a file; a file that is not here is tried with the cases of all ops called after it.
 REACHES = {
     "common.cuh": [SOFTMAX],
@@ -46,6 +51,7 @@ REACHES = {
     "meeting.cuh": [LSTM, BATCH_NORM],
     "batch_norm.cu": [BATCH_NORM, BATCH_NORM_GRAD],
     "gemm.cuh": [MATMUL],
+    "depthwise.cuh": DEPTHWISE,
     "layout.cu": [Case("transpose", [Arg((800, 700))], abs, {"perm": [1, 0]})],  # more tiles than blocks
     "reduce.cu": [Case("sort", [Arg((40, 50))], abs, {"axis": -1, "descending": False})],  # more lines than blocks
 }
@@ -53,7 +59,6 @@ NAMED = {
     "pool2d.cu": ["max_pool2d", "avg_pool2d"],
     "indexing.cu": ["scatter_add", "gather"],
     "optimizer.cu": ["adam_update"],
-    "depthwise.cu": ["conv2d"],
 }
 
 

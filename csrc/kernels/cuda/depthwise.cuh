@@ -278,7 +278,7 @@ void depthwise_filter_grad(const ConvArgs& a, CudaStream& s) {
   if (!t.fit || a.R * a.S > depthwise_taps)
     return launch(s, "conv2d_filter_grad_depthwise", depthwise_filter_grad_large_kernel, unsigned(a.R * a.S * t.groups), block,
                   a);
-  const int64_t parts = larger(1, smaller(depthwise_parts(a.F), a.B * t.down * t.along));
+  const int64_t parts = larger(1, smaller(depthwise_parts(a.F), pieces(a.B * t.down * t.along, 2)));
   float* sums = parts > 1 ? reinterpret_cast<float*>(a.workspace) : a.w;
   launch_with(s, "conv2d_filter_grad_depthwise", depthwise_filter_grad_kernel, unsigned(parts * t.groups), block, bytes, a, t,
               sums, parts);
