@@ -3,7 +3,7 @@
     python bench/cuda_kernels.py [--arch 90] [--sources matmul conv2d lstm]     (bench/results/cuda_kernels.md)
 
 Needs nvcc on PATH or in /usr/local/cuda/bin; no GPU. A product's dynamic shared memory follows from its tile: four stages
-of 16 columns of BM + BN floats. Occupancy is in warps of the 64 that a multiprocessor of sm_80 or sm_90 can hold: by
+of 16 columns of BM + BN floats; strips of images of few channels, up to 32 KB more, are not in it. Occupancy is in warps of the 64 that a multiprocessor of sm_80 or sm_90 can hold: by
 registers (65,536, given to warps in pieces of 256) and shared memory (164 or 228 KB, of which each block takes 1 more).
 """
 
@@ -59,7 +59,7 @@ def parse(source: str, log: str) -> list[Kernel]:
             if tile := re.search(r"(\d+), (\d+), (true|false)>$", name):
                 m, n, tensor = int(tile[1]), int(tile[2]), tile[3] == "true"
                 kernel.shared += 4 * 16 * (m + n) * 4
-                kernel.threads = (m * n // (4096 if m > 64 else 1024) * 32) if tensor else m * n // 64
+                kernel.threads = (m * n // (4096 if m > 64 else 1024) * 32) if tensor else m * n // 32
             kernels.append(kernel)
             name = ""
     return kernels

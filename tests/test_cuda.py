@@ -126,7 +126,7 @@ def test_tensor_cores(shape: tuple[int, int, int], transposed: tuple[bool, bool]
 
 
 @pytest.mark.parametrize("window, stride, dilation", [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (2, 3, 1), (3, 2, 2)])
-@pytest.mark.parametrize("channels", [(64, 128), (20, 12), (3, 7)])
+@pytest.mark.parametrize("channels", [(64, 128), (20, 12), (3, 7), (3, 68), (1, 4), (2, 8)])
 def test_tensor_cores_convolve(channels: tuple[int, int], window: int, stride: int, dilation: int) -> None:
     """TF32 against float32, forward and both gradients: rounding of the operands is all that differs."""
     c, f = channels
@@ -143,6 +143,26 @@ def test_tensor_cores_convolve(channels: tuple[int, int], window: int, stride: i
     for exact in (True, False):
         got = _core.Function(forward, [], [], "main", exact)([x, w])
         runs.append(got + _core.Function(backward, [], [], "main", exact)([x, w, dy]))
+    for want, got in zip(*runs):
+        assert np.abs(want - got).max() <= 1e-3 * max(np.abs(want).max(), 1)
+
+
+@pytest.mark.parametrize(
+    "size, window, stride", [((5, 150), 7, 2), ((70, 2), 3, 1), ((9, 131), 1, 3), ((4, 40), 11, 1)]
+)
+def test_images_of_few_channels(size: tuple[int, int], window: int, stride: int) -> None:
+    """Tiles of such images are made from strips in shared memory: rows wider than a tile, narrow ones, more taps than pixels."""
+    attrs = {"strides": [stride] * 2, "dilations": [1, 1], "groups": 1, "padding": "same", "pads": [0, 0, 0, 0]}
+    x = hashed(1, 3 * size[0] * size[1] * 3).astype("float32").reshape(3, *size, 3)
+    w = hashed(2, window * window * 3 * 8).astype("float32").reshape(window, window, 3, 8)
+    case = Case("conv2d", [], lambda x, w: x, attrs)
+    dy = hashed(3, 3 * -(-size[0] // stride) * -(-size[1] // stride) * 8).astype("float32")
+    dy = dy.reshape(3, -(-size[0] // stride), -(-size[1] // stride), 8)
+    forward, backward = module(case, [x, w], 1), module(case, [x, w], 1, (1,))
+    runs = []
+    for exact in (True, False):
+        [y] = _core.Function(forward, [], [], "main", exact)([x, w])
+        runs.append([y, *_core.Function(backward, [], [], "main", exact)([x, w, dy])])
     for want, got in zip(*runs):
         assert np.abs(want - got).max() <= 1e-3 * max(np.abs(want).max(), 1)
 

@@ -35,10 +35,9 @@ def test_what_ptxas_says_is_read() -> None:
 @pytest.mark.parametrize("source", ["matmul", "conv2d"])
 def test_products_are_made_of_tensor_core_instructions(source: str, tmp_path: Path) -> None:
     code = tmp_path / "code.cubin"
-    hot = [k for k in cuda_kernels.compiled(source, 80, code) if k.name.endswith("true>") and ", 4, " in k.name]
-    assert hot
-    for kernel in hot:
-        assert kernel.spilled == 0, kernel
+    kernels = cuda_kernels.compiled(source, 80, code)
+    assert any(k.name.endswith("true>") for k in kernels)
+    assert [k for k in kernels if k.spilled] == []
     tool = shutil.which("nvdisasm") or shutil.which("nvdisasm", path="/usr/local/cuda/bin")
     if tool is None:
         pytest.skip("no nvdisasm")
@@ -61,4 +60,4 @@ def test_products_are_made_of_tensor_core_instructions(source: str, tmp_path: Pa
 def test_kernels_that_memory_bounds_do_not_spill(source: str, tmp_path: Path) -> None:
     kernels = cuda_kernels.compiled(source, 90, tmp_path / "code.cubin")
     assert kernels
-    assert [k for k in kernels if k.spilled and "gemm_kernel" not in k.name] == []
+    assert [k for k in kernels if k.spilled] == []

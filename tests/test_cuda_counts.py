@@ -173,6 +173,15 @@ def test_hot_kernels_keep_the_targets_on_full_shapes(
         ),
         ("conv2d_filter_grad", SAME | {"kernel_size": [3, 3]}, [image(56, 128), image(56, 256)], [(3, 3, 128, 256)]),
         ("conv2d_filter_grad", SAME | {"kernel_size": [3, 3]}, [image(56, 256), image(56, 256)], [(3, 3, 256, 256)]),
+        ("conv2d", SAME | {"strides": [2, 2]}, [image(224, 3), (7, 7, 3, 64)], [image(112, 64)]),
+        (
+            "conv2d_filter_grad",
+            SAME | {"strides": [2, 2], "kernel_size": [7, 7]},
+            [image(224, 3), image(112, 64)],
+            [(7, 7, 3, 64)],
+        ),
+        ("conv2d", SAME, [image(28, 1, 8), (3, 3, 1, 16)], [image(28, 16, 8)]),
+        ("conv2d_filter_grad", SAME | {"kernel_size": [3, 3]}, [image(28, 1, 8), image(28, 16, 8)], [(3, 3, 1, 16)]),
         ("conv2d_filter_grad", SAME | {"kernel_size": [1, 1]}, [image(56, 64), image(56, 128)], [(1, 1, 64, 128)]),
         ("matmul", {}, [(4096, 1024), (1024, 2048)], [(4096, 2048)]),
         ("matmul", {"transpose_a": True}, [(6272, 1000), (6272, 200)], [(1000, 200)]),
@@ -188,7 +197,7 @@ def test_products_ask_for_what_their_tiles_need(
     types = [[("float32", s) for s in shapes] for shapes in (inputs, outputs)]
     row = counted(op, plain, *types)
     assert cuda_counts.misses(row) == []
-    assert row["tile_ratio"] > 0.9
+    assert row["tile_ratio"] > (0.9 if inputs[0][-1] > 3 else 0.6)  # a strip has each pixel once
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3])

@@ -35,6 +35,9 @@ LSTM = Case(  # more units than a chunk holds
     {"go_backwards": False, "zero_output_for_mask": False},
 )
 MATMUL = Case("matmul", [Arg((70, 40)), Arg((40, 130))], abs, {"transpose_a": False, "transpose_b": False})
+FEW_CHANNELS = Case(  # strips, in chunks for the filter gradient
+    "conv2d", [Arg((2, 9, 70, 3)), Arg((3, 3, 3, 8))], abs, {"strides": [1, 1], "padding": "same"}, grad=(1,)
+)
 C = Arg((33,), low=0.5)  # channels; the rows are more than one block's
 BATCH_NORM = Case("batch_norm", [Arg((600, 33)), C, C], abs, {"epsilon": 1e-3}, grad=())
 BATCH_NORM_GRAD = Case("batch_norm_grad", [Arg((600, 33)), C, C, C, Arg((600, 33))], abs, grad=())
@@ -50,7 +53,7 @@ REACHES = {
     "lstm.cu": [LSTM],
     "meeting.cuh": [LSTM, BATCH_NORM],
     "batch_norm.cu": [BATCH_NORM, BATCH_NORM_GRAD],
-    "gemm.cuh": [MATMUL],
+    "gemm.cuh": [MATMUL, FEW_CHANNELS],
     "depthwise.cuh": DEPTHWISE,
     "layout.cu": [Case("transpose", [Arg((800, 700))], abs, {"perm": [1, 0]})],  # more tiles than blocks
     "reduce.cu": [Case("sort", [Arg((40, 50))], abs, {"axis": -1, "descending": False})],  # more lines than blocks

@@ -4,7 +4,9 @@
 //   filter grad   M = R S C, N = F, K = B P Q:         the forward's A transposed
 // Under a stride an input pixel meets only those taps that lie a multiple of the stride away from it: the input gradient is one
 // product for each remainder of (h, w), with the taps of that remainder, so that no zeros are multiplied.
-// Groups are batches of the product. Four channels are loaded at once where they lie together and aligned.
+// Groups are batches of the product. Four channels are loaded at once where they lie together and aligned. Of an image of few
+// channels the part of its rows that a tile's windows see is brought into shared memory, in whole sectors and each value
+// once, and the tiles are made from there.
 #include "kernels/conv2d.h"
 
 #include "kernels/cuda/depthwise.cuh"
@@ -79,6 +81,131 @@ struct Pixels {
   DAGRT_DEVICE void move(int64_t by) { image += by; }
 };
 
+/// What windows of `run` pixels in order, from any, see of an image: for each row of outputs that they lie in and each row of the
+/// windows, a line of all channels. Lines stand so far apart that consecutive taps (r, s, c) are in consecutive banks.
+struct Strip {
+  Pixels x;
+  int run, C, R, S, rows, pitch, parts;  // rows: of the windows, that are brought at once; parts: rows of outputs at most
+  struct Pixel {
+    int at, h, w;
+  };
+  Strip(const Pixels& x, int run, int64_t C, int64_t R, int64_t S, int64_t rows)
+      : x(x), run(run), C(int(C)), R(int(R)), S(int(S)), rows(int(rows)) {
+    const int Q = int(x.by_q.d), most = Q < run ? Q : run;
+    pitch = ((most - 1) * x.step_w + (this->S - 1) * x.tap_w + 1) * this->C;
+    pitch += ((this->S * this->C - pitch) % 32 + 32) % 32;
+    parts = (run + Q - 2) / Q + 1;
+  }
+  DAGRT_HOST_DEVICE int floats() const { return parts * rows * pitch; }
+
+  DAGRT_DEVICE Pixel pixel(int64_t i, int64_t first) const {
+    if (i >= x.pixels) return {0, Pixels::outside, Pixels::outside};
+    const uint32_t n = uint32_t(i), Q = x.by_q.d, line = x.by_q.divide(n), q = n - line * Q;
+    const uint32_t line0 = x.by_q.divide(uint32_t(first)), b = x.by_pq.divide(n), p = x.by_q.divide(n - b * x.by_pq.d);
+    const int from = line == line0 ? int(uint32_t(first) - line0 * Q) : 0;
+    return {int(line - line0) * rows * pitch + (int(q) - from) * x.step_w * C, int(p) * x.step_h + x.off_h,
+            int(q) * x.step_w + x.off_w};
+  }
+  /// Starts the copies of what pixels first to first + run see in rows r0 to r0 + rows of their windows.
+  DAGRT_DEVICE void bring(float* to, int64_t first, int r0) const {
+    const int Q = int(x.by_q.d), line0 = int(x.by_q.divide(uint32_t(first))), lane = threadIdx.x % 32;
+    const int end = int(smaller(first + run, x.pixels));
+    for (int n = threadIdx.x / 32; n < parts * rows; n += blockDim.x / 32) {
+      const int line = line0 + n / rows, r = r0 + n % rows;
+      const int q0 = line == line0 ? int(first) - line0 * Q : 0, q1 = int(smaller(Q, end - line * Q));
+      if (q0 >= q1 || r >= R) continue;
+      const int b = int(x.by_pq.divide(uint32_t(line * Q))), p = int(x.by_q.divide(uint32_t(line * Q) - b * x.by_pq.d));
+      const int h = p * x.step_h + r * x.tap_h + x.off_h, left = q0 * x.step_w + x.off_w;
+      const int w0 = left < 0 ? 0 : left, w1 = int(smaller(x.W, (q1 - 1) * x.step_w + x.off_w + (S - 1) * x.tap_w + 1));
+      if (unsigned(h) >= unsigned(x.H) || w0 >= w1) continue;
+      const float* from = x.image + ((int64_t(b) * x.H + h) * x.W + w0) * C;
+      float* place = to + n * pitch + (w0 - left) * C;
+      // Lanes keep to whole lines of 128 bytes.
+      for (int i = lane - int(reinterpret_cast<uintptr_t>(from) / 4 % 32); i < (w1 - w0) * C; i += 32)
+        if (i >= 0) copy_async<4>(place + i, from + i);
+    }
+  }
+};
+
+/// The forward's A from a strip: all that a tile's 64 pixels see, brought before its first step.
+struct StripPixels : Strip {
+  static constexpr int chunks = 1;
+  const float* strip = nullptr;
+  int64_t first = 0;
+  int partner;  // slots whose pixels stand half of all banks apart
+  using Row = Pixel;
+  struct Col {
+    Taps::At at;
+    int offset, h, w;
+  };
+  StripPixels(const Pixels& x, int64_t C, int64_t R, int64_t S) : Strip(x, 64, C, R, S, R) {
+    const int apart = x.step_w * this->C;
+    partner = apart % 2 ? 1 : apart % 4 ? 5 : 3;
+  }
+  DAGRT_DEVICE void start(float* to, int64_t m0, int64_t, int) {
+    strip = to, first = m0;
+    bring(to, m0, 0);
+  }
+  DAGRT_DEVICE void proceed(int) const {}
+  DAGRT_DEVICE Row row_at(int64_t i) const { return pixel(i, first); }
+  DAGRT_DEVICE Col col_at(int64_t k) const { return place(x.taps.at(k)); }
+  DAGRT_DEVICE void next(Col& c) const {
+    x.taps.next(c.at);
+    c = place(c.at);
+  }
+  DAGRT_DEVICE Col place(const Taps::At& a) const {
+    return {a, a.r * pitch + a.s * x.tap_w * C + a.c, a.k < x.taps.depth ? a.r * x.tap_h : Pixels::outside, a.s * x.tap_w};
+  }
+  DAGRT_DEVICE float value(const Row& r, const Col& c) const {
+    return unsigned(r.h + c.h) < unsigned(x.H) && unsigned(r.w + c.w) < unsigned(x.W) ? strip[r.at + c.offset] : 0.0f;
+  }
+  DAGRT_DEVICE void move(int64_t) {}
+};
+
+/// The filter gradient's: rows are taps, and pixels come 32 at a time, two steps; the chunk after next is under way.
+struct StripTaps : Strip {
+  static constexpr int chunks = 3, chunk = 32;
+  float* strip = nullptr;
+  int64_t first = 0;
+  int end = 0, r0 = 0;
+  struct Row {
+    int offset, h, w;
+  };
+  struct Col {
+    int64_t k;
+    Pixel pixel;
+  };
+  StripTaps(const Pixels& x, int64_t C, int64_t R, int64_t S)
+      : Strip(x, chunk, C, R, S, smaller(R, (63 + S * C - 1) / (S * C) + 1)) {}
+  DAGRT_HOST_DEVICE int floats() const { return chunks * Strip::floats(); }
+  DAGRT_DEVICE void start(float* to, int64_t m0, int64_t k0, int steps) {
+    strip = to, first = k0, end = steps;
+    r0 = int(uint32_t(m0) / uint32_t(S * C));
+    for (int n = 0; n < chunks - 1; n++) fill(n);
+  }
+  DAGRT_DEVICE void fill(int n) const {
+    if (n * chunk < end * gemm_bk) bring(strip + n % chunks * Strip::floats(), first + n * chunk, r0);
+  }
+  DAGRT_DEVICE void proceed(int step) const {
+    if (step * gemm_bk % chunk == 0) fill(step * gemm_bk / chunk + chunks - 1);
+  }
+  DAGRT_DEVICE Row row_at(int64_t i) const {
+    const Taps::At a = x.taps.at(i);
+    return {(a.r - r0) * pitch + a.s * x.tap_w * C + a.c, i < x.taps.depth ? a.r * x.tap_h : Pixels::outside, a.s * x.tap_w};
+  }
+  DAGRT_DEVICE Col col_at(int64_t k) const {
+    const int n = int(k - first) / chunk;
+    Col c{k, pixel(k, first + n * chunk)};
+    c.pixel.at += n % chunks * Strip::floats();
+    return c;
+  }
+  DAGRT_DEVICE void next(Col& c) const { c = col_at(c.k + gemm_bk); }
+  DAGRT_DEVICE float value(const Row& r, const Col& c) const {
+    return unsigned(r.h + c.pixel.h) < unsigned(x.H) && unsigned(r.w + c.pixel.w) < unsigned(x.W) ? strip[r.offset + c.pixel.at] : 0.0f;
+  }
+  DAGRT_DEVICE void move(int64_t) {}
+};
+
 /// The weights as B(n = c, k = (r, s, f)) = w[first + r line + s column, c, f], of a lattice of taps.
 struct TapsByFilter {
   const float* w;
@@ -146,6 +273,13 @@ bool fours(const ConvArgs& a) {  // four channels of x, of y and of the weights'
   return c % 4 == 0 && f % 4 == 0 && a.ldx % 4 == 0 && a.ldy % 4 == 0 && aligned_16(a.x) && aligned_16(a.y) && aligned_16(a.w);
 }
 
+/// Whether a product's image comes by way of a strip: tensor cores, few channels that lie together, the rest by fours.
+bool strips(const ConvArgs& a, const CudaStream& s) {
+  return !s.exact && s.capability >= 80 && a.groups == 1 && a.C < 4 && a.ldx == a.C && a.F % 4 == 0 && a.ldy % 4 == 0 &&
+         aligned_16(a.y) && aligned_16(a.w);
+}
+constexpr int most_strip = 8192;  // floats
+
 }  // namespace
 
 void conv2d(const ConvArgs& a, CudaStream& s) {
@@ -156,6 +290,9 @@ void conv2d(const ConvArgs& a, CudaStream& s) {
   const Matrix w{a.w, 1, a.F, f, depth};
   const Target y{a.y, a.ldy, a.B * a.P * a.Q, f, a.epilogue, {}};
   const Jobs jobs = groups_of(a, depth, c, f, f);
+  if (strips(a, s))
+    if (const StripPixels strip(x, c, a.R, a.S); strip.floats() <= most_strip)
+      return gemm<StripPixels, Matrix, true, false, 4>(s, conv2d_name, strip, w, y, jobs);
   if (fours(a))
     gemm<Pixels, Matrix, true, false, 4>(s, conv2d_name, x, w, y, jobs);
   else
@@ -203,6 +340,9 @@ void conv2d_filter_grad(const ConvArgs& a, CudaStream& s) {
   const Matrix dy{a.y, 1, a.ldy, f, outputs};
   const Target dw{a.w, a.F, taps, f, {}, {}};
   const Jobs jobs = groups_of(a, outputs, c, f, f);
+  if (strips(a, s))
+    if (const StripTaps strip(x.l, c, a.R, a.S); strip.floats() <= most_strip)
+      return gemm<StripTaps, Matrix, false, false, 4>(s, conv2d_filter_grad_name, strip, dy, dw, jobs);
   if (fours(a))
     gemm<Exchanged<Pixels>, Matrix, false, false, 4>(s, conv2d_filter_grad_name, x, dy, dw, jobs);
   else

@@ -86,19 +86,27 @@ template <bool k_fast, int rows> struct Tile {
     }
   }
 
-  /// The 8 rows of place l of 64, columns k to k + 4.
-  DAGRT_DEVICE static void block(float (&x)[8][4], const float* tile, int l, int k) {
+  /// Rows of place l of `count` octets from the 32 rows at `first` on, columns k to k + 4.
+  template <int count> DAGRT_DEVICE static void block(float (&x)[count][4], const float* tile, int first, int l, int k) {
 #pragma unroll
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < count; i++) {
       if constexpr (k_fast) {
-        float4 v = *reinterpret_cast<const float4*>(tile + at(i * 8 + l, k));
+        float4 v = *reinterpret_cast<const float4*>(tile + at(first + i * 8 + l, k));
         x[i][0] = v.x, x[i][1] = v.y, x[i][2] = v.z, x[i][3] = v.w;
       } else {
-        float4 v = *reinterpret_cast<const float4*>(tile + at(i / 4 * 32 + first_of_place(l), k + i % 4));
+        float4 v = *reinterpret_cast<const float4*>(tile + at(first + i / 4 * 32 + first_of_place(l), k + i % 4));
         x[i / 4 * 4][i % 4] = v.x, x[i / 4 * 4 + 1][i % 4] = v.y, x[i / 4 * 4 + 2][i % 4] = v.z, x[i / 4 * 4 + 3][i % 4] = v.w;
       }
     }
   }
+};
+
+/// Whether a loader's values come from a strip of its own in shared memory, which it fills a chunk at a time (conv2d.cu).
+template <class X, class = void> struct Staged {
+  static constexpr bool value = false;
+};
+template <class X> struct Staged<X, decltype(void(X::chunks))> {
+  static constexpr bool value = true;
 };
 
 /// A thread's share of the copies of an operand's tiles, `width` floats at once along the contiguous direction.
@@ -110,9 +118,14 @@ template <class X, bool k_fast, int rows, int width, int threads> struct Copies 
   typename X::Row row[row_count];
   typename X::Col col[col_count];
   DAGRT_DEVICE static int along() { return threadIdx.x % across * width; }
-  DAGRT_DEVICE static int over(int n) { return threadIdx.x / across + n * down; }
+  DAGRT_DEVICE int over(int n) const {
+    const int i = threadIdx.x / across + n * down;
+    return k_fast && Staged<X>::value && i % 2 ? (i - 1) ^ partner : i;
+  }
+  int partner = 1;
 
   DAGRT_DEVICE Copies(const X& x, int64_t i0, int64_t k0) {
+    if constexpr (k_fast && Staged<X>::value) partner = x.partner;
 #pragma unroll
     for (int n = 0; n < row_count; n++) row[n] = x.row_at(i0 + (k_fast ? To::row_of(over(n)) : along()));
 #pragma unroll
@@ -121,9 +134,15 @@ template <class X, bool k_fast, int rows, int width, int threads> struct Copies 
   /// Starts those of one tile and goes on to the next.
   DAGRT_DEVICE void start(float* to, const X& x) {
 #pragma unroll
-    for (int n = 0; n < each; n++)
-      copy_async<width * 4>(to + (k_fast ? To::at(over(n), along()) : To::at(along(), over(n))),
-                            x.at(row[k_fast ? n : 0], col[k_fast ? 0 : n]));
+    for (int n = 0; n < each; n++) {
+      float* place = to + (k_fast ? To::at(over(n), along()) : To::at(along(), over(n)));
+      const auto& r = row[k_fast ? n : 0];
+      const auto& c = col[k_fast ? 0 : n];
+      if constexpr (Staged<X>::value)
+        *place = x.value(r, c);
+      else
+        copy_async<width * 4>(place, x.at(r, c));
+    }
 #pragma unroll
     for (int n = 0; n < col_count; n++) x.next(col[n]);
   }
@@ -203,10 +222,11 @@ __device__ __noinline__ void put_staged(const Target& t, const Spot& s, const fl
   }
 }
 
-/// A block of threads for a tile: warps of 64 x 64 or, in the smallest, 32 x 32; on the exact path threads of 8 x 8.
+/// A block of threads for a tile: warps of 64 x 64 or, in the smallest, 32 x 32; on the exact path threads of 8 x 4, of which
+/// larger ones would not leave registers for copies element by element.
 template <int BM, int BN, bool tensor> struct Shape {
   static constexpr int WM = BM < 128 ? 32 : 64, WN = BN < 128 ? 32 : 64;
-  static constexpr int threads = tensor ? BM / WM * (BN / WN) * 32 : BM * BN / 64;
+  static constexpr int threads = tensor ? BM / WM * (BN / WN) * 32 : BM * BN / 32;
   // On its way out a tile goes through the stages' memory, at once or in two halves.
   static constexpr int halves = BM * BN <= gemm_stages * gemm_bk * (BM + BN) ? 1 : 2;
 };
@@ -241,16 +261,26 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
   const int64_t begin = all * split / jobs.splits;
   const int steps = int(all * (split + 1) / jobs.splits - begin);
 
-  Copies<A, a_k, BM, width, S::threads> copies_a(a, m0, begin * gemm_bk);
+  if constexpr (Staged<A>::value) {
+    a.start(sb + gemm_stages * TileB::floats, m0, begin * gemm_bk, steps);
+    commit_copies();
+    wait_copies<0>();
+    __syncthreads();
+  }
+  Copies<A, a_k, BM, Staged<A>::value ? 1 : width, S::threads> copies_a(a, m0, begin * gemm_bk);
   Copies<B, b_k, BN, width, S::threads> copies_b(b, n0, begin * gemm_bk);
   auto load = [&](int step) {
     if (step < steps) {
+      if constexpr (Staged<A>::value) a.proceed(step);
       copies_a.start(shared + step % gemm_stages * TileA::floats, a);
       copies_b.start(sb + step % gemm_stages * TileB::floats, b);
     }
     commit_copies();
   };
-  for (int s = 0; s < gemm_stages - 1; s++) load(s);
+  for (int s = 0; s < gemm_stages - 1; s++) {
+    load(s);
+    if constexpr (Staged<A>::value) __syncthreads();  // the next may fill what this one read
+  }
 
   // Of a finished tile each thread stores the same four columns in every row that it meets.
   static_assert(S::threads % (BN / 4) == 0);
@@ -318,8 +348,8 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
     });
   } else {
     static_assert(BM == 64 && BN == 64);
-    const int l = threadIdx.x % 8, down = threadIdx.x / 8;
-    float c[8][8] = {};
+    const int l = threadIdx.x % 8, across = threadIdx.x / 8 % 2 * 32, down = threadIdx.x / 16;
+    float c[8][4] = {};
     for (int step = 0; step < steps; step++) {
       wait_copies<gemm_stages - 2>();
       __syncthreads();
@@ -328,25 +358,22 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
       const float* tb = sb + step % gemm_stages * TileB::floats;
 #pragma unroll 1
       for (int k = 0; k < gemm_bk; k += 4) {
-        float x[8][4], y[8][4];
-        TileA::block(x, ta, down, k);
-        TileB::block(y, tb, l, k);
+        float x[8][4], y[4][4];
+        TileA::block(x, ta, 0, down, k);
+        TileB::block(y, tb, across, l, k);
 #pragma unroll
         for (int h = 0; h < 4; h++)
 #pragma unroll
           for (int i = 0; i < 8; i++)
 #pragma unroll
-            for (int j = 0; j < 8; j++) c[i][j] += x[i][h] * y[j][h];
+            for (int j = 0; j < 4; j++) c[i][j] += x[i][h] * y[j][h];
       }
     }
     wait_copies<0>();
     out([&](int, auto put) {
 #pragma unroll
       for (int i = 0; i < 8; i++)
-#pragma unroll
-        for (int j = 0; j < 8; j += 4)
-          put(i / 4 * 32 + first_of_place(down) + i % 4, j / 4 * 32 + first_of_place(l),
-              make_float4(c[i][j], c[i][j + 1], c[i][j + 2], c[i][j + 3]));
+        put(i / 4 * 32 + first_of_place(down) + i % 4, across + first_of_place(l), make_float4(c[i][0], c[i][1], c[i][2], c[i][3]));
     });
   }
 }
@@ -381,7 +408,8 @@ struct ProductName {
 template <class A, class B, bool a_k, bool b_k, int width, int BM, int BN, bool tensor>
 void launch_gemm(CudaStream& s, const ProductName& name, const A& a, const B& b, const Target& target, Jobs jobs, int64_t batches) {
   jobs.tiles_m = pieces(jobs.M, BM), jobs.tiles_n = pieces(jobs.N, BN);
-  const size_t bytes = sizeof(float) * gemm_stages * gemm_bk * (BM + BN);
+  size_t bytes = sizeof(float) * gemm_stages * gemm_bk * (BM + BN);
+  if constexpr (Staged<A>::value) bytes += sizeof(float) * size_t(a.floats());
   const int64_t blocks = batches * jobs.splits * jobs.tiles_m * jobs.tiles_n;
   launch_with(s, name.of(BM), gemm_kernel<A, B, a_k, b_k, width, BM, BN, tensor>, unsigned(blocks),
               Shape<BM, BN, tensor>::threads, bytes, a, b, target, jobs);
@@ -412,9 +440,10 @@ void gemm(CudaStream& s, const ProductName& name, const A& a, const B& b, const 
   jobs.M = target.M, jobs.N = target.N;
   if (jobs.splits == 0) jobs.splits = jobs.partials ? gemm_splits(batches, jobs.M, jobs.N, jobs.K) : 1;
   jobs.direct = is_direct(target, jobs);
-  if (s.exact || s.capability < 80)
-    return launch_gemm<A, B, a_k, b_k, width, 64, 64, false>(s, name, a, b, target, jobs, batches);
-  if constexpr (width == 4) {
+  if constexpr (!Staged<A>::value)
+    if (s.exact || s.capability < 80)
+      return launch_gemm<A, B, a_k, b_k, width, 64, 64, false>(s, name, a, b, target, jobs, batches);
+  if constexpr (width == 4 && !Staged<A>::value) {
     auto clocks = [&](int64_t BM, int64_t BN) {
       return gemm_parts_pay(jobs.M, jobs.N, jobs.K, jobs.splits, BM, BN)
                  ? gemm_clocks(s.multiprocessors, batches, jobs.M, jobs.N, jobs.K, jobs.splits, BM, BN)
