@@ -66,6 +66,8 @@ inline constexpr int64_t conv_few_filters = 8;
 inline bool conv_few(int64_t groups, int64_t filters, int64_t window_columns, int64_t channels, int64_t lanes) {
   return groups == 1 && filters > 0 && filters <= lanes / 2 && window_columns * channels >= lanes;
 }
+/// Whether a filter gradient's vectors run over channels rather than over filters; `run`: contiguous floats under the window.
+inline bool conv_grad_few(int64_t filters, int64_t run) { return filters <= 4 && run >= 8; }
 /// Whether tiles run along the image's rows, and of how many rows a unit of work is.
 inline bool conv_by_rows(int64_t columns) { return columns >= 12; }
 inline int64_t conv_rows(int64_t rows, int64_t columns, int64_t depth, int64_t filters) {

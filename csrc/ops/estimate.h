@@ -10,7 +10,7 @@ struct ConvSizes {  // y[B,P,Q,F] from x[B,H,W,C], w[R,S,C/groups,F]
   int64_t B = 0, H = 0, W = 0, C = 0, P = 0, Q = 0, F = 0, R = 0, S = 0, groups = 1;
 };
 
-/// The direct sum: forward, input gradient or filter gradient, with the same products, but that the last knows no few filters.
+/// The direct sum: forward, input gradient or filter gradient, with the same products; few filters are the last's own affair.
 double direct_conv2d_ns(const ConvSizes& s, bool filter_gradient = false);
 
 /// Minimal filtering: whether there is such a transform, and what it takes. `weights`: with their transform in every run.

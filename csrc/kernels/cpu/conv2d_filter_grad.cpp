@@ -212,6 +212,52 @@ void depthwise_filter_grad(const ConvArgs& a, const Stream& s) {
   if (splits > 1) add_partials(a.w, partial, weights, splits, s);
 }
 
+/// Few filters: one row of the window's channels, n floats, for NF filters; vectors over channels, dy broadcast.
+struct FewFilters {
+  const float *x, *dy;  // under the first pixel; of it
+  int64_t step, line, pixels, rows, ldy, n, F;
+  float* dw;  // rows of F
+  bool accumulate;
+
+  template <int NF, int K> void chunk(int64_t m, int last) const {
+    vf acc[K][NF];
+#pragma GCC unroll 8
+    for (int k = 0; k < K; k++)
+#pragma GCC unroll 4
+      for (int f = 0; f < NF; f++) acc[k][f] = vf{};
+    const float* g = dy;
+    for (int64_t i = 0; i < rows; i++) {
+      const float* from = x + i * line + m;
+      for (int64_t j = 0; j < pixels; j++, from += step, g += ldy)
+#pragma GCC unroll 8
+        for (int k = 0; k < K; k++) {
+          const vf v = k + 1 < K || last == V ? load(from + k * V) : load_n(from + k * V, last);
+#pragma GCC unroll 4
+          for (int f = 0; f < NF; f++) acc[k][f] += v * splat(g[f]);
+        }
+    }
+    for (int k = 0; k < K; k++)
+      for (int f = 0; f < NF; f++) {
+        float* to = dw + (m + k * V) * F + f;
+        for (int l = 0; l < (k + 1 < K ? V : last); l++, to += F) *to = accumulate ? *to + acc[k][f][l] : acc[k][f][l];
+      }
+  }
+  template <int NF> void run() const {
+    constexpr int K = NF <= 2 ? 6 : NF == 3 ? 4 : 3;
+    int64_t m = 0;
+    for (; m + K * V <= n; m += K * V) chunk<NF, K>(m, V);
+    for (; m < n; m += V) chunk<NF, 1>(m, int(n - m < V ? n - m : V));
+  }
+  void operator()(int64_t filters) const {
+    switch (filters) {
+      case 1: return run<1>();
+      case 2: return run<2>();
+      case 3: return run<3>();
+      default: return run<4>();
+    }
+  }
+};
+
 }  // namespace
 
 void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
@@ -247,6 +293,7 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
   const int64_t parts = run > conv_grad_chunk ? run / conv_grad_chunk : 1, pieces = runs * parts;
   // A tile takes a few channels of many pixels: where these lie multiples of 512 bytes apart, they share a few of the cache's
   // sets, and a copy pays once several panels read it.
+  const bool few = conv_grad_few(f, run);
   const bool spread = a.R * a.S == 1 && !outside && a.stride_w * a.ldx % 128 == 0 && f > 2 * gemm_nr;
   const double ns = double(blocks * high * a.Q) / double(splits * chunks) * double(a.R * a.S * c) * double(f) * (0.3 / V) + 200;
   s.parallel(splits * chunks * a.groups, ns, [&](int64_t unit, char* scratch) {
@@ -267,6 +314,17 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
       job.K = (i1 - i0) * a.Q;
       job.accumulate = block > begin;
       Rows x = rows_under(t, b, g, i0, i1, outside, copied);
+      if (few) {
+        const float* dy = a.y + (b * a.P + i0) * a.Q * a.ldy + g * f;
+        for (int64_t piece = first; piece < last; piece++) {
+          const int64_t at = piece / parts, m0 = run * (piece % parts) / parts, m1 = run * (piece % parts + 1) / parts;
+          const int64_t r = joined ? at : at / a.S, q = joined ? 0 : at % a.S;
+          const float* from = x.a + r * a.dilation_h * x.line + q * a.dilation_w * x.ld + m0;
+          FewFilters{from,    dy,  a.stride_w * x.ld,          a.stride_h * x.line, a.Q, i1 - i0, a.ldy,
+                     m1 - m0, a.F, to + (at * run + m0) * a.F, block > begin}(f);
+        }
+        continue;
+      }
       for (int64_t i = 0; i < i1 - i0; i++)
         for (int64_t j = 0; j < a.Q; j++) places[i * a.Q + j] = int32_t(i * a.stride_h * x.line + j * a.stride_w * x.ld);
       if (spread) {
