@@ -59,7 +59,7 @@ template <class T, int lanes, int held> struct Values {
   }
 };
 
-template <class T, int lanes, int held> __global__ void __launch_bounds__(threads) softmax_kernel(Gate gate, SoftmaxArgs a) {
+template <class T, int lanes, int held> __global__ void __launch_bounds__(threads, 1) softmax_kernel(Gate gate, SoftmaxArgs a) {
   if (closed(gate)) return;
   SHARED(float, room, [32]);
   over_rows<lanes>(a.N, room, [&](int64_t n, int64_t lane, bool exists, const Row<lanes>& row) {
@@ -84,7 +84,7 @@ DAGRT_DEVICE int64_t label_at(const void* labels, DType t, int64_t n) {
   }
 }
 
-template <int lanes, int held> __global__ void __launch_bounds__(threads) cross_entropy_kernel(Gate gate, CrossEntropyArgs a) {
+template <int lanes, int held> __global__ void __launch_bounds__(threads, 1) cross_entropy_kernel(Gate gate, CrossEntropyArgs a) {
   if (closed(gate)) return;
   SHARED(float, room, [32]);
   over_rows<lanes>(a.N, room, [&](int64_t n, int64_t lane, bool exists, const Row<lanes>& row) {
@@ -108,7 +108,7 @@ template <int lanes, int held> __global__ void __launch_bounds__(threads) cross_
   });
 }
 
-template <int lanes, int held> __global__ void __launch_bounds__(threads) cross_entropy_grad_kernel(Gate gate, CrossEntropyGradArgs a) {
+template <int lanes, int held> __global__ void __launch_bounds__(threads, 1) cross_entropy_grad_kernel(Gate gate, CrossEntropyGradArgs a) {
   if (closed(gate)) return;
   SHARED(float, room, [32]);
   over_rows<lanes>(a.N, room, [&](int64_t n, int64_t lane, bool exists, const Row<lanes>& row) {
