@@ -11,6 +11,8 @@ inline void commit_copies() { emulator::commit_copies(); }
 template <int left> void wait_copies() { emulator::wait_copies(left); }
 inline void relax() { emulator::yield(); }
 
+constexpr bool has_tf32 = true;
+
 /// To nearest, ties away from zero (cvt.rna).
 inline uint32_t to_tf32(float x) {
   uint32_t u = float_to_bits(x);

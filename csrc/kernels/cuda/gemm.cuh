@@ -234,7 +234,7 @@ template <int BM, int BN, bool tensor> struct Shape {
 template <class A, class B, bool a_k, bool b_k, int width, int BM, int BN, bool tensor>
 __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
     gemm_kernel(Gate gate, A a, B b, const __grid_constant__ Target target, const __grid_constant__ Jobs jobs) {
-  if (closed(gate)) return;
+  if ((tensor && !has_tf32) || closed(gate)) return;
   using S = Shape<BM, BN, tensor>;
   using TileA = Tile<a_k, BM>;
   using TileB = Tile<b_k, BN>;

@@ -51,6 +51,13 @@ DAGRT_DEVICE void load_matrices(uint32_t (&r)[4], const float* row) {
 #endif
 }
 
+/// Whether this generation multiplies TF32; kernels that do are empty for the others, to which they are never given.
+#if __CUDA_ARCH__ >= 800
+constexpr bool has_tf32 = true;
+#else
+constexpr bool has_tf32 = false;
+#endif
+
 /// Rounded to TF32's 10 bits of mantissa, to nearest.
 DAGRT_DEVICE uint32_t to_tf32(float x) {
   uint32_t r = 0;
