@@ -9,6 +9,9 @@ are for `pytest -m slow`.
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -250,6 +253,26 @@ def test_a_fault_changes_no_variable() -> None:
         assert np.array_equal(v.numpy(), h)
     model.train_on_batch(x, np.array([0, 3]))
     assert any(not np.array_equal(v.numpy(), h) for v, h in zip(model.variables, held))
+
+
+@pytest.mark.skipif(os.environ.get("DAGRT_EMULATED") != "asan", reason="needs the emulator with AddressSanitizer")
+def test_an_index_past_an_operand_is_reported() -> None:
+    """The operand ends a byte early, and other values of the arena lie behind it (test_cuda_faults.py has all ops)."""
+    code = """
+import dagrt as keras, numpy as np
+a, b = np.ones((12, 20), "float32"), np.ones((20, 8), "float32")
+f = keras.function(lambda a, b: keras.ops.matmul(keras.ops.tanh(a), b), device="cuda")
+print(f(a, b).shape)
+"""
+    runs = []
+    for fault in ("", "beyond 1"):
+        environment = os.environ | {"DAGRT_EMULATOR_FAULT": fault}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+        )
+        runs.append(done.stdout + done.stderr)
+    assert runs[0].strip() == "(12, 8)"
+    assert re.search(r"AddressSanitizer: (use-after-poison|unknown-crash).*\n(.*\n){1,4}.*pointwise", runs[1]), runs[1]
 
 
 def test_an_unknown_device_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from test_prepared import WeightNormalised, check
 
 CUDA = "cuda:0" in keras.devices()
 needs_cuda = pytest.mark.skipif(not CUDA, reason="no CUDA device in this build or machine")
+emulated = pytest.mark.skipif(bool(os.environ.get("DAGRT_REAL_GPU")), reason="the emulator can be broken")
 WITHOUT = "no GPU was found" if "DAGRT_CUDA" in os.environ else "(this build of dagrt has no CUDA|no GPU was found)"
 
 
@@ -225,7 +227,7 @@ print(model.predict_on_batch(np.ones((1, 2048), "float32")).shape if model.compi
 
 
 @needs_cuda
-@pytest.mark.skipif(bool(os.environ.get("DAGRT_REAL_GPU")), reason="the emulator's memory can be limited")
+@emulated
 def test_out_of_memory_leaves_the_model_usable() -> None:
     lines = in_new_process(MEMORY, DAGRT_EMULATOR_MEMORY=str(16 << 20)).splitlines()
     assert len(lines) == 4, lines
@@ -373,3 +375,84 @@ def test_a_cancelled_run_stores_nothing() -> None:
     before = float(v)
     long(np.ones((2, 2), "float32"))
     assert float(v) == before + 1
+
+
+LOST = """
+import dagrt as keras, numpy as np
+x = keras.Input((6,))
+h = keras.layers.Dense(4, activation="relu", name="first")(x)
+model = keras.Model(x, keras.layers.Softmax(name="last")(keras.layers.Dense(5, name="second")(h)))
+model.compile("sgd", "mse", device="cuda")
+for _ in range(3):
+    try:
+        print(model.predict_on_batch(np.ones((2, 6), "float32")).shape)
+    except keras.DeviceError as e:
+        print(e)
+"""
+
+
+@needs_cuda
+@emulated
+def test_a_fault_that_ends_the_driver_names_kernel_and_node() -> None:
+    """The same in a replayed graph, in one recorded just now, and where nothing is recorded."""
+    seen = []
+    for number in (0, 2):
+        lines = {}
+        for sync in ("0", "1"):
+            lines[sync] = in_new_process(LOST, DAGRT_EMULATOR_FAULT=f"lost {number}", DAGRT_CUDA_SYNC=sync).splitlines()
+        graph, one = lines["0"], lines["1"]
+        assert len(graph) == len(one) == 3
+        k = next(i for i, line in enumerate(graph) if line != "(2, 5)")
+        name = r"; (in|the last to begin:) ([^;]+ of [^;]+); this process cannot use cuda:0 any more: start it again, with DAGRT_CUDA_SYNC=1"
+        found = [
+            re.search("a run failed: an illegal memory access was encountered" + name, text[k]) for text in (graph, one)
+        ]
+        assert found[0] and found[1], (graph, one)
+        assert found[0][2] == found[1][2]
+        assert all("cuda:0: " in line and "this process cannot use cuda:0" in line for line in graph[k + 1 :])
+        seen.append(found[0][2])
+    assert "functional/first" in seen[0] and "functional/last" in seen[1], seen
+
+
+@needs_cuda
+def test_a_profile_has_the_devices_times() -> None:
+    x, y = data(12)
+    weights = []
+    for profiled in (False, True):
+        keras.clear_session()
+        keras.utils.set_random_seed(1)
+        model = small_model()
+        model.compile(keras.optimizers.Adam(1e-2), "mse", device="cuda")
+        fit = lambda model=model: model.fit(x, y, epochs=2, batch_size=4, verbose=0, shuffle=False)  # noqa: E731
+        if profiled:
+            with keras.profile() as p:
+                fit()
+            p.steps = [s for s in p.steps if s["device"] == "cuda:0"]  # single ops on arrays run on the CPU
+            assert sum(s["op"].startswith("adam_update") for s in p.steps) == 6
+            assert all(s["end_ns"] >= s["begin_ns"] for s in p.steps)
+            for layer in model.layers[1:]:
+                assert any(layer.name in s["path"] for s in p.steps)
+            assert " runs on cuda:0, step by step" in str(p)
+        else:
+            fit()
+        weights.append([v.numpy() for v in model.variables])
+    for a, b in zip(*weights):
+        assert a.tobytes() == b.tobytes()
+    text = str(model.profile(x, runs=2))
+    assert "a run over 2 runs on cuda:0" in text and "dense" in text
+
+
+@needs_cuda
+def test_waiting_behind_every_kernel_changes_nothing() -> None:
+    code = """
+import dagrt as keras, numpy as np
+keras.utils.set_random_seed(1)
+a, b = keras.Input((5, 3)), keras.Input((5, 3))
+h = keras.layers.concatenate([keras.layers.LSTM(4)(a), keras.layers.LSTM(4)(b)])
+model = keras.Model([a, b], keras.layers.Dense(2)(h))
+model.compile("adam", "mse", device="cuda")
+x = [np.random.default_rng(i).normal(size=(6, 5, 3)).astype("float32") for i in (1, 2)]
+print(model.fit(x, np.ones((6, 2), "float32"), batch_size=2, epochs=2, verbose=0, shuffle=False).history["loss"])
+"""
+    assert "[" in in_new_process(code)
+    assert in_new_process(code, DAGRT_CUDA_SYNC="1") == in_new_process(code)

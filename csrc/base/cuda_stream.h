@@ -21,6 +21,21 @@ struct Gate {
   const DeviceStatus* status = nullptr;
   const bool* guard = nullptr;
   const bool* when = nullptr;
+  int32_t* begun = nullptr;  // the host's memory: a kernel that begins leaves its number there, for who asks which one failed
+  int32_t number = 0;
+};
+
+struct CudaStream;
+struct View;
+
+/// Who looks on while kernels are launched.
+class LaunchWatch {
+ public:
+  virtual void before(CudaStream& s, const char* kernel, bool together) = 0;  // together: its blocks wait for each other
+  virtual void after(CudaStream& s, const char* kernel, bool together) = 0;
+
+ protected:
+  ~LaunchWatch() = default;
 };
 
 struct CudaStream {
@@ -33,6 +48,11 @@ struct CudaStream {
   bool exact = false;              // products in full float32; else TF32 where the device has it
   char* scratch = nullptr;         // scratch_parts pieces of scratch_bytes, for kernels that need memory for each block
   size_t scratch_bytes = 0;
+  LaunchWatch* watch = nullptr;
+  const View* operands = nullptr;  // of the step at hand, which may touch nothing else but its workspace: for emulators
+  int32_t operand_count = 0;
+  const char* workspace = nullptr;
+  size_t workspace_bytes = 0;
   const char* refused = nullptr;  // the first kernel whose launch failed, with the driver's words
   const char* reason = nullptr;
 };

@@ -62,6 +62,7 @@ void bind_machine(py::module_& m) {
           py::dict d;
           d["path"] = s.path;
           d["op"] = s.op;
+          d["device"] = s.device;
           d["shapes"] = s.shapes;
           d["flops"] = s.flops;
           d["bytes"] = s.bytes;

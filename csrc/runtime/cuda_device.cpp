@@ -3,27 +3,28 @@
 // the graph, which the GPU runs at the same time. Host memory passes through copies before and after the graph, so that what is
 // recorded names the arena alone.
 //
+// A kernel that begins leaves its number in the host's memory, one word for each lane, which outlives the driver's context: so a
+// run that failed names the kernel and the node, though it was a graph's. DAGRT_CUDA_SYNC=1 records nothing and waits behind every
+// kernel, for faults that show elsewhere. A profile records nothing either: its steps run one after another between two events.
+//
 // The driver is looked for when a device is first asked for: importing costs nothing, and a machine without one has none.
 #include "runtime/cuda_device.h"
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <deque>
+#include <mutex>
 
 #include "base/cuda_stream.h"
 #include "base/error.h"
+#include "runtime/executor.h"
+#include "runtime/offsets.h"
 
 namespace dagrt {
 
 namespace {
-
-void check(cudaError_t e, const char* what, const char* device) {
-  if (e == cudaSuccess) return;
-  cudaGetLastError();  // errors that do not end the context are forgotten
-  const std::string text = std::string(device) + ": " + what + " failed: " + cudaGetErrorString(e);
-  if (e == cudaErrorMemoryAllocation) throw DeviceMemoryError(text);
-  throw Error(ErrorKind::device, text);
-}
 
 class Cuda final : public Device {
  public:
@@ -45,8 +46,8 @@ class Cuda final : public Device {
     cudaGetLastError();
     return nullptr;
   }
-  void release(void* p, size_t) override {
-    use();
+  void release(void* p, size_t) override {  // destructors call it, of a device that failed too
+    cudaSetDevice(index_);
     cudaFree(p);
   }
   void* allocate_host(size_t bytes) override {
@@ -57,62 +58,83 @@ class Cuda final : public Device {
     return nullptr;
   }
   void release_host(void* p) override {
-    use();
+    cudaSetDevice(index_);
     cudaFreeHost(p);
   }
   size_t available(const char** why) const override {
     use();
     *why = name();
     size_t left = 0, all = 0;
-    check(cudaMemGetInfo(&left, &all), "asking for free memory", name());
+    check(cudaMemGetInfo(&left, &all), "asking for free memory");
     return left;
   }
   std::unique_ptr<Queue> queue() override { return std::make_unique<Recorder>(*this); }
 
  private:
-  void use() const { check(cudaSetDevice(index_), "choosing the device", name()); }
+  void use() const { check(cudaSetDevice(index_), "choosing the device"); }
 
-  class Recorder final : public Queue, Recording {
+  /// `where`: the kernels that may have failed, if it ended the context. What comes behind that says it again.
+  void check(cudaError_t e, const char* what, const std::string& where = "") const {
+    if (e == cudaSuccess) return;
+    std::lock_guard<std::mutex> lock(lost_mutex_);
+    cudaGetLastError();  // errors that do not end the context are forgotten
+    const bool before = !lost_.empty();
+    if (!before && (cudaGetLastError() != cudaSuccess || cudaFree(nullptr) != cudaSuccess))
+      lost_ = std::string(cudaGetErrorString(e)) + where;
+    if (!lost_.empty())
+      fail(ErrorKind::device, name_, before ? ": an earlier run failed: " : ": a run failed: ", lost_,
+           "; this process cannot use ", name_,
+           " any more: start it again, with DAGRT_CUDA_SYNC=1 to be told of the first fault");
+    const std::string text = name_ + ": " + what + " failed: " + cudaGetErrorString(e);
+    if (e == cudaErrorMemoryAllocation) throw DeviceMemoryError(text);
+    throw Error(ErrorKind::device, text + where);
+  }
+
+  class Recorder final : public Queue, Recording, LaunchWatch {
    public:
     explicit Recorder(Cuda& d) : device_(d) {
       d.use();
-      check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream", d.name());
+      d.check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
+      streams_.push_back(stream_);
+      const char* sync = std::getenv("DAGRT_CUDA_SYNC");
+      waits_ = sync && *sync && *sync != '0';
+      begun_ = static_cast<int32_t*>(d.allocate_host(most_lanes * sizeof(int32_t)));
     }
     ~Recorder() override {
       cudaSetDevice(device_.index_);
       forget();
-      for (const CudaStream& l : lanes_)
-        if (l.handle != stream_) cudaStreamDestroy(l.handle);
+      for (cudaStream_t s : streams_) cudaStreamDestroy(s);
       for (cudaEvent_t e : events_)
         if (e) cudaEventDestroy(e);
-      cudaStreamDestroy(stream_);
+      for (cudaEvent_t e : stamps_) cudaEventDestroy(e);
+      if (together_) cudaEventDestroy(together_);
+      if (begun_) cudaFreeHost(begun_);
       for (cudaStream_t s : {beside_, ways_[0], ways_[1]})
         if (s) cudaStreamDestroy(s);
       for (cudaEvent_t e : flags_)
         if (e) cudaEventDestroy(e);
     }
     void copy_in(void* to, const void* from, size_t bytes) override {
-      device_.use();
-      if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "a copy to the device", device_.name());
+      use();
+      if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "a copy to the device");
     }
     void copy_out(void* to, const void* from, size_t bytes) override {
-      device_.use();
-      if (bytes)
-        check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "a copy from the device", device_.name());
+      use();
+      if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "a copy from the device");
     }
     void run(std::function<void()>) override { fail(ErrorKind::internal, "work of the host on a CUDA device"); }
-    void wait() override { check(cudaStreamSynchronize(stream_), "a run", device_.name()); }
+    void wait() override { check(cudaStreamSynchronize(stream_), "a run"); }
     bool done() override { return cudaStreamQuery(stream_) != cudaErrorNotReady; }  // errors are `wait`'s to raise
     void write_beside(void* to, int32_t value) override {
-      device_.use();
-      if (!beside_) check(cudaStreamCreateWithFlags(&beside_, cudaStreamNonBlocking), "making a stream", device_.name());
-      check(cudaMemcpyAsync(to, &value, sizeof value, cudaMemcpyHostToDevice, beside_), "a copy to the device", device_.name());
-      check(cudaStreamSynchronize(beside_), "a copy to the device", device_.name());
+      use();
+      if (!beside_) check(cudaStreamCreateWithFlags(&beside_, cudaStreamNonBlocking), "making a stream");
+      check(cudaMemcpyAsync(to, &value, sizeof value, cudaMemcpyHostToDevice, beside_), "a copy to the device");
+      check(cudaStreamSynchronize(beside_), "a copy to the device");
     }
 
     void move(Way way, void* to, const void* from, size_t bytes) override {
-      device_.use();
-      if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(way)), "a copy", device_.name());
+      use();
+      if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(way)), "a copy");
     }
     void set_flag(Way way, int flag) override {
       if (flags_.size() <= size_t(flag)) flags_.resize(size_t(flag) + 1);
@@ -120,15 +142,16 @@ class Cuda final : public Device {
     }
     void await_flag(Way way, int flag) override { await_event(stream_of(way), flags_[size_t(flag)]); }
     bool reached(int flag) override { return cudaEventQuery(flags_[size_t(flag)]) != cudaErrorNotReady; }
-    void wait_for(int flag) override { check(cudaEventSynchronize(flags_[size_t(flag)]), "a run", device_.name()); }
+    void wait_for(int flag) override { check(cudaEventSynchronize(flags_[size_t(flag)]), "a run"); }
 
     void replay(const void* key, const std::function<void(Recording&)>& record) override {
-      device_.use();
+      if (waits_) return perform(record);
+      use();
       if (!graph_ || key != key_) {
         forget();
-        check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a run", device_.name());
+        begin();
+        check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a run");
         cudaGraph_t graph = nullptr;
-        for (CudaStream& l : lanes_) l.gate = {}, l.refused = l.reason = nullptr;
         try {
           record(*this);
         } catch (...) {
@@ -137,35 +160,125 @@ class Cuda final : public Device {
           cudaGetLastError();
           throw;
         }
-        check(cudaStreamEndCapture(stream_, &graph), "recording a run", device_.name());
+        check(cudaStreamEndCapture(stream_, &graph), "recording a run");
         cudaError_t e = cudaGraphInstantiate(&graph_, graph, 0);
         cudaGraphDestroy(graph);
-        check(e, "making a graph of a run", device_.name());
+        check(e, "making a graph of a run");
         key_ = key;
       }
-      check(cudaGraphLaunch(graph_, stream_), "starting a run", device_.name());
+      check(cudaGraphLaunch(graph_, stream_), "starting a run");
+    }
+
+    void perform(const std::function<void(Recording&)>& steps) override {
+      use();
+      forget();
+      begin();
+      one_by_one_ = true;
+      stamped_ = 0;
+      try {
+        steps(*this);
+      } catch (...) {
+        one_by_one_ = false;
+        cudaStreamSynchronize(stream_);
+        throw;
+      }
+      one_by_one_ = false;
+      wait();
+    }
+    int64_t stamp() override {
+      if (stamps_.size() == stamped_) {
+        cudaEvent_t e = nullptr;
+        check(cudaEventCreateWithFlags(&e, cudaEventDefault), "making an event");
+        stamps_.push_back(e);
+      }
+      check(cudaEventRecord(stamps_[stamped_], stream_), "recording an event");
+      return int64_t(stamped_++);
+    }
+    std::vector<int64_t> times() override {
+      std::vector<int64_t> ns;
+      for (size_t i = 0; i < stamped_; i++) {
+        float ms = 0;
+        check(cudaEventElapsedTime(&ms, stamps_[0], stamps_[i]), "reading an event");
+        ns.push_back(int64_t(double(ms) * 1e6));
+      }
+      return ns;
     }
 
     CudaStream& lane(int32_t i) override {
       while (lanes_.size() <= size_t(i)) {
+        if (streams_.size() <= lanes_.size()) {
+          streams_.push_back(nullptr);
+          check(cudaStreamCreateWithFlags(&streams_.back(), cudaStreamNonBlocking), "making a stream");
+        }
         CudaStream s;
-        s.handle = stream_;
+        s.handle = one_by_one_ ? stream_ : streams_[lanes_.size()];
+        s.watch = this;
         s.multiprocessors = device_.multiprocessors_;
         s.shared_bytes = device_.shared_bytes_;
         s.capability = device_.capability_;
-        if (!lanes_.empty())
-          check(cudaStreamCreateWithFlags(&s.handle, cudaStreamNonBlocking), "making a stream", device_.name());
         lanes_.push_back(s);
       }
       return lanes_[size_t(i)];
     }
     void mark(int32_t l, int32_t number) override {
+      if (one_by_one_) return;
       if (events_.size() <= size_t(number)) events_.resize(size_t(number) + 1);
       record_event(events_[size_t(number)], lane(l).handle);
     }
-    void await(int32_t l, int32_t number) override { await_event(lane(l).handle, events_[size_t(number)]); }
+    void await(int32_t l, int32_t number) override {
+      if (!one_by_one_) await_event(lane(l).handle, events_[size_t(number)]);
+    }
+    void at(const Plan& plan, const Step& step) override { plan_ = &plan, step_ = &step; }
+
+    void before(CudaStream& s, const char* kernel, bool together) override {
+      launches_.push_back({kernel, plan_, step_});
+      size_t l = 0;
+      while (&lanes_[l] != &s) l++;
+      s.gate.begun = begun_ ? begun_ + l : nullptr;
+      s.gate.number = int32_t(launches_.size());
+      // Blocks of both may wait for blocks that find no room, were they to run at the same time.
+      if (together && last_together_ && last_together_ != &s) await_event(s.handle, together_);
+    }
+    void after(CudaStream& s, const char*, bool together) override {
+      if (together && !one_by_one_) {
+        record_event(together_, s.handle);
+        last_together_ = &s;
+      }
+      if (!waits_) return;
+      device_.check(cudaStreamSynchronize(s.handle), "a run", "; in " + name_of(launches_.back()));
+    }
 
    private:
+    struct Launched {
+      const char* kernel;
+      const Plan* plan;
+      const Step* step;
+    };
+    static std::string name_of(const Launched& l) {
+      return std::string(l.kernel) + (l.step ? " of " + place(*l.plan, *l.step) : "");
+    }
+    /// Kernels of one lane begin one after another, so that of each lane it can only have been the last.
+    std::string last_begun() const {
+      std::string where;
+      for (size_t l = 0; l < lanes_.size() && begun_; l++) {
+        const int32_t number = const_cast<volatile int32_t*>(begun_)[l];
+        if (number > 0 && size_t(number) <= launches_.size())
+          where += (where.empty() ? "; the last to begin: " : ", or ") + name_of(launches_[size_t(number) - 1]);
+      }
+      return where;
+    }
+    /// Every call may be the first to hear of a kernel's fault.
+    void check(cudaError_t e, const char* what) const {
+      if (e != cudaSuccess) device_.check(e, what, e == cudaErrorMemoryAllocation ? "" : last_begun());
+    }
+    void use() const { check(cudaSetDevice(device_.index_), "choosing the device"); }
+    void begin() {
+      lanes_.clear();
+      launches_.clear();
+      last_together_ = nullptr;
+      plan_ = nullptr, step_ = nullptr;
+      if (begun_) std::fill(begun_, begun_ + most_lanes, 0);
+    }
     void forget() {
       if (graph_) cudaGraphExecDestroy(graph_);
       graph_ = nullptr;
@@ -173,19 +286,27 @@ class Cuda final : public Device {
     cudaStream_t stream_of(Way way) {
       if (way == Way::steps) return stream_;
       cudaStream_t& s = ways_[way == Way::out];
-      if (!s) check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "making a stream", device_.name());
+      if (!s) check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "making a stream");
       return s;
     }
     void record_event(cudaEvent_t& e, cudaStream_t s) {
-      if (!e) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "making an event", device_.name());
-      check(cudaEventRecord(e, s), "recording an event", device_.name());
+      if (!e) check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "making an event");
+      check(cudaEventRecord(e, s), "recording an event");
     }
-    void await_event(cudaStream_t s, cudaEvent_t e) {
-      check(cudaStreamWaitEvent(s, e, 0), "waiting for an event", device_.name());
-    }
+    void await_event(cudaStream_t s, cudaEvent_t e) { check(cudaStreamWaitEvent(s, e, 0), "waiting for an event"); }
     Cuda& device_;
     cudaStream_t stream_ = nullptr, beside_ = nullptr;
-    std::deque<CudaStream> lanes_;  // the first is stream_
+    std::vector<cudaStream_t> streams_;  // of lanes: the first is stream_
+    std::deque<CudaStream> lanes_;       // of what is recorded
+    std::vector<Launched> launches_;     // likewise
+    const Plan* plan_ = nullptr;
+    const Step* step_ = nullptr;
+    int32_t* begun_ = nullptr;  // by lane: the number of the launch that began last, from 1
+    bool waits_ = false, one_by_one_ = false;
+    cudaEvent_t together_ = nullptr;  // behind the last launch whose blocks wait for each other
+    const CudaStream* last_together_ = nullptr;
+    std::vector<cudaEvent_t> stamps_;
+    size_t stamped_ = 0;
     std::vector<cudaEvent_t> events_;
     cudaStream_t ways_[2] = {};  // in, out
     std::vector<cudaEvent_t> flags_;
@@ -198,6 +319,8 @@ class Cuda final : public Device {
   int multiprocessors_;
   size_t shared_bytes_;
   int capability_;
+  mutable std::mutex lost_mutex_;
+  mutable std::string lost_;  // what ended the driver's context
 };
 
 const char* reason = "";

@@ -226,6 +226,8 @@ void Queue::await_flag(Way, int) { records_nothing(); }
 bool Queue::reached(int) { records_nothing(); }
 void Queue::wait_for(int) { records_nothing(); }
 void Queue::replay(const void*, const std::function<void(Recording&)>&) { records_nothing(); }
+void Queue::perform(const std::function<void(Recording&)>&) { records_nothing(); }
+std::vector<int64_t> Queue::times() { records_nothing(); }
 
 Device& default_device() {
   static Device& chosen = []() -> Device& {

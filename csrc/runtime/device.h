@@ -21,6 +21,8 @@
 namespace dagrt {
 
 struct CudaStream;  // base/cuda_stream.h
+struct Plan;        // runtime/plan.h
+struct Step;
 
 /// Of a device that is not the host. In Python a DeviceError and a MemoryLimitError both.
 struct DeviceMemoryError : Error {
@@ -33,8 +35,11 @@ class Recording {
  public:
   virtual ~Recording() = default;
   virtual CudaStream& lane(int32_t i) = 0;
-  virtual void mark(int32_t lane, int32_t number) = 0;   // stands for all that the lane has been given
-  virtual void await(int32_t lane, int32_t number) = 0;  // comes before all that the lane will be given
+  virtual void mark(int32_t lane, int32_t number) = 0;      // stands for all that the lane has been given
+  virtual void await(int32_t lane, int32_t number) = 0;     // comes before all that the lane will be given
+  virtual void at(const Plan& plan, const Step& step) = 0;  // whose work is given from now on, for errors; both outlive the queue
+  /// Where nothing is recorded: a time, to be had from Queue::times when the steps are done.
+  virtual int64_t stamp() = 0;
 };
 
 /// Work in order. Nothing may be assumed done before `wait`.
@@ -59,6 +64,9 @@ class Queue {
   /// On devices that record: `record` gives a run's steps to what it is handed. It is called once for each `key`
   /// (the memory that the steps name), and what it gave is run again thereafter.
   virtual void replay(const void* key, const std::function<void(Recording&)>& record);
+  /// There too: runs the steps once, one after another, and waits for them; nothing is recorded.
+  virtual void perform(const std::function<void(Recording&)>& steps);
+  virtual std::vector<int64_t> times();  // nanoseconds, of the stamps of the last `perform`
 };
 
 class Device;

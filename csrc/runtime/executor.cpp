@@ -31,13 +31,23 @@ void copy(RunShared& shared, void* to, const void* from, size_t bytes) {
 }
 
 /// DeviceError where the op could not be given to the device.
-void check_launched(const Step& step, const CudaStream& s) {
-  const char* op = step.kind == Step::Kind::op ? step.op->name.c_str() : "copy";
-  if (s.refused) fail(ErrorKind::device, op, ": kernel ", s.refused, " was refused by the CUDA driver: ", s.reason);
+void check_launched(const Plan& plan, const Step& step, const CudaStream& s) {
+  if (s.refused)
+    fail(ErrorKind::device, place(plan, step), ": kernel ", s.refused, " was refused by the CUDA driver: ", s.reason);
 }
 
-void run_scan(const Step& step, const ScanPlan& s, const View* in, const View* out, char* region, RunState& state,
-              RunShared& shared) {
+/// What launches from here on belong to, and the memory that they may touch.
+void tell(RunShared& shared, const Plan& plan, const Step& step, const View* views, const char* workspace) {
+  shared.recording->at(plan, step);
+  CudaStream& s = *shared.cuda;
+  s.operands = views;
+  s.operand_count = step.inputs + step.outputs;
+  s.workspace = workspace;
+  s.workspace_bytes = step.workspace_bytes;
+}
+
+void run_scan(const Plan& plan, const Step& step, const ScanPlan& s, const View* in, const View* out, char* region,
+              RunState& state, RunShared& shared) {
   const Plan& body = *s.body;
   const Bases& b = body.bases;
   char** base = state.bases.data();
@@ -50,10 +60,12 @@ void run_scan(const Step& step, const ScanPlan& s, const View* in, const View* o
     for (int64_t i = 0; i < s.carries; i++) copy(shared, out[i].data, in[i].data, s.carry_bytes[size_t(i)]);
   for (int64_t k = 0; k < s.length; k++) {
     int64_t t = s.reverse ? s.length - 1 - k : k;
-    if (shared.cuda)
+    if (shared.cuda) {
+      tell(shared, plan, step, in, region);
       put_on(*shared.cuda, number, int32_t(t));
-    else
+    } else {
       *number = int32_t(t);
+    }
     bool to_output = (s.length - 1 - k) % 2 == 0;  // so that the last iteration writes the node's outputs
     for (int64_t i = 0; i < s.carries; i++) {
       char* output = out[i].as<char>();
@@ -77,10 +89,11 @@ void run_step_now(const Plan& plan, const Step& step, RunState& state, RunShared
   char* const* bases = state.bases.data();
   for (int32_t i = 0, n = step.inputs + step.outputs; i < n; i++) views[i].data = bases[places[i].base] + places[i].offset;
   const View* out = views + step.inputs;
+  if (shared.cuda) tell(shared, plan, step, views, bases[step.workspace.base] + step.workspace.offset);
   switch (step.kind) {
     case Step::Kind::copy: copy(shared, out->data, views->data, step.copy_bytes); break;
     case Step::Kind::scan:
-      run_scan(step, plan.scans[size_t(step.scan)], views, out, bases[step.workspace.base] + step.workspace.offset,
+      run_scan(plan, step, plan.scans[size_t(step.scan)], views, out, bases[step.workspace.base] + step.workspace.offset,
                state.scans[size_t(step.scan)], shared);
       break;
     case Step::Kind::op: {
@@ -90,14 +103,15 @@ void run_step_now(const Plan& plan, const Step& step, RunState& state, RunShared
       break;
     }
   }
-  if (shared.cuda) check_launched(step, *shared.cuda);
+  if (shared.cuda) check_launched(plan, step, *shared.cuda);
 }
 
 void run_step(const Plan& plan, const Step& step, RunState& state, RunShared& shared) {
   if (!shared.profile) return run_step_now(plan, step, state, shared);
-  int64_t begin = Profiler::now();
+  auto now = [&] { return shared.recording ? shared.recording->stamp() : Profiler::now(); };
+  const int64_t begin = now();
   run_step_now(plan, step, state, shared);
-  shared.profile->add({&plan, &step, begin, Profiler::now()});
+  shared.profile->add({&plan, &step, begin, now()});
 }
 
 /// Whether steps that may run at the same time are sooner done so, each on one thread, than one after another.
@@ -197,6 +211,7 @@ void run_commit(const Plan& plan, RunState& state, RunShared& shared, void (*wri
     auto condition = [&](Place p) {
       return p.base ? reinterpret_cast<const bool*>(state.bases[size_t(p.base)] + p.offset) : nullptr;
     };
+    shared.cuda->operands = nullptr;
     copy_on(*shared.cuda, shared.decision, shared.cuda->status, sizeof(DeviceStatus));
     for (const Commit& c : plan.commits) {
       shared.cuda->gate = {shared.decision, condition(plan.guard), condition(c.when)};

@@ -646,6 +646,7 @@ class Planner {
       plan_.names->push_back(place(n));
     }
     if (workspace_[i] >= 0) s.workspace = {arena_base, size_t(workspace_[i]) * arena_alignment};
+    s.workspace_bytes = memory_[i].workspace;
     s.scratch_bytes = aligned(memory_[i].scratch);
     plan_.scratch_bytes = std::max(plan_.scratch_bytes, s.scratch_bytes);
     return s;
@@ -789,6 +790,10 @@ Plan build_plan(const Module& module, const Hoist& hoist, bool on_cuda) {
   for (const Step& s : apart.steps) used = std::max(used, s.lane);
   apart.lanes = used + 1;
   return apart;
+}
+
+std::string place(const Plan& plan, const Step& step) {
+  return step.source < 0 ? "a copy" : place(plan.function->nodes[size_t(step.source)]);
 }
 
 std::string text(const Plan& plan) {

@@ -64,6 +64,7 @@ struct Step {
   int32_t scan = -1;                                // index into Plan::scans
   int32_t source = -1;                              // its node in Plan::function; -1: a copy
   Place workspace;
+  size_t workspace_bytes = 0;
   size_t scratch_bytes = 0;  // for each worker, aligned
   size_t copy_bytes = 0;
   int32_t together = 1;  // so many steps from here on may run at the same time
@@ -105,6 +106,9 @@ struct Plan {
 /// constants, which must outlive it. Nodes in `hoist` are left out; their values are found in the memory that
 /// Plan::prepared names, which the caller fills in. `on_cuda`: with the memory that ops need there.
 Plan build_plan(const Module& module, const Hoist& hoist = {}, bool on_cuda = false);
+
+/// Whose step it is: "dense_2 (matmul)"; copies are the runtime's own.
+std::string place(const Plan& plan, const Step& step);
 
 /// One line for each step, with places: for Callable::text.
 std::string text(const Plan& plan);

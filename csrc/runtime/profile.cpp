@@ -92,7 +92,7 @@ std::vector<ProfiledStep> Profiler::stop() {
   return std::move(r.steps);
 }
 
-void Profiler::take(const RunProfile& run) {
+void Profiler::take(const RunProfile& run, const char* device) {
   Recording& r = recording();
   std::lock_guard<std::mutex> lock(r.mutex);
   if (!on()) return;
@@ -105,6 +105,7 @@ void Profiler::take(const RunProfile& run) {
     ProfiledStep& p = r.steps.back();
     p.begin_ns = t.begin_ns - r.begin_ns;
     p.end_ns = t.end_ns - r.begin_ns;
+    p.device = device;
     p.run = r.runs;
     p.thread = thread;
   }

@@ -13,6 +13,7 @@ namespace dagrt {
 struct ProfiledStep {
   std::string path;    // the layer it came from; empty: made by the compiler
   std::string op;      // the algorithm
+  std::string device;  // "cpu", "cuda:0"
   std::string shapes;  // "f32[32,784] f32[784,64] -> f32[32,64]"
   double flops = 0, bytes = 0;
   int64_t begin_ns = 0, end_ns = 0;  // since the profile began
@@ -33,6 +34,10 @@ class RunProfile {
     times_.push_back(t);
   }
   const std::vector<Time>& times() const { return times_; }
+  /// Where stamps were added in place of times: `at` has each stamp's.
+  void resolve(const std::vector<int64_t>& at) {
+    for (Time& t : times_) t.begin_ns = at[size_t(t.begin_ns)], t.end_ns = at[size_t(t.end_ns)];
+  }
 
  private:
   std::mutex mutex_;
@@ -49,7 +54,7 @@ class Profiler {
   static void start();
   static std::vector<ProfiledStep> stop();
   /// Takes in a run that has ended; its plan must still be alive.
-  static void take(const RunProfile& run);
+  static void take(const RunProfile& run, const char* device);
 
  private:
   static std::atomic<bool> on_;

@@ -215,7 +215,7 @@ void Program::run_on_host(const View* inputs, const View* outputs, bool (*poll)(
     run_commit(
         plan_, state, shared, [](void* p, int32_t v) { static_cast<const Program*>(p)->written(v); }, const_cast<Program*>(this));
   }
-  if (shared.profile) Profiler::take(profile);
+  if (shared.profile) Profiler::take(profile, device_.name());
   if (shared.status.code != Status::ok) raise_status(plan_, shared.status);
 }
 
@@ -256,7 +256,9 @@ void Program::renew_queue(std::unique_ptr<Queue>& queue, RunState& state) const 
 }
 
 void Program::replay(Queue& queue, RunState& state, const Slots& at, char* memory) const {
-  queue.replay(memory, [&](Recording& recording) {
+  RunProfile profile;
+  const bool profiled = Profiler::on();
+  auto give = [&](Recording& recording) {
     for (int32_t i = 0; i < plan_.lanes; i++) {
       CudaStream& lane = recording.lane(i);
       lane.status = reinterpret_cast<DeviceStatus*>(memory + at.word);
@@ -268,9 +270,17 @@ void Program::replay(Queue& queue, RunState& state, const Slots& at, char* memor
     shared.recording = &recording;
     shared.cuda = &recording.lane(0);
     shared.decision = reinterpret_cast<DeviceStatus*>(memory + at.decision);
+    if (profiled) shared.profile = &profile;
     run_steps(plan_, state, shared);
     run_commit(plan_, state, shared, [](void*, int32_t) {}, nullptr);
-  });
+  };
+  if (!profiled) return queue.replay(memory, give);
+  queue.perform(give);
+  std::vector<int64_t> times = queue.times();
+  const int64_t shift = times.empty() ? 0 : Profiler::now() - times.back();  // the device's clock is not the host's
+  for (int64_t& t : times) t += shift;
+  profile.resolve(times);
+  Profiler::take(profile, device_.name());
 }
 
 void Program::committed() const {

@@ -5,7 +5,8 @@
 
     print(model.profile(x))                 # a table; .plot("profile.png") colours the model's graph by time
 
-Off, it costs one test of a null pointer a step.
+Off, it costs one test of a null pointer a step. On a GPU a profiled run is no graph: its steps run one after another, each
+between two of the driver's events.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Profile:
     """What a profile recorded.
 
     Attributes:
-        steps: a dict a step, in order of time: path (the layers it came from), op (the algorithm), shapes, flops, bytes,
-            begin_ns, end_ns, run, thread.
+        steps: a dict a step, in order of time: path (the layers it came from), op (the algorithm), device, shapes, flops,
+            bytes, begin_ns, end_ns, run, thread.
         runs: how many runs of programs were recorded.
     """
 
@@ -44,7 +45,7 @@ class Profile:
 
     @property
     def roofline(self) -> dict[str, float]:
-        """What this machine reaches at most on the threads in use: flops_per_s, bytes_per_s. Measured when first asked."""
+        """What this machine's CPU reaches at most on the threads in use: flops_per_s, bytes_per_s. Measured when first asked."""
         if self._roofline is None:
             self._roofline = _core.measure_roofline(_core.num_threads())
         return self._roofline
@@ -52,23 +53,27 @@ class Profile:
     def rows(self) -> list[dict[str, Any]]:
         """Steps of the same layer, op and shapes together, the slowest first.
 
-        Each row: path, op, shapes, calls, total_ns, ns (the median call's), flops and bytes (of a call), share (of all
-        time), roofline (the time that the machine's limits would allow, over the median call's).
+        Each row: path, op, device, shapes, calls, total_ns, ns (the median call's), flops and bytes (of a call), share (of
+        all time), roofline (the time that the machine's limits would allow, over the median call's; None on a GPU, whose
+        limits are not measured).
         """
         groups: dict[tuple, list[dict[str, Any]]] = {}
         for s in self.steps:
-            groups.setdefault((s["path"], s["op"], s["shapes"]), []).append(s)
+            groups.setdefault((s["path"], s["op"], s["device"], s["shapes"]), []).append(s)
         total = sum(s["end_ns"] - s["begin_ns"] for s in self.steps) or 1
         rows = []
-        for (path, op, shapes), group in groups.items():
+        for (path, op, device, shapes), group in groups.items():
             times = [s["end_ns"] - s["begin_ns"] for s in group]
             ns = max(statistics.median(times), 1)
             flops, size = group[0]["flops"], group[0]["bytes"]
-            limit = max(flops / self.roofline["flops_per_s"], size / self.roofline["bytes_per_s"]) * 1e9
+            roof = None
+            if device == "cpu":
+                roof = max(flops / self.roofline["flops_per_s"], size / self.roofline["bytes_per_s"]) * 1e9 / ns
             rows.append(
                 {
                     "path": path,
                     "op": op,
+                    "device": device,
                     "shapes": shapes,
                     "calls": len(group),
                     "total_ns": sum(times),
@@ -76,7 +81,7 @@ class Profile:
                     "flops": flops,
                     "bytes": size,
                     "share": sum(times) / total,
-                    "roofline": limit / ns,
+                    "roofline": roof,
                 }
             )
         return sorted(rows, key=lambda r: -r["total_ns"])
@@ -90,19 +95,22 @@ class Profile:
         rows = self.rows()
         lines = [f"{'time':>10} {'share':>6} {'GFLOP/s':>8} {'GB/s':>7} {'roof':>5}  {'op':24} {'layer':32} shapes"]
         for r in rows[:most]:
+            roof = "" if r["roofline"] is None else f"{r['roofline']:.0%}"
             lines.append(
                 f"{_time(r['ns']):>10} {r['share']:6.1%} {r['flops'] / r['ns']:8.1f} {r['bytes'] / r['ns']:7.1f} "
-                f"{r['roofline']:5.0%}  {_short(r['op'], 24):24} {_short(r['path'] or '(compiler)', 32):32} {r['shapes']}"
+                f"{roof:>5}  {_short(r['op'], 24):24} {_short(r['path'] or '(compiler)', 32):32} {r['shapes']}"
             )
         if len(rows) > most:
             rest = rows[most:]
             lines.append(f"{'':>10} {sum(r['share'] for r in rest):6.1%}  ... {len(rest)} more")
         total = sum(r["total_ns"] for r in rows)
-        roof = self.roofline
-        lines.append(
-            f"{_time(total / max(self.runs, 1)):>10} a run over {self.runs} runs on {_core.num_threads()} threads; the machine "
-            f"reaches {roof['flops_per_s'] / 1e9:.0f} GFLOP/s and {roof['bytes_per_s'] / 1e9:.1f} GB/s"
+        devices = sorted({r["device"] for r in rows} - {"cpu"})
+        on = (
+            f"{', '.join(devices)}, step by step" if devices else f"{_core.num_threads()} threads; the machine reaches "
         )
+        if not devices:
+            on += f"{self.roofline['flops_per_s'] / 1e9:.0f} GFLOP/s and {self.roofline['bytes_per_s'] / 1e9:.1f} GB/s"
+        lines.append(f"{_time(total / max(self.runs, 1)):>10} a run over {self.runs} runs on {on}")
         return "\n".join(lines)
 
     __str__ = table

@@ -47,6 +47,7 @@ dagrt_switch_fiber:
 namespace emulator {
 
 thread_local const char* kernel_name = "a kernel";
+thread_local std::vector<Extent> extents;
 Here here;
 void (*forget_accesses)() = nullptr;
 void (*note_atomic)(const void* where) = nullptr;
@@ -248,6 +249,9 @@ void run(const Launch& l) {
   here.cooperative = l.cooperative;
   here.sampled = sample_size() != 0;
   plant();
+  m.extents = l.extents;
+  if (size_t k = operand_cut_short(); k < m.extents.size() && m.extents[k].bytes) m.extents[k].bytes--;
+  poison_but(m.extents);
   if (forget_accesses) forget_accesses();
   if (counter.begin) counter.begin();
   blockDim = l.block, gridDim = l.grid;
@@ -268,10 +272,25 @@ void run(const Launch& l) {
       run_together(std::move(blocks), s.weight);
     }
   }
+  poison_but({});
+  if (loses_device()) m.fault = illegal_access;
   if (!m.fault.empty())
     report(m.fault);
   else if (counter.end)
     counter.end(l, blocks_run);
+}
+
+bool may_touch(uintptr_t at, size_t bytes) {
+  if (m.extents.empty()) return true;
+  static size_t last = 0;  // most accesses are to where one was before
+  auto holds = [&](const Extent& e) {
+    const auto begin = reinterpret_cast<uintptr_t>(e.begin);
+    return at >= begin && at + bytes <= begin + e.bytes;
+  };
+  if (last < m.extents.size() && holds(m.extents[last])) return true;
+  for (last = 0; last < m.extents.size(); last++)
+    if (holds(m.extents[last])) return true;
+  return false;
 }
 
 std::string take_fault() { return std::exchange(last_fault, std::string()); }

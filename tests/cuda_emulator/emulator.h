@@ -14,6 +14,7 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 extern uint3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -55,17 +56,25 @@ void copy_later(void* dst, const void* src, size_t bytes);
 void commit_copies();
 void wait_copies(int left);
 
+struct Extent {  // of memory
+  const char* begin;
+  size_t bytes;
+};
+
 struct Launch {
   const char* name;
   uint3 grid, block;
   size_t shared_bytes;
   bool cooperative;
   std::function<void()> body;
+  std::vector<Extent> extents;  // of device memory, which it may touch; none: all
 };
 extern thread_local const char* kernel_name;  // of the next launch
+extern thread_local std::vector<Extent> extents;
 cudaError_t launch(cudaStream_t stream, Launch launch);
 void run(const Launch& launch);  // what a stream does when it comes to it
 void report(const std::string& fault);
+inline constexpr const char* illegal_access = "an illegal memory access was encountered";  // such a report ends the context
 uint64_t sample_size();  // DAGRT_EMULATOR_BLOCKS: about so many blocks of each launch run, and values mean nothing; 0: all
 
 template <class T> struct Shuffle {
@@ -146,7 +155,8 @@ template <class... P, class... A> cudaError_t cudaLaunchKernelEx(const cudaLaunc
                      {c->blockDim.x, c->blockDim.y, c->blockDim.z},
                      c->dynamicSmemBytes,
                      false,
-                     nullptr};
+                     nullptr,
+                     std::exchange(emulator::extents, {})};
   for (unsigned i = 0; i < c->numAttrs; i++)
     if (c->attrs[i].id == cudaLaunchAttributeCooperative) l.cooperative = c->attrs[i].val.cooperative;
   l.body = [kernel, held = std::tuple<P...>(std::forward<A>(args)...)] { std::apply(kernel, held); };

@@ -66,6 +66,7 @@ struct Machine {
   void* scheduler = nullptr;
   Thread* current = nullptr;
   std::mt19937_64 random;
+  std::vector<Extent> extents;  // of the launch
   std::string fault;
 };
 extern Machine m;
@@ -77,9 +78,14 @@ void wait_here(const char* file, int line);
 void check_shared(Block& b);  // that nothing was written behind its variables
 inline void wake(Thread* t) { m.ready.push_back(t); }
 
+/// For AddressSanitizer: no device memory but these may be touched; none: all may.
+void poison_but(const std::vector<Extent>& extents);
+
 /// A fault that DAGRT_EMULATOR_FAULT plants, to see that it is found (README.md).
-enum class Fault { none, barrier, half_barrier, copy_wait, grid_wait, fragment, overlap };
+enum class Fault { none, barrier, half_barrier, copy_wait, grid_wait, fragment, overlap, beyond, lost };
 extern Fault planted;
+size_t operand_cut_short();  // which the launch goes beyond
+bool loses_device();         // whether the launch is the one that ends the context
 void plant();                                                // at a launch's start
 bool left_out(const Thread& t, const char* file, int line);  // whether the thread goes past this barrier
 

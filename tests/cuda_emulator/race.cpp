@@ -114,6 +114,13 @@ void tell(const char* what, const Moment& a, const Moment& b, void* at) {
   race((text + line_of(at)).c_str());
 }
 
+void outside(const Moment& m, size_t bytes, bool write, void* at) {
+  char text[256];
+  std::snprintf(text, sizeof text, "thread %u of block %u %s %zu bytes that no operand of its step holds, at ", m.thread, m.block,
+                write ? "writes" : "reads", bytes);
+  race((text + line_of(at)).c_str());
+}
+
 void compare(const Place& p, const Moment& m, bool write, bool shared, void* at) {
   if (p.written && !before(p.writer, m, shared)) tell(write ? "two writes" : "a read after an unordered write", p.writer, m, at);
   if (!write) return;
@@ -149,6 +156,7 @@ void access(const volatile void* where, size_t bytes, bool write, void* at) {
   const bool shared = a - here.shared < shared_capacity;
   if (!shared && !in_device_memory(a)) return;
   const Moment m{here.block, here.thread, *here.epoch, *here.clock, *here.fences};
+  if (!shared && !may_touch(a, bytes)) outside(m, bytes, write, at);
   count_access(a, unsigned(bytes), write, shared, at, m);
   if (here.sampled) return;
   constexpr uintptr_t single = uintptr_t(1) << 63;

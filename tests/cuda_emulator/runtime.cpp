@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <deque>
 #include <map>
@@ -25,8 +26,13 @@
 
 namespace emulator {
 std::string take_fault();
+void poison_but(const std::vector<Extent>& extents);
 bool in_device_memory(uintptr_t at);
 }  // namespace emulator
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 using Work = std::function<void()>;
 
@@ -34,6 +40,7 @@ struct CUgraph_st {
   struct Node {
     Work work;
     std::vector<size_t> after;
+    bool cooperative = false;
   };
   std::vector<Node> nodes;
   std::vector<cudaStream_t> streams;  // drawn into the capture
@@ -53,19 +60,22 @@ struct CUevent_st {
   uint64_t at = 0;  // it stands behind so much work
   CUgraph_st* graph = nullptr;
   std::vector<size_t> nodes;  // of a capture
+  bool timed = false;
+  std::chrono::steady_clock::time_point when;
 };
 
 namespace {
 
 thread_local std::string fault;
+std::atomic<bool> lost{false};  // the context: every call says so from then on
 
-void give(cudaStream_t s, Work w) {
+void give(cudaStream_t s, Work w, bool cooperative = false) {
   if (!s->capturing) {
     s->work.push_back(std::move(w));
     s->given++;
     return;
   }
-  s->capturing->nodes.push_back({std::move(w), s->last});
+  s->capturing->nodes.push_back({std::move(w), s->last, cooperative});
   s->last = {s->capturing->nodes.size() - 1};
 }
 
@@ -81,8 +91,30 @@ void advance(cudaStream_t s, uint64_t upto) {
     fault = f;
     s->done += s->work.size();
     s->work.clear();
-    s->failed = cudaErrorLaunchFailure;
+    lost = lost || f == emulator::illegal_access;
+    s->failed = lost ? cudaErrorIllegalAddress : cudaErrorLaunchFailure;
   }
+}
+
+/// Not by memcpy, which AddressSanitizer looks at: another thread's launch may run, for which this memory is poisoned.
+void copy_now(void* to, const void* from, size_t bytes) { asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory"); }
+
+/// Whether of two cooperative launches one always comes before the other: at the same time, some blocks of each may find room
+/// and wait for others that find none. Nodes come after their edges' beginnings.
+bool cooperative_ones_are_ordered(const std::vector<CUgraph_st::Node>& nodes) {
+  std::vector<std::vector<char>> before(nodes.size());
+  std::vector<size_t> seen;
+  for (size_t i = 0; i < nodes.size(); i++) {
+    before[i].resize(i + 1);
+    before[i][i] = 1;
+    for (size_t a : nodes[i].after)
+      for (size_t k = 0; k <= a; k++) before[i][k] |= before[a][k];
+    if (!nodes[i].cooperative) continue;
+    for (size_t c : seen)
+      if (!before[i][c]) return false;
+    seen.push_back(i);
+  }
+  return true;
 }
 
 /// Positions of the nodes in an order that their edges allow.
@@ -136,15 +168,35 @@ size_t memory() {  // the device's, in bytes
 
 }  // namespace
 
+void emulator::poison_but([[maybe_unused]] const std::vector<Extent>& extents) {
+#if defined(__SANITIZE_ADDRESS__)
+  std::lock_guard<std::mutex> lock(allocations_mutex);
+  for (const auto& [begin, pages] : allocations) {
+    if (extents.empty())
+      ASAN_UNPOISON_MEMORY_REGION(pages.first, pages.second - guard);
+    else
+      ASAN_POISON_MEMORY_REGION(pages.first, pages.second - guard);
+  }
+  for (const Extent& e : extents)
+    if (e.bytes) ASAN_UNPOISON_MEMORY_REGION(e.begin, e.bytes);
+#endif
+}
+
 bool emulator::in_device_memory(uintptr_t at) { return at - reinterpret_cast<uintptr_t>(range) < range_bytes; }
 
 cudaError_t emulator::launch(cudaStream_t s, Launch l) {
   if (l.grid.x == 0 || l.grid.y == 0 || l.grid.z == 0 || l.block.x * l.block.y * l.block.z == 0 ||
       l.block.x * l.block.y * l.block.z > 1024)
     return cudaErrorInvalidConfiguration;
-  give(s, [l = std::move(l)] { emulator::run(l); });
+  const bool cooperative = l.cooperative;
+  give(
+      s, [l = std::move(l)] { emulator::run(l); }, cooperative);
   return cudaSuccess;
 }
+
+namespace {
+cudaError_t state() { return lost ? cudaErrorIllegalAddress : cudaSuccess; }
+}  // namespace
 
 cudaError_t cudaGetDeviceCount(int* n) {
   *n = 1;
@@ -159,12 +211,14 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   p->sharedMemPerBlockOptin = 163 << 10;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaSetDevice(int) { return state(); }
+cudaError_t cudaGetLastError() { return state(); }
 const char* cudaGetErrorString(cudaError_t e) {
   if (e == cudaErrorLaunchFailure) return fault.c_str();
+  if (e == cudaErrorIllegalAddress) return emulator::illegal_access;
   return e == cudaErrorInvalidConfiguration ? "invalid configuration"
          : e == cudaErrorMemoryAllocation   ? "out of memory"
+         : e == cudaErrorCooperativeLaunchTooLarge ? "two cooperative launches may run at the same time"
          : e == cudaErrorStreamCaptureUnjoined ? "a stream of the capture was not joined"
                                                : "an error";
 }
@@ -174,6 +228,7 @@ cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int bytes) {
 
 /// Right-aligned against a page that cannot be touched, but for 256 bytes' alignment; poisoned.
 cudaError_t cudaMalloc(void** p, size_t bytes) {
+  if (lost) return state();
   size_t body = (bytes + guard - 1) / guard * guard, all = body + guard;
   std::lock_guard<std::mutex> lock(allocations_mutex);
   if (allocated + all > memory()) return cudaErrorMemoryAllocation;
@@ -189,7 +244,7 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* p) {
-  if (!p) return cudaSuccess;
+  if (!p || lost) return state();
   std::lock_guard<std::mutex> lock(allocations_mutex);
   auto it = allocations.find(p);
   if (it == allocations.end()) return cudaErrorInvalidValue;
@@ -210,9 +265,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   const auto at = reinterpret_cast<uintptr_t>(from);
   if (kind == cudaMemcpyHostToDevice || (kind == cudaMemcpyDefault && !emulator::in_device_memory(at) && !pinned(from))) {
     const char* p = static_cast<const char*>(from);
-    give(s, [to, held = std::vector<char>(p, p + bytes)] { std::memcpy(to, held.data(), held.size()); });
+    give(s, [to, held = std::vector<char>(p, p + bytes)] { copy_now(to, held.data(), held.size()); });
   } else {
-    give(s, [=] { std::memcpy(to, from, bytes); });
+    give(s, [=] { copy_now(to, from, bytes); });
   }
   return cudaSuccess;
 }
@@ -242,7 +297,8 @@ cudaError_t cudaStreamQuery(cudaStream_t s) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
   advance(s, s->given);
-  return std::exchange(s->failed, cudaSuccess);
+  const cudaError_t e = std::exchange(s->failed, cudaSuccess);
+  return lost ? state() : e;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
   cudaStreamSynchronize(s);
@@ -250,16 +306,24 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
   return cudaSuccess;
 }
 
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned) {
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned flags) {
   *e = new CUevent_st;
+  (*e)->timed = !(flags & cudaEventDisableTiming);
   return cudaSuccess;
+}
+/// Between the moments in which their streams came to them.
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
+  if (!from->timed || !to->timed) return cudaErrorInvalidResourceHandle;
+  *ms = std::chrono::duration<float, std::milli>(to->when - from->when).count();
+  return state();
 }
 cudaError_t cudaEventDestroy(cudaEvent_t e) {
   delete e;
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
-  *e = {s, s->given, s->capturing, s->last};
+  if (e->timed && !s->capturing) give(s, [e] { e->when = std::chrono::steady_clock::now(); });
+  e->stream = s, e->at = s->given, e->graph = s->capturing, e->nodes = s->last;
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
@@ -313,6 +377,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
   return cudaErrorStreamCaptureUnjoined;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t g, unsigned long long) {
+  if (!cooperative_ones_are_ordered(g->nodes)) return cudaErrorCooperativeLaunchTooLarge;
   *e = new CUgraphExec_st{g->nodes};
   return cudaSuccess;
 }
@@ -326,5 +391,5 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) {
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
   for (size_t i : random_order(e->nodes)) give(s, e->nodes[i].work);
-  return cudaSuccess;
+  return state();
 }

@@ -1,5 +1,5 @@
 // Streams, events and graphs of the emulator: what is not waited for is not done, or not in that order; what is, always.
-#include <cuda_runtime_api.h>
+#include <cuda_runtime.h>
 #include <doctest/doctest.h>
 
 #include <vector>
@@ -90,6 +90,59 @@ TEST_CASE("a graph's branches run in any order that its events allow, another on
     CHECK((wrong == 0) == joined);
     cudaGraphExecDestroy(run);
   }
+}
+
+void nothing_kernel(int) {}
+
+TEST_CASE("cooperative launches of one graph must be ordered") {
+  for (bool ordered : {true, false}) {
+    Streams s;
+    auto launch = [&](int stream) {
+      cudaLaunchAttribute together{};
+      together.id = cudaLaunchAttributeCooperative;
+      together.val.cooperative = 1;
+      cudaLaunchConfig_t config{};
+      config.gridDim = config.blockDim = {1, 1, 1};
+      config.stream = s.all[stream];
+      config.attrs = &together;
+      config.numAttrs = 1;
+      REQUIRE(cudaLaunchKernelEx(&config, nothing_kernel, 0) == cudaSuccess);
+    };
+    REQUIRE(cudaStreamBeginCapture(s.all[0], cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    s.mark(0, 0);
+    s.await(1, 0);
+    launch(0);
+    s.mark(0, 2);
+    if (ordered) s.await(1, 2);
+    launch(1);
+    s.mark(1, 1);
+    s.await(0, 1);
+    cudaGraph_t graph;
+    REQUIRE(cudaStreamEndCapture(s.all[0], &graph) == cudaSuccess);
+    cudaGraphExec_t run = nullptr;
+    CHECK((cudaGraphInstantiate(&run, graph, 0) == cudaSuccess) == ordered);
+    cudaGraphDestroy(graph);
+    if (run) cudaGraphExecDestroy(run);
+  }
+}
+
+TEST_CASE("timed events have the time at which their stream came to them") {
+  Streams s;
+  Bytes a;
+  cudaEvent_t from, to;
+  REQUIRE(cudaEventCreateWithFlags(&from, cudaEventDefault) == cudaSuccess);
+  REQUIRE(cudaEventCreateWithFlags(&to, cudaEventDefault) == cudaSuccess);
+  REQUIRE(cudaEventRecord(from, s.all[0]) == cudaSuccess);
+  s.put(0, a, 1);
+  REQUIRE(cudaEventRecord(to, s.all[0]) == cudaSuccess);
+  REQUIRE(cudaStreamSynchronize(s.all[0]) == cudaSuccess);
+  float ms = -1;
+  CHECK(cudaEventElapsedTime(&ms, from, to) == cudaSuccess);
+  CHECK(ms >= 0);
+  CHECK(ms < 1000);
+  CHECK(cudaEventElapsedTime(&ms, s.events[0], to) != cudaSuccess);
+  cudaEventDestroy(from);
+  cudaEventDestroy(to);
 }
 
 TEST_CASE("a stream that a capture drew in must be joined") {

@@ -11,6 +11,7 @@ struct Moment {
       fences;  // of the launch; of the block; barriers, the warp's operations, the block's fences passed
 };
 bool in_device_memory(uintptr_t at);
+bool may_touch(uintptr_t at, size_t bytes);  // device memory: whether it lies in an extent of the launch
 void race(const char* what);  // ends the launch
 
 // Set by race.cpp; null in other builds. A copy that arrives has no place in the code.

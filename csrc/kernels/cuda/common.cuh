@@ -7,6 +7,7 @@
 
 #include "base/cuda_stream.h"
 #include "base/dtype.h"
+#include "base/view.h"
 #include "kernels/kernel.h"
 
 #ifndef DAGRT_CUDA_EMULATOR
@@ -24,6 +25,8 @@ namespace {
 
 /// Whether a store of the commit must not happen: the first line of every kernel.
 DAGRT_DEVICE bool closed(const Gate& g) {
+  if (g.begun && !(blockIdx.x | blockIdx.y | blockIdx.z | threadIdx.x | threadIdx.y | threadIdx.z))
+    *const_cast<volatile int32_t*>(g.begun) = g.number;
   return (g.status && g.status->code != 0) || (g.guard && !*g.guard) || (g.when && !*g.when);
 }
 
@@ -31,11 +34,33 @@ template <class T> struct Same {
   using type = T;
 };
 
+#ifdef DAGRT_CUDA_EMULATOR
+/// What the step at hand may touch: its operands first, in their order.
+inline std::vector<emulator::Extent> extents_of(const CudaStream& s) {
+  std::vector<emulator::Extent> all;
+  if (!s.operands) return all;
+  auto add = [&](const void* p, size_t bytes) { all.push_back({static_cast<const char*>(p), bytes}); };
+  for (int32_t i = 0; i < s.operand_count; i++) {
+    const View& v = s.operands[i];
+    const int64_t row = v.rank ? v.dims[v.rank - 1] : 1;
+    add(v.data, v.data && v.elements() ? size_t((v.rows() - 1) * v.ld + row) * size_of(v.dtype) : 0);
+  }
+  add(s.workspace, s.workspace_bytes);
+  add(s.scratch, s.scratch_bytes * scratch_parts);
+  add(s.status, sizeof(DeviceStatus));
+  add(s.gate.status, sizeof(DeviceStatus));
+  add(s.gate.guard, 1);
+  add(s.gate.when, 1);
+  return all;
+}
+#endif
+
 /// Launches kernel(gate, args...). A failure is kept in the stream, with the kernel's name, for the runtime to raise.
 template <class... P>
 void launch_as(bool together, CudaStream& s, const char* name, void (*kernel)(Gate, P...), dim3 grid, dim3 block,
                size_t shared_bytes, const P&... args) {
   if (s.refused) return;
+  if (s.watch) s.watch->before(s, name, together);
   cudaError_t e = cudaSuccess;
   if (shared_bytes > 48 * 1024)
     e = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
@@ -52,6 +77,7 @@ void launch_as(bool together, CudaStream& s, const char* name, void (*kernel)(Ga
     config.numAttrs = together ? 1 : 0;
 #ifdef DAGRT_CUDA_EMULATOR
     emulator::kernel_name = name;  // for reports
+    emulator::extents = extents_of(s);
     const Gate gate = emulator::sample_size() ? Gate{} : s.gate;  // whose conditions mean nothing then
 #else
     const Gate gate = s.gate;
@@ -61,7 +87,9 @@ void launch_as(bool together, CudaStream& s, const char* name, void (*kernel)(Ga
   if (e != cudaSuccess) {
     s.refused = name;
     s.reason = cudaGetErrorString(e);
+    return;
   }
+  if (s.watch) s.watch->after(s, name, together);
 }
 /// Launches kernel(gate, args...). A failure is kept in the stream, with the kernel's name, for the runtime to raise.
 template <class... P>
