@@ -112,6 +112,7 @@ template <int lanes, int held> __global__ void __launch_bounds__(threads, 1) cro
   if (closed(gate)) return;
   SHARED(float, room, [32]);
   over_rows<lanes>(a.N, room, [&](int64_t n, int64_t lane, bool exists, const Row<lanes>& row) {
+    if (!exists) return;  // dx may stand in x: a warp without a row must not read the last one while that is written
     const Values<float, lanes, held> x(a.x + n * a.ldx, a.C, lane);
     const float z = a.log_z[n], g = a.g[n];
     float* dx = a.dx + n * a.ldd;
@@ -120,8 +121,8 @@ template <int lanes, int held> __global__ void __launch_bounds__(threads, 1) cro
       float total = 0;
       l.each([&](int64_t, float v) { total += v; });
       total = row.sum(total);
-      if (exists) x.each_with(l, [&](int64_t c, float v, float label) { dx[c] = g * (total * expf(v - z) - label); });
-    } else if (exists) {
+      x.each_with(l, [&](int64_t c, float v, float label) { dx[c] = g * (total * expf(v - z) - label); });
+    } else {
       const int64_t label = label_at(a.labels, a.label_dtype, n);
       x.each([&](int64_t c, float v) { dx[c] = g * (expf(v - z) - (c == label ? 1.0f : 0.0f)); });
     }
