@@ -240,6 +240,14 @@ def test_branches_run_in_any_order(name: str, monkeypatch: pytest.MonkeyPatch) -
             assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
+def test_rows_are_read_by_none_but_their_own_warps() -> None:
+    """Softmax in place, with fewer rows than warps: one without a row must not read another's while that is written."""
+    f = keras.function(lambda x: keras.ops.softmax(keras.ops.tanh(x)), device="cuda")
+    x = hashed(1, 3 * 10).astype("float32").reshape(3, 10)
+    want = np.exp(np.tanh(x))
+    np.testing.assert_allclose(f(x), want / want.sum(-1, keepdims=True), rtol=1e-5)
+
+
 def test_a_fault_changes_no_variable() -> None:
     """A bad label is found on the device; weights and the optimiser's slots stay as they were."""
     model = keras.Sequential([keras.layers.Dense(4, input_shape=(3,))])

@@ -63,6 +63,7 @@ template <class T, int lanes, int held> __global__ void __launch_bounds__(thread
   if (closed(gate)) return;
   SHARED(float, room, [32]);
   over_rows<lanes>(a.N, room, [&](int64_t n, int64_t lane, bool exists, const Row<lanes>& row) {
+    if (!exists) return;  // y may stand in x: a warp without a row must not read the last one while that is written
     const Values<T, lanes, held> x(static_cast<const T*>(a.x) + n * a.ldx, a.C, lane);
     T* y = static_cast<T*>(a.y) + n * a.ldy;
     float m = -INFINITY, s = 0;
@@ -71,7 +72,6 @@ template <class T, int lanes, int held> __global__ void __launch_bounds__(thread
     x.each([&](int64_t, float v) { s += expf(v - m); });
     s = row.sum(s);
     float log_s = logf(s), scale = 1.0f / s;
-    if (!exists) return;
     x.each([&](int64_t c, float v) { narrow(a.logarithm ? v - m - log_s : expf(v - m) * scale, y[c]); });
   });
 }
@@ -112,7 +112,7 @@ template <int lanes, int held> __global__ void __launch_bounds__(threads, 1) cro
   if (closed(gate)) return;
   SHARED(float, room, [32]);
   over_rows<lanes>(a.N, room, [&](int64_t n, int64_t lane, bool exists, const Row<lanes>& row) {
-    if (!exists) return;  // dx may stand in x: a warp without a row must not read the last one while that is written
+    if (!exists) return;  // dx may stand in x, likewise
     const Values<float, lanes, held> x(a.x + n * a.ldx, a.C, lane);
     const float z = a.log_z[n], g = a.g[n];
     float* dx = a.dx + n * a.ldd;
