@@ -1,6 +1,7 @@
 """dagrt against its peers on whole models: prediction at several batch sizes, and training steps.
 
     python bench/peers.py [--peers torch,onnxruntime] [--rows resnet,mlp] [--rounds 5] [--out bench/results]
+    python bench/peers.py --device cuda     # dagrt and PyTorch on the GPU
 
 Every peer lives in a process of its own and computes the same graph with the same weights and data; its outputs are
 compared with dagrt's before it is timed. A row is measured in rounds: in each, every peer in turn runs alone (the others
@@ -41,10 +42,10 @@ HERE = Path(__file__).resolve().parent
 class Peer:
     """A worker process, with more in its environment; stopped except while it is asked something."""
 
-    def __init__(self, name: str, threads: int, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, name: str, threads: int, environment: dict[str, str] | None = None, device: str = "cpu") -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "worker.py"), name, str(threads)],
+            [sys.executable, str(HERE / "worker.py"), name, str(threads), device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -188,9 +189,20 @@ def cpu_name() -> str:
     return platform.processor()
 
 
+def gpu_name() -> str:
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0].strip()
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "an emulated GPU"
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--peers", default=",".join(PEERS), help="by default all that are installed")
+    options.add_argument("--peers", default="", help="by default all that are installed")
+    options.add_argument(
+        "--device", default="cpu", choices=["cpu", "cuda"], help="cuda: of the peers PyTorch alone runs there"
+    )
     options.add_argument("--rows", default="", help="models, by default all; a row's label picks that one")
     options.add_argument("--seeds-only", action="store_true", help="the seed page's models alone")
     options.add_argument("--rounds", type=int, default=5)
@@ -198,15 +210,19 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--out", default="", help="a path without suffix: writes .json, .md and .png")
     args = options.parse_args()
-    wanted = [n for n in args.peers.split(",") if n]
+    possible = [n for n in PEERS if args.device == "cpu" or n.startswith("torch")]
+    wanted = [n for n in args.peers.split(",") if n] or possible
+    if odd := [n for n in wanted if n not in possible]:
+        options.error(f"unknown on {args.device}: {', '.join(odd)}; there is {', '.join(possible)}")
     missing = [n for n in wanted if importlib.util.find_spec(PEERS[n]) is None]
     if missing:
         print(f"not installed, left out: {', '.join(missing)}")
     names = ["dagrt"] + [n for n in wanted if n not in missing]
     picked = [w for w in args.rows.split(";" if ";" in args.rows else ",") if w]
-    peers = [Peer(n, args.threads) for n in names]
+    peers = [Peer(n, args.threads, device=args.device) for n in names]
     results: list[dict[str, Any]] = []
-    print(f"{cpu_name()}, {args.threads} threads; milliseconds: minimum / median; last: best peer ÷ dagrt (minima)")
+    machine = f"{cpu_name()}, {args.threads} threads" + ("" if args.device == "cpu" else f", {gpu_name()}")
+    print(f"{machine}; milliseconds: minimum / median; last: best peer ÷ dagrt (minima)")
     print(" " * 24 + "".join(f"{n:>18}" for n in names))
     try:
         for index, row in enumerate(models.ROWS):
@@ -232,6 +248,7 @@ def main() -> None:
         report = {
             "cpu": cpu_name(),
             "threads": args.threads,
+            "device": args.device if args.device == "cpu" else gpu_name(),
             "date": time.strftime("%Y-%m-%d"),
             "import_s": {p.name: p.import_s for p in peers},
             "rows": results,
@@ -240,7 +257,7 @@ def main() -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
         out.with_suffix(".md").write_text(markdown(results, names))
-        draw(results, out.with_suffix(".png"), f"dagrt against its best peer; {cpu_name()}, {args.threads} threads")
+        draw(results, out.with_suffix(".png"), f"dagrt against its best peer; {machine}")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PEER, THREADS = sys.argv[1], int(sys.argv[2])
+PEER, THREADS, DEVICE = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "DAGRT_NUM_THREADS"):
     os.environ[variable] = str(THREADS)
-os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="1", CUDA_VISIBLE_DEVICES="-1")
+os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", TF_ENABLE_ONEDNN_OPTS="1")
+if DEVICE == "cpu":
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 if PEER.startswith("keras-"):
     os.environ["KERAS_BACKEND"] = {"jax": "jax", "tf": "tensorflow"}[PEER.split("-")[1]]
 if PEER == "keras-jax":
@@ -61,6 +63,7 @@ class Unsupported(Exception):
 
 
 def dagrt_side(row: models.Row) -> Side:
+    dagrt.set_device(DEVICE)
     dagrt.clear_session()
     model = models.build(dagrt, row.model)
     xs, ys = models.batch_of(row)
@@ -93,13 +96,22 @@ def torch_side(row: models.Row) -> Side:
     torch.set_num_threads(THREADS)
     torch.set_flush_denormal(True)
     torch._dynamo.reset()
+    if DEVICE != "cpu" and not torch.cuda.is_available():
+        raise Unsupported("this PyTorch finds no GPU")
+    # On a GPU both sides multiply in TF32, take arrays of the host and give their answer back to it.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
     model, xs = torch_model(row)
+    model = model.to(DEVICE)
+    there = lambda ts: ts if DEVICE == "cpu" else [t.to(DEVICE) for t in ts]  # noqa: E731
+    back = lambda ys: [y.to("cpu") for y in (ys if isinstance(ys, (list, tuple)) else [ys])]  # noqa: E731
     run = torch.compile(model) if PEER == "torch-compile" else model
     if row.mode == "predict":
 
         def predict() -> Any:
             with torch.inference_mode():
-                return run(*xs)
+                ys = run(*there(xs))
+                return ys if DEVICE == "cpu" else back(ys)
 
         return predict, to_torch.outputs_of
     ys = [torch.from_numpy(y if y.ndim < 4 else y.transpose(0, 3, 1, 2).copy()) for y in models.batch_of(row)[1]]
@@ -109,10 +121,10 @@ def torch_side(row: models.Row) -> Side:
 
     def train() -> Any:
         optimizer.zero_grad()
-        loss = to_torch.loss_of(losses, run(*xs), ys)
+        loss = to_torch.loss_of(losses, run(*there(xs)), there(ys))
         loss.backward()
         optimizer.step()
-        return loss
+        return loss if DEVICE == "cpu" else loss.detach().cpu()
 
     return train, lambda loss: [np.array([float(loss)])]
 
