@@ -19,7 +19,7 @@ bool is_scalar(const TensorType& t) {
 }
 
 /// product (+ bias) (+ residual), then relu or nothing: the order in which `finish` adds, so that no bit changes.
-bool recognise(const Program& p, Epilogue& e) {
+bool recognise(const Chain& p, Epilogue& e) {
   int at = 0;  // the chain's value so far
   for (size_t i = 0; i < p.steps.size(); i++) {
     const FusedInstruction& c = e.code[i];
@@ -44,7 +44,7 @@ bool recognise(const Program& p, Epilogue& e) {
 }
 
 /// product (+ other), kept where an operand is above zero.
-void recognise_mask(const Program& p, Epilogue& e) {
+void recognise_mask(const Chain& p, Epilogue& e) {
   const size_t n = p.steps.size();
   if (n < 2 || e.code[n - 1].f != Functor::select_) return;
   auto full = [&](int v) { return v >= 1 && v <= e.operands && !e.scalar[v - 1] && e.row_stride[v - 1]; };

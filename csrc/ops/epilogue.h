@@ -14,7 +14,7 @@ namespace dagrt {
 struct EpilogueAttrs {
   std::vector<std::string> epilogue;
   std::vector<double> epilogue_constants;
-  Program chain;  // the program read
+  Chain chain;  // the program read
 
   template <class V> void visit_epilogue(V& v) {
     if (std::is_same_v<V, attr_detail::Writer> && epilogue.empty()) return;  // most producers have none: files stay short

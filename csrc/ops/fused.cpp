@@ -20,7 +20,7 @@ struct FusedAttrs {
     v("constants", constants);
   }
 
-  Program ready;
+  Chain ready;
   void prepare(const std::string& op) {
     if (program.empty()) fail(ErrorKind::format, op, ": expected at least one instruction");
     ready.read(op, program, constants);
@@ -42,7 +42,7 @@ Types infer_fused(const InferContext& c) {
 }
 
 void run_fused(const RunContext& c) {
-  const Program& program = c.attrs<FusedAttrs>().ready;
+  const Chain& program = c.attrs<FusedAttrs>().ready;
   FusedArgs a;
   const View& y = c.out[0];
   a.operands = c.inputs;
@@ -83,7 +83,7 @@ bool fusable(const Op& op, const Types& in, const TensorType& out) {
   if (in.size() > 3) return false;
   DType types[3] = {};
   for (size_t i = 0; i < in.size(); i++) types[i] = in[i].dtype;
-  return Program::fits(op.name, types, int(in.size()), out.dtype);
+  return Chain::fits(op.name, types, int(in.size()), out.dtype);
 }
 
 AttrMap fused_attrs(const std::vector<std::string>& program, const std::vector<double>& constants) {

@@ -70,7 +70,7 @@ bool result_of(const ProgramRow& r, const DType* in, DType& out) {
 
 }  // namespace
 
-void Program::read(const std::string& op, const std::vector<std::string>& lines, const std::vector<double>& numbers) {
+void Chain::read(const std::string& op, const std::vector<std::string>& lines, const std::vector<double>& numbers) {
   if (lines.size() > size_t(fused_instructions) || numbers.size() > size_t(fused_constants))
     fail(ErrorKind::format, op, ": expected at most ", fused_instructions, " instructions and ", fused_constants,
          " constants, got ", lines.size(), " and ", numbers.size());
@@ -96,7 +96,7 @@ void Program::read(const std::string& op, const std::vector<std::string>& lines,
   }
 }
 
-int Program::flow(int inputs, const DType* in, FusedInstruction* code, DType* result) const {
+int Chain::flow(int inputs, const DType* in, FusedInstruction* code, DType* result) const {
   DType types[fused_inputs + fused_instructions];
   for (int i = 0; i < inputs; i++) types[i] = in[i];
   for (int i = 0; i < int(steps.size()); i++) {
@@ -117,19 +117,19 @@ int Program::flow(int inputs, const DType* in, FusedInstruction* code, DType* re
   return -1;
 }
 
-double Program::element_ns() const {
+double Chain::element_ns() const {
   double ns = 0;
   for (const Step& s : steps) ns += s.row->ns + 0.06;
   return ns;
 }
 
-double Program::element_flops() const {
+double Chain::element_flops() const {
   double flops = 0;
   for (const Step& s : steps) flops += s.row->ns > 0.05 ? 10 : 1;
   return flops;
 }
 
-bool Program::fits(const std::string& name, const DType* in, int inputs, DType out) {
+bool Chain::fits(const std::string& name, const DType* in, int inputs, DType out) {
   const ProgramRow* r = find_row(name);
   DType result;
   return r && inputs == r->operands && result_of(*r, in, result) && result == out;

@@ -14,7 +14,7 @@ namespace dagrt {
 
 struct ProgramRow;  // a functor, and how it may stand in a program
 
-struct Program {
+struct Chain {  // not Program: that is the runtime's
   struct Step {
     const ProgramRow* row;
     int arg[3];  // constants: -1 - k
