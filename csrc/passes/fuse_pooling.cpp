@@ -4,7 +4,8 @@
 // are the same: the largest of finished pixels. Not where the gradient wants the pooling's places or the larger image.
 //
 // Before: a specialised module behind fuse_epilogues, so that activations stand in the convolution. After: the same values.
-#include "ir/op_view.h"
+#include <algorithm>
+
 #include "ops/op.h"
 #include "passes/passes.h"
 #include "passes/uses.h"
@@ -17,7 +18,6 @@ class Fuser {
   explicit Fuser(Function& f) : f_(f), uses_(f) {}
 
   void run() {
-    std::vector<Node> kept;
     for (size_t i = 0; i < f_.nodes.size(); i++) {
       Node& n = f_.nodes[i];
       const int producer = n.op->name == "max_pool2d" ? pooled_by(n) : -1;
@@ -30,15 +30,13 @@ class Fuser {
       add_paths(conv.paths, n.paths);
       n.op = nullptr;
     }
-    for (Node& n : f_.nodes)
-      if (n.op) kept.push_back(std::move(n));
-    f_.nodes = std::move(kept);
+    f_.nodes.erase(std::remove_if(f_.nodes.begin(), f_.nodes.end(), [](const Node& n) { return !n.op; }), f_.nodes.end());
   }
 
  private:
-  static bool are_two(const AttrValue& v) {
+  static bool all_are(const AttrValue& v, int64_t number) {
     for (const AttrValue& n : std::get<AttrList>(v.v))
-      if (std::get<int64_t>(n.v) != 2) return false;
+      if (std::get<int64_t>(n.v) != number) return false;
     return true;
   }
   const Dims& shape(ValueId v) const { return f_.types[size_t(v)].shape; }
@@ -46,12 +44,12 @@ class Fuser {
   /// The convolution that can do this pooling, or -1.
   int pooled_by(const Node& n) const {
     const AttrMap map = n.op->attrs.write(n.attrs.get());
-    if (!are_two(map.at("pool")) || !are_two(map.at("strides"))) return -1;
+    if (!all_are(map.at("pool"), 2) || !all_are(map.at("strides"), 2) || !all_are(map.at("pads"), 0)) return -1;
     const Dims &x = shape(n.inputs[0]), &y = shape(n.outputs[0]);
     if (f_.types[size_t(n.inputs[0])].dtype != DType::float32) return -1;
     for (size_t axis : {1, 2})
-      if (y[axis].value() != x[axis].value() / 2) return -1;  // padded
-    if (n.outputs.size() > 1 && (uses_.kept[size_t(n.outputs[1])] || !uses_.users[size_t(n.outputs[1])].empty())) return -1;
+      if (y[axis].value() != x[axis].value() / 2) return -1;  // padded by 'same'
+    if (uses_.kept[size_t(n.outputs[1])] || !uses_.users[size_t(n.outputs[1])].empty()) return -1;
     if (uses_.kept[size_t(n.inputs[0])] || uses_.users[size_t(n.inputs[0])].size() != 1) return -1;
     const int producer = uses_.producer[size_t(n.inputs[0])];
     return producer >= 0 && can(f_.nodes[size_t(producer)]) ? producer : -1;

@@ -105,10 +105,12 @@ TEST_CASE("simplify_row_sums: only the sum over all rows of batch_norm_grad's dx
 
 TEST_CASE("fuse_pooling: into the convolution before it, unless padded, or the larger image or the places are wanted") {
   Trace t;
-  auto pool = [&](ValueId y, int64_t window, const char* padding = "valid") {
-    return t.b.emit_all(
-        "max_pool2d", {y},
-        {{"pool", list({window, window})}, {"strides", list({window, window})}, {"padding", {std::string(padding)}}});
+  auto pool = [&](ValueId y, int64_t window, const char* padding = "valid", int64_t left = 0) {
+    return t.b.emit_all("max_pool2d", {y},
+                        {{"pool", list({window, window})},
+                         {"strides", list({window, window})},
+                         {"padding", {std::string(padding)}},
+                         {"pads", list({0, 0, left, 0})}});
   };
   ValueId x = t.input("x", floats({1, 27, 30, 32})), bias = t.read(t.variable("b", floats({32})));
   auto layer = [&] {
@@ -117,7 +119,8 @@ TEST_CASE("fuse_pooling: into the convolution before it, unless padded, or the l
     return t.b.emit("relu", {t.b.add(y, bias)});
   };
   ValueId fused = pool(layer(), 2)[0], kept = t.b.emit("relu", {t.b.emit("tanh", {layer()})});
-  t.out({fused, pool(layer(), 3)[0], pool(layer(), 2, "same")[0], kept, pool(kept, 2)[0], pool(layer(), 2)[1]});
+  t.out({fused, pool(layer(), 3)[0], pool(layer(), 2, "same")[0], kept, pool(kept, 2)[0], pool(layer(), 2)[1],
+         pool(layer(), 2, "explicit", 1)[0]});
   CompileOptions o;
   o.verify = true;
   std::string s = text(compile(t.m, "main", {floats({1, 27, 30, 32})}, o));
@@ -127,7 +130,7 @@ TEST_CASE("fuse_pooling: into the convolution before it, unless padded, or the l
     return n;
   };
   CHECK_MESSAGE(count(", pool: [2, 2], tile: 2, ") == 1, s);
-  CHECK_MESSAGE(count("= max_pool2d(") == 4, s);
+  CHECK_MESSAGE(count("= max_pool2d(") == 5, s);
   CHECK_MESSAGE(contains(s, ": float32(1, 13, 15, 32)"), s);
 }
 
