@@ -13,6 +13,17 @@ template <class M> auto& find_function(M& module, const std::string& name) {
 
 }  // namespace
 
+Types Function::types_of(const std::vector<ValueId>& values) const {
+  Types t(values.size());
+  for (size_t i = 0; i < t.size(); i++) {
+    if (values[i] == no_value)
+      t[i].absent = true;
+    else
+      t[i] = types[size_t(values[i])];
+  }
+  return t;
+}
+
 const Function& Module::function(const std::string& name) const { return find_function(*this, name); }
 Function& Module::function(const std::string& name) { return find_function(*this, name); }
 

@@ -61,6 +61,8 @@ struct Function {
     types.push_back(std::move(type));
     return ValueId(types.size()) - 1;
   }
+  /// The types of a node's inputs or outputs; what is left out is absent.
+  Types types_of(const std::vector<ValueId>& values) const;
 };
 
 struct VariableDecl {

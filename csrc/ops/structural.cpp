@@ -141,13 +141,7 @@ const Function* body_of(const Module& module, const Node& node) {
 }
 
 Types infer_node(const Module& module, const Function& f, const Node& node) {
-  Types in(node.inputs.size());
-  for (size_t i = 0; i < in.size(); i++) {
-    if (node.inputs[i] == no_value)
-      in[i].absent = true;
-    else
-      in[i] = f.types[size_t(node.inputs[i])];
-  }
+  const Types in = f.types_of(node.inputs);
   switch (node.op->role) {
     case Structural::read: check_arity(*node.op, in); return infer_read(module, node, in);
     case Structural::constant: check_arity(*node.op, in); return infer_constant(module, node);

@@ -56,11 +56,7 @@ class Fuser {
   }
 
   bool can(const Node& conv) const {
-    if (!conv.op || !conv.op->pools) return false;
-    Types in, out;
-    for (ValueId v : conv.inputs) in.push_back(v == no_value ? TensorType{DType::float32, {}, true} : f_.types[size_t(v)]);
-    for (ValueId v : conv.outputs) out.push_back(f_.types[size_t(v)]);
-    return conv.op->pools(conv.attrs.get(), in, out);
+    return conv.op && conv.op->pools && conv.op->pools(conv.attrs.get(), f_.types_of(conv.inputs), f_.types_of(conv.outputs));
   }
 
   Function& f_;

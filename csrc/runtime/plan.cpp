@@ -434,18 +434,6 @@ class Planner {
   }
 
   // --- memory of steps ---
-  Types types_of(const std::vector<ValueId>& values) const {
-    Types t;
-    for (ValueId v : values) {
-      t.emplace_back();
-      if (v == no_value)
-        t.back().absent = true;
-      else
-        t.back() = f_.types[size_t(v)];
-    }
-    return t;
-  }
-
   void prepare_memory() {
     memory_.resize(f_.nodes.size());
     scan_of_.assign(f_.nodes.size(), -1);
@@ -462,7 +450,7 @@ class Planner {
       if (on_cuda_ && n.op->cpu_algorithm_of)  // compiling for a GPU does not choose it
         fail(ErrorKind::device, place(n), ": ", n.op->name, " is one of the CPU's algorithms for ", n.op->cpu_algorithm_of,
              " and does not run on a GPU; use ", n.op->cpu_algorithm_of);
-      Types in = types_of(n.inputs), out = types_of(n.outputs);
+      Types in = f_.types_of(n.inputs), out = f_.types_of(n.outputs);
       auto memory = on_cuda_ && n.op->cuda_memory ? n.op->cuda_memory : n.op->memory;
       if (memory) memory_[i] = memory(n.attrs.get(), in, out);
       Cost cost;

@@ -22,18 +22,6 @@ Recording& recording() {
   return r;
 }
 
-Types types_of(const Function& f, const std::vector<ValueId>& values) {
-  Types t;
-  for (ValueId v : values) {
-    t.emplace_back();
-    if (v == no_value)
-      t.back().absent = true;
-    else
-      t.back() = f.types[size_t(v)];
-  }
-  return t;
-}
-
 std::string shapes_text(const Types& in, const Types& out) {
   std::string s;
   for (const TensorType& t : in)
@@ -52,7 +40,7 @@ ProfiledStep describe(const Plan& plan, const Step& step) {
   }
   const Node& n = plan.function->nodes[size_t(step.source)];
   for (const std::string& path : n.paths) p.path += (p.path.empty() ? "" : " + ") + path;
-  Types in = types_of(*plan.function, n.inputs), out = types_of(*plan.function, n.outputs);
+  Types in = plan.function->types_of(n.inputs), out = plan.function->types_of(n.outputs);
   p.op = n.op->name;
   p.shapes = shapes_text(in, out);
   Cost cost;

@@ -309,13 +309,8 @@ void depthwise(const Stream& s, const Depthwise& d) {
                                : w.count == 5 ? (dense ? depthwise_tiles<5, true> : depthwise_tiles<5, false>)
                                               : depthwise_tiles<0, false>;
   const int64_t J = t.grid.J, line = t.src_w * t.ld_src;
-  // The pixels all of whose taps are inside: [inside, outside).
-  auto divide_up = [](int64_t a, int64_t b) { return a <= 0 ? int64_t(0) : (a + b - 1) / b; };
-  int64_t inside = divide_up(-w.off, w.mul), last = t.src_w - 1 - w.off - (w.count - 1) * w.step;
-  int64_t outside = last < 0 ? 0 : last / w.mul + 1;
-  if (inside > J) inside = J;
-  if (outside > J) outside = J;
-  if (outside < inside) outside = inside;
+  const Whole whole = whole_windows(w, J);
+  const int64_t inside = whole.from, outside = whole.to;
   const double ns = double(J * t.dst_channels) * double(h.count * w.count + 2) * (0.35 / V) + 50;
   s.parallel(t.B * t.grid.I, ns, [&](int64_t unit, char*) {
     const int64_t b = unit / t.grid.I, i = unit % t.grid.I, top = i * h.mul + h.off;

@@ -52,13 +52,7 @@ template <int RR, int S, bool full>
 void depthwise_block(const ConvArgs& a, int64_t b, int64_t p0, int64_t p1, int64_t c, int n, int64_t r0, float* dw) {
   auto at = [n](const float* from) __attribute__((always_inline)) { return full ? load(from) : load_n(from, n); };
   const int64_t tap = a.dilation_w * a.ldx, next = a.stride_w * a.ldx, line = a.dilation_h * a.W * a.ldx;
-  // Pixels [inside, outside) have all columns.
-  auto over = [](int64_t k, int64_t by) { return k <= 0 ? int64_t(0) : (k + by - 1) / by; };
-  const int64_t last = a.W - 1 - (S - 1) * a.dilation_w + a.pad_left;
-  int64_t inside = over(a.pad_left, a.stride_w), outside = last < 0 ? 0 : last / a.stride_w + 1;
-  if (inside > a.Q) inside = a.Q;
-  if (outside > a.Q) outside = a.Q;
-  if (outside < inside) outside = inside;
+  const Whole whole = whole_windows({a.stride_w, -a.pad_left, a.dilation_w, S, a.W}, a.Q);
   vf acc[RR][S];
 #pragma GCC unroll 8
   for (int r = 0; r < RR; r++)
@@ -80,16 +74,16 @@ void depthwise_block(const ConvArgs& a, int64_t b, int64_t p0, int64_t p1, int64
         }
       }
     };
-    some(0, inside);
-    const float *from = x + inside * next, *grad = dy + inside * a.ldy;
-    for (int64_t q = inside; q < outside; q++, from += next, grad += a.ldy) {
+    some(0, whole.from);
+    const float *from = x + whole.from * next, *grad = dy + whole.from * a.ldy;
+    for (int64_t q = whole.from; q < whole.to; q++, from += next, grad += a.ldy) {
       const vf g = at(grad);
 #pragma GCC unroll 8
       for (int r = 0; r < RR; r++)
 #pragma GCC unroll 8
         for (int k = 0; k < S; k++) acc[r][k] += at(from + r * line + k * tap) * g;
     }
-    some(outside, a.Q);
+    some(whole.to, a.Q);
   }
 #pragma GCC unroll 8
   for (int r = 0; r < RR; r++)
@@ -314,15 +308,19 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
       job.K = (i1 - i0) * a.Q;
       job.accumulate = block > begin;
       Rows x = rows_under(t, b, g, i0, i1, outside, copied);
-      if (few) {
-        const float* dy = a.y + (b * a.P + i0) * a.Q * a.ldy + g * f;
+      const float* dy = a.y + (b * a.P + i0) * a.Q * a.ldy + g * f;
+      auto each_piece = [&](const auto& multiply) {  // multiply(floats, them under the first pixel, their rows of dw)
         for (int64_t piece = first; piece < last; piece++) {
           const int64_t at = piece / parts, m0 = run * (piece % parts) / parts, m1 = run * (piece % parts + 1) / parts;
           const int64_t r = joined ? at : at / a.S, q = joined ? 0 : at % a.S;
-          const float* from = x.a + r * a.dilation_h * x.line + q * a.dilation_w * x.ld + m0;
-          FewFilters{from,    dy,  a.stride_w * x.ld,          a.stride_h * x.line, a.Q, i1 - i0, a.ldy,
-                     m1 - m0, a.F, to + (at * run + m0) * a.F, block > begin}(f);
+          multiply(m1 - m0, x.a + r * a.dilation_h * x.line + q * a.dilation_w * x.ld + m0, to + (at * run + m0) * a.F);
         }
+      };
+      if (few) {
+        const int64_t step = a.stride_w * x.ld, line = a.stride_h * x.line;
+        each_piece([&](int64_t n, const float* from, float* dw) {
+          FewFilters{from, dy, step, line, a.Q, i1 - i0, a.ldy, n, a.F, dw, job.accumulate}(f);
+        });
         continue;
       }
       for (int64_t i = 0; i < i1 - i0; i++)
@@ -337,13 +335,8 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
       }
       for (int64_t n = 0; n < f; n += gemm_nr) {
         job.n = int(f - n < gemm_nr ? f - n : gemm_nr);
-        gemm_pack(job.K, a.y + (b * a.P + i0) * a.Q * a.ldy + g * f + n, a.ldy, 1, job.n, panel);
-        for (int64_t piece = first; piece < last; piece++) {
-          const int64_t at = piece / parts, m0 = run * (piece % parts) / parts, m1 = run * (piece % parts + 1) / parts;
-          const int64_t r = joined ? at : at / a.S, q = joined ? 0 : at % a.S;
-          gemm_run(job, m1 - m0, x.a + r * a.dilation_h * x.line + q * a.dilation_w * x.ld + m0, to + (at * run + m0) * a.F + n,
-                   0);
-        }
+        gemm_pack(job.K, dy + n, a.ldy, 1, job.n, panel);
+        each_piece([&](int64_t m, const float* from, float* c) { gemm_run(job, m, from, c + n, 0); });
       }
     }
   });

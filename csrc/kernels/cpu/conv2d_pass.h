@@ -12,6 +12,18 @@ struct Axis {
   int64_t mul, off, step, count, size;  // size: of the source
 };
 
+/// Outputs [from, to) of J along an axis, those that have all their taps inside.
+struct Whole {
+  int64_t from, to;
+};
+inline Whole whole_windows(const Axis& w, int64_t J) {
+  const int64_t last = w.size - 1 - w.off - (w.count - 1) * w.step;
+  int64_t from = w.off >= 0 ? 0 : (w.mul - 1 - w.off) / w.mul, to = last < 0 ? 0 : last / w.mul + 1;
+  if (from > J) from = J;
+  if (to > J) to = J;
+  return {from, to < from ? from : to};
+}
+
 struct Grid {  // output pixels of one pass: (i, j) lies at row h0 + i * step_h, column w0 + j * step_w of the output
   int64_t I, J, h0 = 0, w0 = 0, step_h = 1, step_w = 1;
 };
