@@ -28,23 +28,26 @@ DAGRT_DEVICE void load_weights(float* weights, const float* w, int64_t F, int64_
   for (int64_t tap = threadIdx.y; tap < taps; tap += tile_warps) weights[tap * tile_lanes + threadIdx.x] = in ? w[tap * F] : 0.0f;
 }
 
-/// Stores a thread's sums by way of shared memory, where the epilogue finds them one by one. `place(i)`: the row of the i-th pixel
-/// of the tile in memory, or -1.
-template <class Place>
+/// Finishes a tile of results in shared memory and stores what lies in the image [H, W] of rows `to`. Called, so that a chain's
+/// many registers are not the kernel's.
+__device__ __noinline__ void finish_tile(const float* room, float* to, int64_t ld, const Epilogue& e, const Tiles& t,
+                                         const TilePlace& at, int64_t H, int64_t W) {
+#pragma unroll 1
+  for (int i = threadIdx.y; i < int(t.high * t.wide); i += tile_warps) {
+    const int64_t h = at.h + i / int(t.wide), w = at.w + i % int(t.wide), row = (at.b * H + h) * W + w;
+    if (h < H && w < W) to[row * ld + at.c] = finished(e, row, at.c, room[i * tile_lanes + threadIdx.x]);
+  }
+}
+/// Stores a thread's sums by way of shared memory, where the epilogue finds them one by one.
 DAGRT_DEVICE void store_tile(const float (&sums)[depthwise_pixels], float* room, float* to, int64_t ld, const Epilogue& e,
-                             const Tiles& t, int64_t c, bool in, const Place& place) {
+                             const Tiles& t, const TilePlace& at, int64_t H, int64_t W, bool in) {
   __syncthreads();
 #pragma unroll
   for (int k = 0; k < depthwise_pixels; k++) {
     const int64_t i = threadIdx.y + k * tile_warps;
     if (i < t.high * t.wide) room[i * tile_lanes + threadIdx.x] = sums[k];
   }
-  if (!in) return;
-#pragma unroll 1
-  for (int64_t i = threadIdx.y; i < t.high * t.wide; i += tile_warps) {
-    const int64_t row = place(i);
-    if (row >= 0) to[row * ld + c] = finished(e, row, c, room[i * tile_lanes + threadIdx.x]);
-  }
+  if (in) finish_tile(room, to, ld, e, t, at, H, W);
 }
 
 /// w is [R, S, F], F = C times a multiplier.
@@ -72,10 +75,7 @@ __global__ void __launch_bounds__(tile_threads) depthwise_kernel(Gate gate, cons
 #pragma unroll
       for (int k = 0; k < depthwise_pixels; k++) sums[k] += image[first[k] + tap] * weight;
     }
-  store_tile(sums, image, a.y, a.ldy, a.epilogue, t, at.c, in, [&](int64_t i) {
-    const int64_t p = at.h + i / t.wide, q = at.w + i % t.wide;
-    return p < a.P && q < a.Q ? (at.b * a.P + p) * a.Q + q : -1;
-  });
+  store_tile(sums, image, a.y, a.ldy, a.epilogue, t, at, a.P, a.Q, in);
 }
 
 /// The first output whose window of taps reaches position h: (h + pad - reach) / stride, rounded up.
@@ -114,10 +114,7 @@ __global__ void __launch_bounds__(tile_threads)
         }
       }
   }
-  store_tile(sums, sent, a.x, a.ldx, a.epilogue, t, at.c, in, [&](int64_t i) {
-    const int64_t h = at.h + i / t.wide, w = at.w + i % t.wide;
-    return h < a.H && w < a.W ? (at.b * a.H + h) * a.W + w : -1;
-  });
+  store_tile(sums, sent, a.x, a.ldx, a.epilogue, t, at, a.H, a.W, in);
 }
 
 /// sums[part][tap][F] of the tiles part, part + parts and so on of every image.

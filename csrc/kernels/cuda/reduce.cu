@@ -194,7 +194,7 @@ template <class T, class S> __global__ void arg_reduce_kernel(Gate gate, ArgRedu
       if (goes_before(v, best, a.smallest)) best = v;
     }
     for (int w = 16; w; w /= 2) {
-      Place<S> v{__shfl_xor_sync(all_lanes, best.value, w), __shfl_xor_sync(all_lanes, best.at, w)};
+      Place<S> v{S(__shfl_xor_sync(all_lanes, best.value, w)), __shfl_xor_sync(all_lanes, best.at, w)};
       if (goes_before(v, best, a.smallest)) best = v;
     }
     if (i < total && lane == 0) a.y[i] = int32_t(best.at);
