@@ -32,13 +32,15 @@ else()
     list(APPEND cuda_flags -gencode arch=compute_${arch},code=sm_${arch})
     set(newest ${arch})
   endforeach()
-  list(APPEND cuda_flags -gencode arch=compute_${newest},code=compute_${newest})
+  list(APPEND cuda_flags -gencode arch=compute_${newest},code=compute_${newest} -Xptxas -v)
+  # Registers and spills of every kernel stay beside its object, for bench/cuda_kernels.py; what else nvcc says is shown.
+  set(keep_log [["$@" 2>"$0"; result=$?; grep -vE "^ptxas info|^    [0-9]+ bytes" "$0" >&2; exit $result]])
   foreach(source ${cuda_sources})
     get_filename_component(stem "${source}" NAME_WE)
     set(object "${CMAKE_BINARY_DIR}/cuda/${stem}.o")
     add_custom_command(OUTPUT "${object}"
       COMMAND "${CMAKE_COMMAND}" -E make_directory "${CMAKE_BINARY_DIR}/cuda"
-      COMMAND "${DAGRT_NVCC}" ${cuda_flags} -I "${CMAKE_SOURCE_DIR}/csrc" -I "${DAGRT_CUDA_INCLUDE}" -MD -MF "${object}.d"
+      COMMAND sh -c "${keep_log}" "${object}.log" "${DAGRT_NVCC}" ${cuda_flags} -I "${CMAKE_SOURCE_DIR}/csrc" -I "${DAGRT_CUDA_INCLUDE}" -MD -MF "${object}.d"
         -c "${source}" -o "${object}"
       DEPENDS "${source}" DEPFILE "${object}.d" COMMENT "nvcc ${stem}.cu" VERBATIM)
     list(APPEND cuda_objects "${object}")
