@@ -335,6 +335,37 @@ def test_two_models_in_threads_on_one_device() -> None:
 
 
 @needs_cuda
+def test_cooperative_runs_of_two_threads_come_one_after_another() -> None:
+    """Blocks of two such kernels at the same time could wait for blocks that find no room; the emulator refuses them."""
+    code = """
+import threading
+import dagrt as keras, numpy as np
+
+def lstm(units):
+    x = keras.Input((3, 4))
+    model = keras.Model(x, keras.layers.LSTM(units)(x))
+    model.compile("sgd", "mse", device="cuda:0")
+    return model
+
+models, x, failed = [lstm(5), lstm(6)], np.ones((32, 3, 4), "float32"), []
+
+def use(model):
+    try:
+        for _ in range(4):
+            model.fit(x, np.ones((32, model.output_shape[-1]), "float32"), batch_size=8, verbose=0)
+            model.predict(x, batch_size=4, verbose=0)
+    except Exception as e:
+        failed.append(e)
+
+threads = [threading.Thread(target=use, args=(m,)) for m in models]
+for t in threads: t.start()
+for t in threads: t.join()
+print(failed)
+"""
+    assert in_new_process(code) == "[]"
+
+
+@needs_cuda
 def test_ctrl_c_ends_a_fit() -> None:
     """As test_interrupt.py has it for the CPU: what counts is whole steps."""
     x = keras.Input((64,))

@@ -7,6 +7,8 @@
 // run that failed names the kernel and the node, though it was a graph's. DAGRT_CUDA_SYNC=1 records nothing and waits behind every
 // kernel, for faults that show elsewhere. A profile records nothing either: its steps run one after another between two events.
 //
+// Runs of several threads go to the device side by side, unless both hold cooperative launches: those come one after another.
+//
 // The driver is looked for when a device is first asked for: importing costs nothing, and a machine without one has none.
 #include "runtime/cuda_device.h"
 
@@ -166,13 +168,19 @@ class Cuda final : public Device {
         check(e, "making a graph of a run");
         key_ = key;
       }
+      if (!last_together_) return check(cudaGraphLaunch(graph_, stream_), "starting a run");
+      std::lock_guard<std::mutex> lock(device_.together_mutex_);
+      behind_others_together();
       check(cudaGraphLaunch(graph_, stream_), "starting a run");
+      record_event(device_.together_, stream_);
     }
 
     void perform(const std::function<void(Recording&)>& steps) override {
       use();
       forget();
       begin();
+      std::lock_guard<std::mutex> lock(device_.together_mutex_);  // any of the steps may be such a launch
+      behind_others_together();
       one_by_one_ = true;
       stamped_ = 0;
       try {
@@ -271,6 +279,10 @@ class Cuda final : public Device {
     void check(cudaError_t e, const char* what) const {
       if (e != cudaSuccess) device_.check(e, what, e == cudaErrorMemoryAllocation ? "" : last_begun());
     }
+    /// Runs whose launches have blocks that wait for each other come one after another, like such launches of one run.
+    void behind_others_together() {
+      if (device_.together_) await_event(stream_, device_.together_);
+    }
     void use() const { check(cudaSetDevice(device_.index_), "choosing the device"); }
     void begin() {
       lanes_.clear();
@@ -319,6 +331,8 @@ class Cuda final : public Device {
   int multiprocessors_;
   size_t shared_bytes_;
   int capability_;
+  std::mutex together_mutex_;
+  cudaEvent_t together_ = nullptr;  // behind the last run, of any thread, with launches whose blocks wait for each other
   mutable std::mutex lost_mutex_;
   mutable std::string lost_;  // what ended the driver's context
 };

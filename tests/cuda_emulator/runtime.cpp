@@ -7,6 +7,9 @@
 // an order drawn at random (DAGRT_EMULATOR_SEED) from those that the edges allow, another one each time. So who forgets an
 // event finds things done too early, or not yet. A stream that was drawn into a capture and not joined is an error at its end.
 //
+// Of cooperative launches one must always come before the other, whichever streams, graphs and threads they are of: at the same
+// time, some blocks of each may find room and wait for others that find none. Who does not see to it is told at the launch.
+//
 // A fault of a kernel is cudaErrorLaunchFailure, and its text is what cudaGetErrorString answers for that.
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
@@ -17,6 +20,7 @@
 #include <cstdlib>
 #include <deque>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <random>
 #include <utility>
@@ -49,15 +53,20 @@ struct CUgraphExec_st {
   std::vector<CUgraph_st::Node> nodes;
 };
 struct CUstream_st {
+  explicit CUstream_st(uint64_t number) : number(number) {}
+  const uint64_t number;
+  std::shared_ptr<CUstream_st> self;  // until it is destroyed; events keep it longer
   std::deque<Work> work;
   uint64_t given = 0, done = 0;  // pieces of work
   CUgraph_st* capturing = nullptr;
   std::vector<size_t> last;           // then: the nodes that the next comes after
+  std::map<uint64_t, uint64_t> behind;  // so much work of other streams, by events
   cudaError_t failed = cudaSuccess;  // found before anyone waited, kept for who does
 };
 struct CUevent_st {
-  cudaStream_t stream = nullptr;
+  std::shared_ptr<CUstream_st> stream;
   uint64_t at = 0;  // it stands behind so much work
+  std::map<uint64_t, uint64_t> behind;
   CUgraph_st* graph = nullptr;
   std::vector<size_t> nodes;  // of a capture
   bool timed = false;
@@ -69,7 +78,11 @@ namespace {
 thread_local std::string fault;
 std::atomic<bool> lost{false};  // the context: every call says so from then on
 
+std::recursive_mutex streams_mutex;  // one thread's streams may be advanced by another's that wait for their events
+using Lock = std::lock_guard<std::recursive_mutex>;
+
 void give(cudaStream_t s, Work w, bool cooperative = false) {
+  Lock lock(streams_mutex);
   if (!s->capturing) {
     s->work.push_back(std::move(w));
     s->given++;
@@ -81,7 +94,9 @@ void give(cudaStream_t s, Work w, bool cooperative = false) {
 
 /// Does the stream's work up to a number. What stands behind a fault is dropped.
 void advance(cudaStream_t s, uint64_t upto) {
-  while (s->done < upto && !s->work.empty()) {
+  for (;;) {
+    Lock lock(streams_mutex);
+    if (s->done >= upto || s->work.empty()) return;
     Work first = std::move(s->work.front());
     s->work.pop_front();
     s->done++;
@@ -99,8 +114,21 @@ void advance(cudaStream_t s, uint64_t upto) {
 /// Not by memcpy, which AddressSanitizer looks at: another thread's launch may run, for which this memory is poisoned.
 void copy_now(void* to, const void* from, size_t bytes) { asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory"); }
 
-/// Whether of two cooperative launches one always comes before the other: at the same time, some blocks of each may find room
-/// and wait for others that find none. Nodes come after their edges' beginnings.
+/// The last cooperative work that any stream was given.
+struct {
+  std::shared_ptr<CUstream_st> stream;
+  uint64_t at = 0;
+} last_cooperative;
+
+/// Whether what the stream is given next can only begin behind that.
+bool cooperative_ones_are_ordered(cudaStream_t s) {
+  const CUstream_st* last = last_cooperative.stream.get();
+  if (!last || last == s || last->done >= last_cooperative.at) return true;
+  auto it = s->behind.find(last->number);
+  return it != s->behind.end() && it->second >= last_cooperative.at;
+}
+
+/// Whether of two cooperative launches of a graph one always comes before the other. Nodes come after their edges' beginnings.
 bool cooperative_ones_are_ordered(const std::vector<CUgraph_st::Node>& nodes) {
   std::vector<std::vector<char>> before(nodes.size());
   std::vector<size_t> seen;
@@ -189,8 +217,11 @@ cudaError_t emulator::launch(cudaStream_t s, Launch l) {
       l.block.x * l.block.y * l.block.z > 1024)
     return cudaErrorInvalidConfiguration;
   const bool cooperative = l.cooperative;
+  Lock lock(streams_mutex);
+  if (cooperative && !s->capturing && !cooperative_ones_are_ordered(s)) return cudaErrorCooperativeLaunchTooLarge;
   give(
       s, [l = std::move(l)] { emulator::run(l); }, cooperative);
+  if (cooperative && !s->capturing) last_cooperative = {s->self, s->given};
   return cudaSuccess;
 }
 
@@ -286,23 +317,28 @@ cudaError_t cudaFreeHost(void* p) {
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
-  *s = new CUstream_st;
+  static std::atomic<uint64_t> streams{0};
+  auto made = std::shared_ptr<CUstream_st>(new CUstream_st(streams++));
+  *s = (made->self = made).get();
   return cudaSuccess;
 }
 /// Does one piece of the stream's work.
 cudaError_t cudaStreamQuery(cudaStream_t s) {
+  Lock lock(streams_mutex);
   if (s->work.empty()) return s->failed;
   advance(s, s->done + 1);
   return cudaErrorNotReady;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
-  advance(s, s->given);
+  advance(s, s->given);  // which only its own thread gives it
+  Lock lock(streams_mutex);
   const cudaError_t e = std::exchange(s->failed, cudaSuccess);
   return lost ? state() : e;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t s) {
   cudaStreamSynchronize(s);
-  delete s;
+  Lock lock(streams_mutex);
+  auto last = std::move(s->self);
   return cudaSuccess;
 }
 
@@ -322,11 +358,15 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
+  Lock lock(streams_mutex);
   if (e->timed && !s->capturing) give(s, [e] { e->when = std::chrono::steady_clock::now(); });
-  e->stream = s, e->at = s->given, e->graph = s->capturing, e->nodes = s->last;
+  e->stream = s->self, e->at = s->given, e->graph = s->capturing, e->nodes = s->last;
+  e->behind = s->behind;
+  e->behind[s->number] = s->given;
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
+  Lock lock(streams_mutex);
   if (e->graph) {
     if (s->capturing && s->capturing != e->graph) return cudaErrorStreamCaptureMerge;
     if (!s->capturing) {
@@ -339,21 +379,24 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
     return cudaSuccess;
   }
   if (s->capturing) return cudaErrorStreamCaptureIsolation;
-  if (e->stream)
-    give(s, [s, from = e->stream, at = e->at] {
-      advance(from, at);
-      if (from->failed != cudaSuccess) s->failed = from->failed;
-    });
+  if (!e->stream) return cudaSuccess;
+  give(s, [s, from = e->stream, at = e->at] {
+    advance(from.get(), at);
+    if (from->failed != cudaSuccess) s->failed = from->failed;
+  });
+  for (const auto& [stream, at] : e->behind) s->behind[stream] = std::max(s->behind[stream], at);
   return cudaSuccess;
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) {
+  Lock lock(streams_mutex);
   if (!e->stream || e->stream->done >= e->at) return e->stream ? e->stream->failed : cudaSuccess;
-  advance(e->stream, e->stream->done + 1);
+  advance(e->stream.get(), e->stream->done + 1);
   return cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
   if (!e->stream) return cudaSuccess;
-  advance(e->stream, e->at);
+  advance(e->stream.get(), e->at);
+  Lock lock(streams_mutex);
   return e->stream->failed;
 }
 
@@ -390,6 +433,10 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
+  Lock lock(streams_mutex);
+  const bool cooperative = std::any_of(e->nodes.begin(), e->nodes.end(), [](const auto& n) { return n.cooperative; });
+  if (cooperative && !cooperative_ones_are_ordered(s)) return cudaErrorCooperativeLaunchTooLarge;
   for (size_t i : random_order(e->nodes)) give(s, e->nodes[i].work);
+  if (cooperative) last_cooperative = {s->self, s->given};
   return state();
 }

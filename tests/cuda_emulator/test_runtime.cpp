@@ -94,20 +94,22 @@ TEST_CASE("a graph's branches run in any order that its events allow, another on
 
 void nothing_kernel(int) {}
 
+cudaError_t launch_cooperative(cudaStream_t stream) {
+  cudaLaunchAttribute together{};
+  together.id = cudaLaunchAttributeCooperative;
+  together.val.cooperative = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = config.blockDim = {1, 1, 1};
+  config.stream = stream;
+  config.attrs = &together;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, nothing_kernel, 0);
+}
+
 TEST_CASE("cooperative launches of one graph must be ordered") {
   for (bool ordered : {true, false}) {
     Streams s;
-    auto launch = [&](int stream) {
-      cudaLaunchAttribute together{};
-      together.id = cudaLaunchAttributeCooperative;
-      together.val.cooperative = 1;
-      cudaLaunchConfig_t config{};
-      config.gridDim = config.blockDim = {1, 1, 1};
-      config.stream = s.all[stream];
-      config.attrs = &together;
-      config.numAttrs = 1;
-      REQUIRE(cudaLaunchKernelEx(&config, nothing_kernel, 0) == cudaSuccess);
-    };
+    auto launch = [&](int stream) { REQUIRE(launch_cooperative(s.all[stream]) == cudaSuccess); };
     REQUIRE(cudaStreamBeginCapture(s.all[0], cudaStreamCaptureModeThreadLocal) == cudaSuccess);
     s.mark(0, 0);
     s.await(1, 0);
@@ -124,6 +126,50 @@ TEST_CASE("cooperative launches of one graph must be ordered") {
     cudaGraphDestroy(graph);
     if (run) cudaGraphExecDestroy(run);
   }
+}
+
+TEST_CASE("cooperative launches of two streams must be ordered, by an event, by way of a third stream, or by waiting") {
+  Streams s;
+  REQUIRE(launch_cooperative(s.all[0]) == cudaSuccess);
+  CHECK(launch_cooperative(s.all[1]) == cudaErrorCooperativeLaunchTooLarge);
+  s.mark(0, 0);
+  s.await(2, 0);
+  s.mark(2, 1);
+  s.await(1, 1);
+  CHECK(launch_cooperative(s.all[1]) == cudaSuccess);
+  CHECK(launch_cooperative(s.all[0]) == cudaErrorCooperativeLaunchTooLarge);
+  REQUIRE(cudaStreamSynchronize(s.all[1]) == cudaSuccess);
+  CHECK(launch_cooperative(s.all[0]) == cudaSuccess);
+}
+
+TEST_CASE("graphs with cooperative launches must be ordered too") {
+  Streams s;
+  cudaGraphExec_t runs[2];
+  for (int i : {0, 1}) {
+    REQUIRE(cudaStreamBeginCapture(s.all[i], cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    REQUIRE(launch_cooperative(s.all[i]) == cudaSuccess);
+    cudaGraph_t graph;
+    REQUIRE(cudaStreamEndCapture(s.all[i], &graph) == cudaSuccess);
+    REQUIRE(cudaGraphInstantiate(&runs[i], graph, 0) == cudaSuccess);
+    cudaGraphDestroy(graph);
+  }
+  REQUIRE(cudaGraphLaunch(runs[0], s.all[0]) == cudaSuccess);
+  CHECK(cudaGraphLaunch(runs[1], s.all[1]) == cudaErrorCooperativeLaunchTooLarge);
+  s.mark(0, 0);
+  s.await(1, 0);
+  CHECK(cudaGraphLaunch(runs[1], s.all[1]) == cudaSuccess);
+  for (cudaGraphExec_t run : runs) cudaGraphExecDestroy(run);
+}
+
+TEST_CASE("an event outlives its stream") {
+  Streams s;
+  cudaStream_t gone;
+  REQUIRE(cudaStreamCreateWithFlags(&gone, cudaStreamNonBlocking) == cudaSuccess);
+  REQUIRE(cudaEventRecord(s.events[0], gone) == cudaSuccess);
+  cudaStreamDestroy(gone);
+  s.await(0, 0);
+  CHECK(cudaStreamSynchronize(s.all[0]) == cudaSuccess);
+  CHECK(cudaEventQuery(s.events[0]) == cudaSuccess);
 }
 
 TEST_CASE("timed events have the time at which their stream came to them") {
