@@ -4,7 +4,7 @@
     DAGRT_EMULATOR_MULTIPROCESSORS=132 PYTHONPATH=build/emulated/emulated/races python bench/cuda_counts.py --out bench/results/cuda
 
 Every node of the compiled programs (inference and training step) that moves enough bytes becomes a program of its own, with its
-attributes and shapes; of each launch some 32 blocks run, edges and corners among them, and their counts are scaled. Cooperative
+attributes and shapes; of each launch some 32 blocks run (of products 128), edges and corners among them, and their counts are scaled. Cooperative
 launches and updates of many variables run whole; long LSTMs are counted at 16 and 32 steps and continued in a straight line, for
 every step asks for the same. Nodes are counted once for all models, in as many processes as there are processors.
 """
@@ -197,8 +197,11 @@ def launches_of(node: Node) -> list[dict[str, Any]]:
 
 
 def count(node: Node) -> dict[str, Any]:
-    """A node's row. Updates of many variables run whole: their blocks differ too much for a sample to be scaled."""
-    sample = os.environ.pop("DAGRT_EMULATOR_BLOCKS", None) if node.op.endswith("_all") else None
+    """A node's row. Updates of many variables run whole: their blocks differ too much for a sample to be scaled. Of products four
+    times as many run: their grids are lists of tiles, in which those at the edges of C stand anywhere."""
+    sample = os.environ.pop("DAGRT_EMULATOR_BLOCKS", None)
+    if sample and not node.op.endswith("_all"):
+        os.environ["DAGRT_EMULATOR_BLOCKS"] = str(int(sample) * 4) if node.flops else sample
     launches = launches_of(node)
     if sample:
         os.environ["DAGRT_EMULATOR_BLOCKS"] = sample

@@ -82,10 +82,11 @@ struct Pixels {
 };
 
 /// What windows of `run` pixels in order, from any, see of an image: for each row of outputs that they lie in and each row of the
-/// windows, a line of all channels. Lines stand so far apart that consecutive taps (r, s, c) are in consecutive banks.
+/// windows, a line of all channels. Lines stand so far apart that consecutive taps (r, s, c) are in consecutive banks, and, where
+/// rows of outputs are short enough to be held whole, that pixels are too from one row to the next.
 struct Strip {
   Pixels x;
-  int run, C, R, S, rows, pitch, parts;  // rows: of the windows, that are brought at once; parts: rows of outputs at most
+  int run, C, R, S, rows, pitch, parts, part;  // rows: of the windows, that are brought at once; parts: rows of outputs at most
   struct Pixel {
     int at, h, w;
   };
@@ -95,15 +96,19 @@ struct Strip {
     pitch = ((most - 1) * x.step_w + (this->S - 1) * x.tap_w + 1) * this->C;
     pitch += ((this->S * this->C - pitch) % 32 + 32) % 32;
     parts = (run + Q - 2) / Q + 1;
+    part = this->rows * pitch;
+    if (Q <= run) part += ((Q * x.step_w * this->C - part) % 32 + 32) % 32;
   }
-  DAGRT_HOST_DEVICE int floats() const { return parts * rows * pitch; }
+  DAGRT_HOST_DEVICE int floats() const { return parts * part; }
+  /// The first output of a line that is held, of the first output q that is seen.
+  DAGRT_DEVICE int from(int q) const { return int(x.by_q.d) <= run ? 0 : q; }
 
   DAGRT_DEVICE Pixel pixel(int64_t i, int64_t first) const {
     if (i >= x.pixels) return {0, Pixels::outside, Pixels::outside};
     const uint32_t n = uint32_t(i), Q = x.by_q.d, line = x.by_q.divide(n), q = n - line * Q;
     const uint32_t line0 = x.by_q.divide(uint32_t(first)), b = x.by_pq.divide(n), p = x.by_q.divide(n - b * x.by_pq.d);
-    const int from = line == line0 ? int(uint32_t(first) - line0 * Q) : 0;
-    return {int(line - line0) * rows * pitch + (int(q) - from) * x.step_w * C, int(p) * x.step_h + x.off_h,
+    const int from0 = line == line0 ? from(int(uint32_t(first) - line0 * Q)) : 0;
+    return {int(line - line0) * part + (int(q) - from0) * x.step_w * C, int(p) * x.step_h + x.off_h,
             int(q) * x.step_w + x.off_w};
   }
   /// Starts the copies of what pixels first to first + run see in rows r0 to r0 + rows of their windows.
@@ -115,14 +120,14 @@ struct Strip {
       const int q0 = line == line0 ? int(first) - line0 * Q : 0, q1 = int(smaller(Q, end - line * Q));
       if (q0 >= q1 || r >= R) continue;
       const int b = int(x.by_pq.divide(uint32_t(line * Q))), p = int(x.by_q.divide(uint32_t(line * Q) - b * x.by_pq.d));
-      const int h = p * x.step_h + r * x.tap_h + x.off_h, left = q0 * x.step_w + x.off_w;
-      const int w0 = left < 0 ? 0 : left, w1 = int(smaller(x.W, (q1 - 1) * x.step_w + x.off_w + (S - 1) * x.tap_w + 1));
+      const int h = p * x.step_h + r * x.tap_h + x.off_h, left = from(q0) * x.step_w + x.off_w;
+      const int seen = q0 * x.step_w + x.off_w, w0 = seen < 0 ? 0 : seen, w1 = int(smaller(x.W, (q1 - 1) * x.step_w + x.off_w + (S - 1) * x.tap_w + 1));
       if (unsigned(h) >= unsigned(x.H) || w0 >= w1) continue;
-      const float* from = x.image + ((int64_t(b) * x.H + h) * x.W + w0) * C;
-      float* place = to + n * pitch + (w0 - left) * C;
+      const float* begin = x.image + ((int64_t(b) * x.H + h) * x.W + w0) * C;
+      float* place = to + n / rows * part + n % rows * pitch + (w0 - left) * C;
       // Lanes keep to whole lines of 128 bytes.
-      for (int i = lane - int(reinterpret_cast<uintptr_t>(from) / 4 % 32); i < (w1 - w0) * C; i += 32)
-        if (i >= 0) copy_async<4>(place + i, from + i);
+      for (int i = lane - int(reinterpret_cast<uintptr_t>(begin) / 4 % 32); i < (w1 - w0) * C; i += 32)
+        if (i >= 0) copy_async<4>(place + i, begin + i);
     }
   }
 };
