@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/lists.h"
+
 namespace dagrt {
 namespace {
 
@@ -29,6 +31,20 @@ bool equal(const AttrMap& a, const AttrMap& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](const auto& p, const auto& q) { return p.first == q.first && equal(p.second, q.second); });
 }
+
+namespace {
+
+/// Assigned in place: of temporaries that are moved in, GCC 12 takes alternatives that they do not hold for read.
+template <class T> AttrValue list_of(const std::vector<T>& values) {
+  AttrList list(values.size());
+  for (size_t i = 0; i < values.size(); i++) list[i].v = values[i];
+  return {std::move(list)};
+}
+
+}  // namespace
+
+AttrValue attr_list(const std::vector<int64_t>& values) { return list_of(values); }
+AttrValue attr_list(const std::vector<Dim>& sizes) { return list_of(sizes); }
 
 }  // namespace dagrt
 

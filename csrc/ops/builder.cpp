@@ -1,23 +1,9 @@
 // Builder: appends nodes to a function whose types are known, inferring the types of each.
+#include "ir/lists.h"
 #include "ir/op_view.h"
 #include "ops/op.h"
 
 namespace dagrt {
-namespace {
-
-AttrValue sizes(const Dims& shape) {
-  AttrList list;
-  for (const Dim& d : shape) list.push_back({d});
-  return {list};
-}
-
-AttrValue integers(const std::vector<int64_t>& values) {
-  AttrList list;
-  for (int64_t v : values) list.push_back({v});
-  return {list};
-}
-
-}  // namespace
 
 std::vector<ValueId> Builder::emit_all(const char* name, std::vector<ValueId> inputs, AttrMap attrs) {
   Node node;
@@ -43,24 +29,24 @@ ValueId Builder::cast(ValueId a, DType t) {
 ValueId Builder::scalar(double value, DType t) { return full({}, value, t); }
 
 ValueId Builder::full(Dims shape, double value, DType t) {
-  return emit("full", {}, {{"shape", sizes(shape)}, {"value", {value}}, {"dtype", {std::string(name_of(t))}}});
+  return emit("full", {}, {{"shape", attr_list(shape)}, {"value", {value}}, {"dtype", {std::string(name_of(t))}}});
 }
 
 ValueId Builder::reshape(ValueId a, Dims shape) {
   if (type(a).shape == shape) return a;
-  return emit("reshape", {a}, {{"shape", sizes(shape)}});
+  return emit("reshape", {a}, {{"shape", attr_list(shape)}});
 }
 
 ValueId Builder::broadcast_to(ValueId a, Dims shape) {
   if (type(a).shape == shape) return a;
-  return emit("broadcast_to", {a}, {{"shape", sizes(shape)}});
+  return emit("broadcast_to", {a}, {{"shape", attr_list(shape)}});
 }
 
-ValueId Builder::transpose(ValueId a, std::vector<int64_t> perm) { return emit("transpose", {a}, {{"perm", integers(perm)}}); }
+ValueId Builder::transpose(ValueId a, std::vector<int64_t> perm) { return emit("transpose", {a}, {{"perm", attr_list(perm)}}); }
 
 ValueId Builder::sum(ValueId a, std::vector<int64_t> axes, bool keepdims) {
   if (axes.empty()) return a;
-  return emit("reduce_sum", {a}, {{"axes", integers(axes)}, {"keepdims", {keepdims}}});
+  return emit("reduce_sum", {a}, {{"axes", attr_list(axes)}, {"keepdims", {keepdims}}});
 }
 
 ValueId Builder::unbroadcast(ValueId grad, const Dims& shape) {

@@ -8,6 +8,7 @@
 //   conv2d_packed:      conv2d of such weights
 #include "kernels/conv2d.h"
 
+#include "ir/lists.h"
 #include "kernels/gemm_splits.h"
 #include "ops/epilogue.h"
 #include "ops/registry.h"
@@ -239,16 +240,11 @@ void run_filter_grad(const RunContext& c) {
 }
 
 AttrMap window_attrs(const ConvAttrs& a) {
-  auto list = [](const std::vector<int64_t>& v) {
-    AttrList l;
-    for (int64_t e : v) l.push_back({e});
-    return AttrValue{l};
-  };
-  return {{"strides", list(a.strides)},
-          {"dilations", list(a.dilations)},
+  return {{"strides", attr_list(a.strides)},
+          {"dilations", attr_list(a.dilations)},
           {"groups", {a.groups}},
           {"padding", {a.padding}},
-          {"pads", list(a.pads)}};
+          {"pads", attr_list(a.pads)}};
 }
 
 AttrValue pair(const Dim& a, const Dim& b) { return {AttrList{{a}, {b}}}; }

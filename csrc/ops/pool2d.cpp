@@ -3,6 +3,7 @@
 //   avg_pool2d: y[b,p,q,c] = mean of x over the window's points inside the image
 #include "kernels/pool2d.h"
 
+#include "ir/lists.h"
 #include "ops/registry.h"
 #include "ops/window.h"
 
@@ -104,15 +105,10 @@ void run_pool_grad(const RunContext& c) {
 }
 
 AttrMap attrs_of_grad(const PoolAttrs& a, const Dims& x) {
-  auto list = [](const std::vector<int64_t>& v) {
-    AttrList l;
-    for (int64_t e : v) l.push_back({e});
-    return AttrValue{l};
-  };
-  return {{"pool", list(a.pool)},
-          {"strides", list(a.strides)},
+  return {{"pool", attr_list(a.pool)},
+          {"strides", attr_list(a.strides)},
           {"padding", {a.padding}},
-          {"pads", list(a.pads)},
+          {"pads", attr_list(a.pads)},
           {"input_size", {AttrList{{x[1]}, {x[2]}}}}};
 }
 

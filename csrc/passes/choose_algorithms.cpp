@@ -13,6 +13,7 @@
 // is looked at: in a scan's body the weights' nodes would run in every step.
 #include <map>
 
+#include "ir/lists.h"
 #include "ir/op_view.h"
 #include "ir/text.h"
 #include "ops/estimate.h"
@@ -28,11 +29,6 @@ std::vector<int64_t> numbers(const AttrMap& map, const char* name) {
   std::vector<int64_t> all;
   for (const AttrValue& v : std::get<AttrList>(map.at(name).v)) all.push_back(std::get<int64_t>(v.v));
   return all;
-}
-AttrValue list(const std::vector<int64_t>& values) {
-  AttrList l;
-  for (int64_t v : values) l.push_back({v});
-  return {l};
 }
 
 /// A convolution as its three ops have it: sizes and window; `pads` top, bottom, left, right.
@@ -132,7 +128,7 @@ class Chooser {
     std::swap(c.s.H, c.s.P), std::swap(c.s.W, c.s.Q), std::swap(c.s.C, c.s.F);
     map.erase("input_size");
     map["padding"] = {std::string("explicit")};
-    map["pads"] = list(c.pads);
+    map["pads"] = attr_list(c.pads);
     convolve(n, c, map, true);
   }
 
@@ -141,14 +137,14 @@ class Chooser {
     if (c.empty()) return;
     bool steady = steady_[size_t(n.inputs[1])];
     int64_t tile = best_tile(c, direct_conv2d_ns(c.s), [&](int64_t t) { return winograd_conv2d_ns(c.s, t, !steady); });
-    map["kernel_size"] = list({c.s.R, c.s.S});
+    map["kernel_size"] = attr_list(std::vector<int64_t>{c.s.R, c.s.S});
     map["filters"] = {c.s.F};
     if (tile) {
       for (const char* name : {"strides", "dilations", "groups"}) map.erase(name);
       map["tile"] = {tile};
       if (auto up = upsampled_.find(n.inputs[0]); up != upsampled_.end()) {
         n.inputs[0] = up->second.small;
-        map["upsample"] = list({up->second.rows, up->second.columns});
+        map["upsample"] = attr_list(std::vector<int64_t>{up->second.rows, up->second.columns});
       }
       n.inputs[1] = weights("winograd_weights", n, {{"tile", {tile}}, {"transpose", {transpose}}});
       become(n, "conv2d_winograd", map);

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ir/lists.h"
 #include "ir/op_view.h"
 #include "ops/op.h"
 #include "passes/passes.h"
@@ -37,12 +38,6 @@ std::vector<int64_t> permutation(const Node& transpose) {
   std::vector<int64_t> perm = integers(transpose.op->attrs.write(transpose.attrs.get()), "perm");
   for (int64_t& p : perm) p += p < 0 ? int64_t(perm.size()) : 0;
   return perm;
-}
-
-AttrValue attr_list(const std::vector<int64_t>& values) {
-  AttrList list;
-  for (int64_t v : values) list.push_back({v});
-  return {list};
 }
 
 struct Folding {
@@ -116,10 +111,9 @@ struct Folding {
     const TensorType& y = f.types[size_t(n.outputs[0])];
     if (op_name == "cast" && !(value >= 0 && value <= 255 && value == std::floor(value))) return;
     if (y.dtype == DType::bool_ && value != 0) value = 1;
-    AttrList sizes;
-    for (const Dim& d : y.shape) sizes.push_back({d.value()});
     n.op = &op("full");
-    n.attrs = n.op->attrs.read("full", {{"shape", {sizes}}, {"value", {value}}, {"dtype", {std::string(name_of(y.dtype))}}});
+    n.attrs =
+        n.op->attrs.read("full", {{"shape", attr_list(y.shape)}, {"value", {value}}, {"dtype", {std::string(name_of(y.dtype))}}});
     n.inputs.clear();
   }
 

@@ -3,6 +3,7 @@
 //                              computed is rounding
 //   of max_pool2d_grad's dx    the sum of its dy, for each window sends on what it has, to one pixel
 // Before and after: a specialised module without gradients. Rounding differs, as of a sum in another order.
+#include "ir/lists.h"
 #include "ops/op.h"
 #include "passes/passes.h"
 
@@ -37,10 +38,8 @@ void simplify(Function& f) {
       n.inputs[0] = pooled[size_t(from)];
       continue;
     }
-    AttrList shape;
-    for (const Dim& d : y.shape) shape.push_back({d.value()});
     n.op = &op("full");
-    n.attrs = n.op->attrs.read("full", {{"shape", {shape}}, {"value", {0.0}}, {"dtype", {std::string("float32")}}});
+    n.attrs = n.op->attrs.read("full", {{"shape", attr_list(y.shape)}, {"value", {0.0}}, {"dtype", {std::string("float32")}}});
     n.inputs.clear();
   }
 }

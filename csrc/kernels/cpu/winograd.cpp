@@ -182,7 +182,7 @@ template <int M, int R> struct Winograd {
     }
     const SimpleEpilogue e = finishing(a.epilogue);
     if (a.pool > 1) {
-      vf above[M / 2];
+      vf above[M / 2] = {};
 #pragma GCC unroll 1
       for (int64_t i = 0; i < rows; i++) {
         vf r[M];
@@ -278,7 +278,7 @@ template <int M, int R> struct Winograd {
     const vf bias = !e.bias ? vf{} : full ? load(e.bias + f) : load_n(e.bias + f, filters);
     const int64_t down = a.Q / a.pool * a.ldy;
     float* y = a.y + pixel * a.ldy + f;
-    vf before[M / 2];  // pooling: the column on the left
+    vf before[M / 2] = {};  // pooling: the column on the left
 #pragma GCC unroll 1
     for (int64_t j = 0; j < columns; j++, pixel++, t += n * V) {
       vf d[n], r[M];
