@@ -57,30 +57,41 @@ struct SumOf {
   DAGRT_INLINE void operator()(int64_t m, int64_t c, int n, int k, vf* t) const { t[k] += load_n(x + m * ld + c, n); }
 };
 
-struct SquaresAbout {
+/// Asks for the cache line behind p, once for all vectors k in it: blocks are read a few channels at a time, in strides that
+/// the machine's own prefetchers lose.
+DAGRT_INLINE void ask(const float* p, int k) {
+  if (k * V % 16 == 0) __builtin_prefetch(p, 0, 2);
+}
+
+struct SquaresAbout {  // meanwhile asks for the next block, `ahead` elements further on
   const float *x, *centre;
-  int64_t ld;
+  int64_t ld, ahead;
   mutable vf at[4];
   DAGRT_INLINE void start(int64_t c, int vectors, int n) const {
     for (int k = 0; k < vectors; k++) at[k] = load_n(centre + c + k * V, n);
   }
   DAGRT_INLINE void operator()(int64_t m, int64_t c, int n, int k, vf* t) const {
-    vf d = load_n(x + m * ld + c, n) - at[k];
+    const float* from = x + m * ld + c;
+    ask(from + ahead, k);
+    vf d = load_n(from, n) - at[k];
     t[k] += d * d;
   }
 };
 
 struct Products {  // sums of dy, and of dy (x - mean)
   const float *x, *dy, *mean;
-  int64_t ldx, lddy;
+  int64_t ldx, lddy, block;
   mutable vf at[4];
   DAGRT_INLINE void start(int64_t c, int vectors, int n) const {
     for (int k = 0; k < vectors; k++) at[k] = load_n(mean + c + k * V, n);
   }
   DAGRT_INLINE void operator()(int64_t m, int64_t c, int n, int k, vf* t) const {
-    vf g = load_n(dy + m * lddy + c, n);
+    const float *from = x + m * ldx + c, *slope = dy + m * lddy + c;
+    ask(from + block * ldx, k);
+    ask(slope + block * lddy, k);
+    vf g = load_n(slope, n);
     t[2 * k] += g;
-    t[2 * k + 1] += g * (load_n(x + m * ldx + c, n) - at[k]);
+    t[2 * k + 1] += g * (load_n(from, n) - at[k]);
   }
 };
 
@@ -105,7 +116,7 @@ void statistics(const BatchNormArgs& a, const Stream& s, int64_t parts, float* m
         const int64_t C = a.C - c0 < tile_floats ? a.C - c0 : tile_floats;
         sum_rows<1>(m, end, C, SumOf{a.x + c0, a.ldx},
                     [&](int64_t c, int n, const vf* t) { store_n(centre + c, t[0] / splat(rows), n); });
-        sum_rows<1>(m, end, C, SquaresAbout{a.x + c0, centre, a.ldx, {}}, [&](int64_t c, int n, const vf* t) {
+        sum_rows<1>(m, end, C, SquaresAbout{a.x + c0, centre, a.ldx, block * a.ldx, {}}, [&](int64_t c, int n, const vf* t) {
           vf b = load_n(centre + c, n);
           if (m > from) return join(mean + c0, square + c0, c, n, before, b, t[0], rows);
           store_n(mean + c0 + c, b, n);
@@ -114,6 +125,33 @@ void statistics(const BatchNormArgs& a, const Stream& s, int64_t parts, float* m
       }
     }
   });
+}
+
+/// y = (x - mean) scale + beta for `rows` rows from m on, and the epilogue; of one with `operands` all, otherwise its relu.
+template <int rows, bool operands>
+DAGRT_INLINE void normalise_rows(const BatchNormArgs& a, const float* scale, const SimpleEpilogue& e, int64_t m) {
+  const int64_t C = a.C, ldx = a.ldx, ldy = a.ldy;
+  const float *mean = a.mean, *beta = a.beta, *x = a.x + m * ldx;  // here: a store may change `a`
+  float* y = a.y + m * ldy;
+  const bool positive = e.relu;
+  each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+    const vf centre = load_n(mean + c, n), factor = load_n(scale + c, n), offset = beta ? load_n(beta + c, n) : vf{};
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+      vf t = (load_n(x + r * ldx + c, n) - centre) * factor + offset;
+      if (operands)
+        t = finish(e, t, m + r, c, n);
+      else if (positive)
+        t = relu(t);
+      store_n(y + r * ldy + c, t, n);
+    }
+  });
+}
+
+template <bool operands>
+void normalise(const BatchNormArgs& a, const float* scale, const SimpleEpilogue& e, int64_t from, int64_t end) {
+  for (; from + 4 <= end; from += 4) normalise_rows<4, operands>(a, scale, e, from);  // four rows share their channels' numbers
+  for (; from < end; from++) normalise_rows<1, operands>(a, scale, e, from);
 }
 
 }  // namespace
@@ -137,19 +175,14 @@ void batch_norm(const BatchNormArgs& a, const Stream& s) {
   });
   const int64_t tile = rows_of(tile_floats, a.C);
   s.parallel((a.rows + tile - 1) / tile, double(tile * a.C) * 0.2 + 50, [&](int64_t unit, char*) {
-    const int64_t from = unit * tile, end = from + tile < a.rows ? from + tile : a.rows, C = a.C, ldx = a.ldx, ldy = a.ldy;
-    const float *mean = a.mean, *beta = a.beta, *factor = scale, *x = a.x + from * ldx;  // here: a store may change `a`
-    float* y = a.y + from * ldy;
-    for (int64_t m = from; m < end; m++, x += ldx, y += ldy)
-      if (beta)
-        each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
-          store_n(y + c, (load_n(x + c, n) - load_n(mean + c, n)) * load_n(factor + c, n) + load_n(beta + c, n), n);
-        });
-      else
-        each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
-          store_n(y + c, (load_n(x + c, n) - load_n(mean + c, n)) * load_n(factor + c, n), n);
-        });
-    apply_epilogue(a.epilogue, a.y + from * a.ldy, a.ldy, from, 0, end - from, a.C);
+    const int64_t from = unit * tile, end = from + tile < a.rows ? from + tile : a.rows;
+    if (!finishes(a.epilogue)) {
+      normalise<false>(a, scale, {}, from, end);
+      apply_epilogue(a.epilogue, a.y + from * a.ldy, a.ldy, from, 0, end - from, a.C);
+      return;
+    }
+    const SimpleEpilogue e = finishing(a.epilogue);
+    e.bias || e.residual || e.mask ? normalise<true>(a, scale, e, from, end) : normalise<false>(a, scale, e, from, end);
   });
 }
 
@@ -162,7 +195,7 @@ void batch_norm_grad(const BatchNormArgs& a, const Stream& s) {
     float *b = first + part * a.C, *g = second + part * a.C;
     each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) { store_n(b + c, vf{}, n), store_n(g + c, vf{}, n); });
     for (int64_t m = from; m < to; m += block)
-      sum_rows<2>(m, m + block < to ? m + block : to, a.C, Products{a.x, a.dy, a.mean, a.ldx, a.lddy, {}},
+      sum_rows<2>(m, m + block < to ? m + block : to, a.C, Products{a.x, a.dy, a.mean, a.ldx, a.lddy, block, {}},
                   [&](int64_t c, int n, const vf* t) {
                     store_n(b + c, load_n(b + c, n) + t[0], n);
                     store_n(g + c, load_n(g + c, n) + t[1], n);

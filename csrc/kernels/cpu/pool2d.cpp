@@ -1,9 +1,9 @@
 // Pooling, vectors over channels, one row of outputs (or of inputs, backward) a unit.
 //
 // The maximum keeps the first of equals, in window order; NaN wins (the first of them). Windows of 3 x 3 that overlap by two
-// share their work: along a row the last two columns stay in registers, and two rows of outputs are made of four of inputs,
-// so that an output takes 2 loads and 6 comparisons instead of 9 and 9. Backward gathers: an input pixel looks at the windows
-// that cover it, in order, so that no two threads write one place.
+// share their work: two rows of outputs are made of four of inputs, so that an output takes 6 loads and 6 comparisons instead
+// of 9 and 8. Backward gathers: an input pixel looks at the windows
+// that cover it, in order, so that no two threads write one place; of windows of 3 x 3 a row of pixels reads each once.
 #include "kernels/pool2d.h"
 
 #include "kernels/cpu/vec.h"
@@ -50,65 +50,70 @@ int64_t inside(int64_t i, int64_t n) { return i < 0 ? 0 : i < n ? i : n - 1; }
 template <bool places> void max_pool_overlapping(const PoolArgs& a, const Stream& s) {
   const int64_t pairs = (a.P + 1) / 2;
   s.parallel(a.B * pairs, double(2 * a.Q * a.C) * (2.0 / V) + 50, [&](int64_t unit, char*) {
-    const int64_t b = unit / pairs, p = unit % pairs * 2;
+    const int64_t b = unit / pairs, p = unit % pairs * 2, C = a.C, ldy = a.ldy, Q = a.Q;
     const float* row[4];
-    int32_t first[4];  // place of the row's first pixel
+    vi first[4];  // place of the row's first pixel
     for (int i = 0; i < 4; i++) {
       const int64_t h = inside(p - a.pad_top + i, a.H);
       row[i] = a.x + (b * a.H + h) * a.W * a.ldx;
-      first[i] = int32_t(h * a.W);
+      first[i] = splat_i(int32_t(h * a.W));
     }
     const int rows = p + 1 < a.P ? 2 : 1;
-    float* y = a.y + (b * a.P + p) * a.Q * a.ldy;
-    float* argmax = places ? reinterpret_cast<float*>(a.argmax) + (b * a.P + p) * a.Q * a.C : nullptr;
-    each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
-      auto pixel = [&](int i, int64_t w) __attribute__((always_inline)) {
-        return Best<places>{load_n(row[i] + w * a.ldx + c, n), places ? splat_i(first[i] + int32_t(w)) : vi{}};
-      };
-      Best<places> left[4], middle[4];
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; i++) {
-        left[i] = pixel(i, inside(-a.pad_left, a.W));
-        middle[i] = pixel(i, inside(1 - a.pad_left, a.W));
+    float* y = a.y + (b * a.P + p) * Q * ldy;
+    float* argmax = places ? reinterpret_cast<float*>(a.argmax) + (b * a.P + p) * Q * C : nullptr;
+    for (int64_t q = 0; q < Q; q++, y += ldy, argmax += places ? C : 0) {
+      int64_t shift[3];
+      vi column[3];
+      for (int j = 0; j < 3; j++) {
+        const int64_t w = inside(q - a.pad_left + j, a.W);
+        shift[j] = w * a.ldx;
+        column[j] = splat_i(int32_t(w));
       }
-      for (int64_t q = 0; q < a.Q; q++) {
-        const int64_t w = inside(q + 2 - a.pad_left, a.W);
-        Best<places> along[4];
+      each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+        Best<places> best[2];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
-          const Best<places> right = pixel(i, w);
-          along[i] = left[i];
-          along[i].take(middle[i]);
-          along[i].take(right);
-          left[i] = middle[i];
-          middle[i] = right;
+          const float* x = row[i] + c;
+          Best<places> along{load_n(x + shift[0], n), column[0]};
+          along.take({load_n(x + shift[1], n), column[1]});
+          along.take({load_n(x + shift[2], n), column[2]});
+          if (places) along.at += first[i];
+          if (i == 0) best[0] = along;
+          if (i == 1) best[1] = along;
+          if (i == 1 || i == 2) best[0].take(along);
+          if (i == 2 || i == 3) best[1].take(along);
         }
 #pragma GCC unroll 2
         for (int k = 0; k < 2; k++) {
           if (k == rows) break;
-          Best<places> best = along[k];
-          best.take(along[k + 1]);
-          best.take(along[k + 2]);
-          store_n(y + (k * a.Q + q) * a.ldy + c, best.value, n);
-          if (places) store_n(argmax + (k * a.Q + q) * a.C + c, as_f(best.at), n);
+          store_n(y + k * Q * ldy + c, best[k].value, n);
+          if (places) store_n(argmax + k * Q * C + c, as_f(best[k].at), n);
         }
-      }
-    });
+      });
+    }
   });
 }
 
-/// One window of `rows` rows of `wide` pixels from `corner` on, whose place is `first`.
-template <bool places, int wide>
+/// One window of `rows` rows (`high`, if that is not 0) of `wide` pixels from `corner` on, whose place is `first`.
+template <bool places, int high, int wide>
 void max_of_window(const PoolArgs& a, const float* corner, int64_t rows, int32_t first, float* y, int32_t* argmax) {
+  if (high) rows = high;
   const int64_t ld = a.ldx, line = a.W * a.ldx;
-  const int32_t W = int32_t(a.W);
+  const vi down = splat_i(int32_t(a.W));
+  vi corners[wide];  // places of the first row
+  for (int j = 0; j < wide; j++) corners[j] = splat_i(first + j);
   each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
     const float* row = corner + c;
-    Best<places> best{load_n(row, n), places ? splat_i(first) : vi{}};
-    int32_t place = first;
-    for (int64_t i = 0; i < rows; i++, row += line, place += W)
+    Best<places> best{load_n(row, n), corners[0]};
+    vi place[wide];
+    for (int j = 0; j < wide; j++) place[j] = corners[j];
 #pragma GCC unroll 3
-      for (int j = 0; j < wide; j++) best.take({load_n(row + j * ld, n), places ? splat_i(place + j) : vi{}});
+    for (int64_t i = 0; i < rows; i++, row += line)
+#pragma GCC unroll 3
+      for (int j = 0; j < wide; j++) {
+        if (i || j) best.take({load_n(row + j * ld, n), place[j]});
+        place[j] += down;
+      }
     store_n(y + c, best.value, n);
     if (places) store_n(reinterpret_cast<float*>(argmax) + c, as_f(best.at), n);
   });
@@ -126,8 +131,10 @@ template <bool places> void max_pool(const PoolArgs& a, const Stream& s) {
       const int64_t out = unit * a.Q + q, first = h.from * a.W + w.from, wide = w.to - w.from;
       const float* corner = a.x + (b * a.H * a.W + first) * a.ldx;
       if (h.to > h.from && (wide == 2 || wide == 3)) {
-        const auto pool = wide == 2 ? max_of_window<places, 2> : max_of_window<places, 3>;
-        pool(a, corner, h.to - h.from, int32_t(first), a.y + out * a.ldy, places ? a.argmax + out * a.C : nullptr);
+        const int64_t high = h.to - h.from;
+        const auto pool = wide == 2 ? (high == 2 ? max_of_window<places, 2, 2> : max_of_window<places, 0, 2>)
+                                    : (high == 3 ? max_of_window<places, 3, 3> : max_of_window<places, 0, 3>);
+        pool(a, corner, high, int32_t(first), a.y + out * a.ldy, places ? a.argmax + out * a.C : nullptr);
         continue;
       }
       each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
@@ -248,12 +255,66 @@ template <bool maximum> void pool_apart_grad(const PoolArgs& a, const Stream& s)
   });
 }
 
+/// Row i of image b's gradient, of windows three columns wide and `stride` (1 or 2) apart, which cover it in `rows` rows of
+/// outputs from p on: each window is read once for its three pixels of the row, which wait in dx for the next windows' share.
+template <int rows, int stride> DAGRT_INLINE void overlapping_row_grad(const PoolArgs& a, int64_t b, int64_t i, int64_t p) {
+  const int64_t W = a.W, Q = a.Q, C = a.C, ldx = a.ldx, lddx = a.lddx;
+  const float* dy = a.x + (b * a.P + p) * Q * ldx;
+  const float* taken = reinterpret_cast<const float*>(a.taken) + (b * a.P + p) * Q * C;
+  float* dx = a.dx + (b * a.H + i) * W * lddx;
+  int64_t begun = 0;  // pixels of the row that hold something
+  for (int64_t q = 0; q < Q; q++, dy += ldx, taken += C) {
+    const int64_t w = q * stride - a.pad_left;
+    const vi here = splat_i(int32_t(i * W + w));
+    float* to = dx + w * lddx;
+    const int first = w < 0 ? int(-w) : 0, end = W - w < 3 ? int(W - w) : 3, held = begun > w ? int(begun - w) : 0;
+    auto window = [&](int from, int last, int before) __attribute__((always_inline)) {
+      each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+        vf t[3] = {};
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; j++)
+          if (j < before && j >= from) t[j] = load_n(to + j * lddx + c, n);
+#pragma GCC unroll 3
+        for (int k = 0; k < rows; k++) {
+          const vi g = as_i(load_n(dy + k * Q * ldx + c, n)), at = as_i(load_n(taken + k * Q * C + c, n)) - here;
+#pragma GCC unroll 3
+          for (int j = 0; j < 3; j++) t[j] += as_f(g & (at == splat_i(j)));
+        }
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; j++)
+          if (j >= from && j < last) store_n(to + j * lddx + c, t[j], n);
+      });
+    };
+    if (first == 0 && end == 3 && held == 3 - stride)
+      window(0, 3, 3 - stride);
+    else
+      window(first, end, held);
+    if (w + end > begun) begun = w + end;
+  }
+  for (; begun < W; begun++) zero(dx + begun * lddx, C);
+}
+
+template <int stride> void max_pool_overlapping_grad(const PoolArgs& a, const Stream& s) {
+  s.parallel(a.B * a.H, double(a.W * a.C) * (4.0 / V) + 50, [&](int64_t unit, char*) {
+    const int64_t b = unit / a.H, i = unit % a.H;
+    const Span p = covering(i, stride, a.pad_top, 3, a.P);
+    switch (p.to - p.from) {
+      case 1: return overlapping_row_grad<1, stride>(a, b, i, p.from);
+      case 2: return overlapping_row_grad<2, stride>(a, b, i, p.from);
+      case 3: return overlapping_row_grad<3, stride>(a, b, i, p.from);
+      default: return overlapping_row_grad<0, stride>(a, b, i, 0);
+    }
+  });
+}
+
 }  // namespace
 
 void max_pool2d(const PoolArgs& a, const Stream& s) { a.argmax ? max_pool<true>(a, s) : max_pool<false>(a, s); }
 
 void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
   if (a.pool_h == a.stride_h && a.pool_w == a.stride_w && a.P > 0 && a.Q > 0) return pool_apart_grad<true>(a, s);
+  if (a.pool_h == 3 && a.pool_w == 3 && a.stride_h == a.stride_w && a.stride_w <= 2)
+    return a.stride_w == 1 ? max_pool_overlapping_grad<1>(a, s) : max_pool_overlapping_grad<2>(a, s);
   const double windows = double(((a.pool_h + a.stride_h - 1) / a.stride_h) * ((a.pool_w + a.stride_w - 1) / a.stride_w));
   s.parallel(a.B * a.H, double(a.W * a.C) * windows * 0.2 + 50, [&](int64_t unit, char*) {
     int64_t b = unit / a.H, i = unit % a.H;
