@@ -12,17 +12,20 @@ inline constexpr int epilogue_operands = 7;
 
 struct Epilogue {
   // The common chains, which kernels compile into their micro-kernels where that pays; `simple` says that these fields
-  // are all there is: y = act(product + bias + residual), act = relu or none.
+  // are all there is: y = act(product + bias + residual), act = relu, perhaps up to a
+  // ceiling, or none.
   bool simple = true;
   const float* bias = nullptr;      // [N], by output channel; null: none
   const float* residual = nullptr;  // like y, rows ld_residual apart; null: none
   int64_t ld_residual = 0;
   bool relu = false;
+  float ceiling = __builtin_inff();  // of relu
 
-  // A relu's gradient, y = mask > 0 ? product (+ masked) : 0, by its operands beside its instructions: a kernel may do
+  // A relu's gradient, y = 0 < mask <= mask_most ? product (+ masked) : 0, by its operands beside its instructions: a kernel may do
   // either. mask null: it is another chain. Both like y, rows ld_mask and ld_masked apart.
   const float *mask = nullptr, *masked = nullptr;
   int64_t ld_mask = 0, ld_masked = 0;
+  float mask_most = __builtin_inff();
 
   // Any other chain: instructions on strips. Value 0 is the product, 1 to operands the operands, then results.
   int operands = 0, count = 0;

@@ -41,6 +41,8 @@
   X(erf,        "erf a",             F,  0.5,  verf(a),                         0, g * 1.1283791670955126 * call("exp", -(a * a))) \
   X(softplus,   "ln(1 + e^a)",       F,  0.6,  vsoftplus(a),                    0, g * call("sigmoid", a)) \
   X(relu,       "max(a, 0)",         F,  0.02, vmax(a, splat(0)),               0, pick(call("greater", y, 0), g, 0)) \
+  X(relu6,      "min(max(a, 0), 6)", F,  0.03, vmin(vmax(a, splat(0)), splat(6)), 0, \
+    pick(call("greater", y, 0), pick(call("less", y, 6), g, 0), 0)) \
   X(floor,      "largest integer <= a",   F, 0.05, vfloor(a),                   0, zero) \
   X(ceil,       "smallest integer >= a",  F, 0.05, vceil(a),                    0, zero) \
   X(round,      "nearest integer, half to even", F, 0.05, vround(a),            0, zero)

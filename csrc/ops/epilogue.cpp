@@ -1,6 +1,7 @@
 #include "ops/epilogue.h"
 
 #include <cmath>
+#include <limits>
 
 namespace dagrt {
 namespace {
@@ -18,13 +19,15 @@ bool is_scalar(const TensorType& t) {
   return true;
 }
 
-/// product (+ bias) (+ residual), then relu or nothing: the order in which `finish` adds, so that no bit changes.
+/// product (+ bias) (+ residual), then relu, perhaps up to a ceiling, or nothing: the order in which `finish` adds, so that no bit changes.
 bool recognise(const Chain& p, Epilogue& e) {
   int at = 0;  // the chain's value so far
   for (size_t i = 0; i < p.steps.size(); i++) {
     const FusedInstruction& c = e.code[i];
-    if (c.f == Functor::relu_ && c.arg[0] == at && i + 1 == p.steps.size()) {
+    const bool last = i + 1 == p.steps.size();
+    if ((c.f == Functor::relu_ || c.f == Functor::relu6_) && c.arg[0] == at && last) {
       e.relu = true;
+      if (c.f == Functor::relu6_) e.ceiling = 6;
     } else if (c.f == Functor::add_ && (c.arg[0] == at || c.arg[1] == at) && c.arg[0] != c.arg[1]) {
       int other = c.arg[0] == at ? c.arg[1] : c.arg[0];
       if (other < 1 || other > e.operands || e.scalar[other - 1] || e.residual) return false;
@@ -43,29 +46,42 @@ bool recognise(const Chain& p, Epilogue& e) {
   return true;
 }
 
-/// product (+ other), kept where an operand is above zero.
+/// product (+ other), kept where an operand is above zero (relu's gradient), and below a number too (relu6's).
 void recognise_mask(const Chain& p, Epilogue& e) {
   const size_t n = p.steps.size();
-  if (n < 2 || e.code[n - 1].f != Functor::select_) return;
+  struct Condition {
+    int result = -1, operand = 0;
+  } above, below;
+  float limit = 0;
+  bool kept_above = false, kept_below = false;
   auto full = [&](int v) { return v >= 1 && v <= e.operands && !e.scalar[v - 1] && e.row_stride[v - 1]; };
   auto zero = [&](int v) { return v < 0 && e.constants[-1 - v] == 0 && !std::signbit(e.constants[-1 - v]); };
-  int at = 0, above = -1, mask = 0, other = 0;  // the chain's value so far; the comparison's
-  for (size_t i = 0; i + 1 < n; i++) {
+  int at = 0, other = 0;  // the chain's value so far; what is added to it
+  for (size_t i = 0; i < n; i++) {
     const FusedInstruction& c = e.code[i];
     const int result = 1 + e.operands + int(i);
-    if (c.f == Functor::add_ && !other && (c.arg[0] == at) != (c.arg[1] == at) && full(c.arg[0] == at ? c.arg[1] : c.arg[0])) {
+    if (c.f == Functor::add_ && !other && !kept_above && !kept_below && (c.arg[0] == at) != (c.arg[1] == at) &&
+        full(c.arg[0] == at ? c.arg[1] : c.arg[0])) {
       other = c.arg[0] == at ? c.arg[1] : c.arg[0];
       at = result;
-    } else if (c.f == Functor::greater_ && !mask && full(c.arg[0]) && zero(c.arg[1])) {
-      mask = c.arg[0];
-      above = result;
+    } else if (c.f == Functor::greater_ && above.result < 0 && full(c.arg[0]) && zero(c.arg[1])) {
+      above = {result, c.arg[0]};
+    } else if (c.f == Functor::less_ && below.result < 0 && full(c.arg[0]) && c.arg[1] < 0) {
+      below = {result, c.arg[0]};
+      limit = e.constants[-1 - c.arg[1]];
+    } else if (c.f == Functor::select_ && c.arg[1] == at && zero(c.arg[2]) &&
+               (c.arg[0] == above.result || c.arg[0] == below.result)) {
+      (c.arg[0] == above.result ? kept_above : kept_below) = true;
+      at = result;
     } else {
       return;
     }
   }
-  const FusedInstruction& last = e.code[n - 1];
-  if (!mask || last.arg[0] != above || last.arg[1] != at || !zero(last.arg[2])) return;
-  e.mask = e.data[mask - 1], e.ld_mask = e.row_stride[mask - 1];
+  if (!kept_above || at != e.operands + int(n) || kept_below != (below.result >= 0) ||
+      (kept_below && (below.operand != above.operand || !(limit > 0))))
+    return;
+  e.mask = e.data[above.operand - 1], e.ld_mask = e.row_stride[above.operand - 1];
+  if (kept_below) e.mask_most = std::nextafter(limit, 0.0f);
   if (other) e.masked = e.data[other - 1], e.ld_masked = e.row_stride[other - 1];
 }
 
@@ -131,7 +147,7 @@ Epilogue read_epilogue(const RunContext& c, const EpilogueAttrs& a, int first) {
   for (size_t k = 0; k < a.chain.constants.size(); k++) e.constants[k] = a.chain.constants[k];
   e.simple = recognise(a.chain, e);
   if (!e.simple) {
-    e.bias = e.residual = nullptr, e.relu = false;
+    e.bias = e.residual = nullptr, e.relu = false, e.ceiling = std::numeric_limits<float>::infinity();
     recognise_mask(a.chain, e);
   }
   return e;

@@ -76,8 +76,10 @@ def relu(x: Any, negative_slope: float = 0.0, max_value: float | None = None, th
         array([-1.,  2.,  6.], dtype=float32)
     """
     x = as_tensor(x)
-    if negative_slope == 0.0 and max_value is None and threshold == 0.0:
-        return ops.relu(x)
+    if negative_slope == 0.0 and threshold == 0.0:
+        if max_value == 6.0:
+            return ops.relu6(x)
+        return ops.relu(x) if max_value is None else ops.minimum(ops.relu(x), float(max_value))
     below = ops.multiply(ops.subtract(x, threshold), negative_slope) if negative_slope else 0.0
     y = ops.where(ops.greater(x, threshold) if threshold else ops.greater_equal(x, threshold), x, below)
     if max_value is not None:

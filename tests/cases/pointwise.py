@@ -52,6 +52,7 @@ UNARY: list[tuple[str, Callable, float, float, tuple[float, ...]]] = [
     ("erf", erf, -3, 3, ()),
     ("softplus", softplus, -6, 6, ()),
     ("relu", lambda x: np.maximum(x, 0), -2, 2, (0,)),
+    ("relu6", lambda x: np.minimum(np.maximum(x, 0), 6), -3, 9, (0, 6)),
     ("floor", np.floor, -4, 4, (-3, -2, -1, 0, 1, 2, 3)),
     ("ceil", np.ceil, -4, 4, (-3, -2, -1, 0, 1, 2, 3)),
     ("round", np.round, -4, 4, (-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5)),
@@ -97,6 +98,9 @@ CASES += [
     Case("erf", [Arg((999,), low=-1e-2, high=1e-2)], erf, tolerance=4, name="erf-tiny"),
     Case("round", [Arg(values=[0.5, 1.5, 2.5, -0.5, -1.5, 8388607.5, 1e9])], np.round, grad=(), name="round-ties"),
     Case("relu", [Arg(values=[0.0, -0.0, 1.0, -1.0])], lambda x: np.maximum(x, 0), grad=(), name="relu-zero"),
+    Case(
+        "relu6", [Arg(values=[0.0, -0.0, 5.9999995, 6.0, 7.0])], lambda x: np.clip(x, 0, 6), grad=(), name="relu6-kinks"
+    ),
 ]
 for name in ("negative", "abs", "sign", "square"):
     g = dict((n, r) for n, r, *_ in UNARY)[name]

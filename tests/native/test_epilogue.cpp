@@ -44,6 +44,8 @@ const std::vector<Chain> chains = {
     {{"relu 0"}, {}, ""},
     {{"add 0 1"}, {}, "b"},
     {{"add 1 0", "relu 2"}, {}, "b"},
+    {{"add 0 1", "add 2 3", "relu6 4"}, {}, "bf"},
+    {{"add 0 1", "multiply 2 c0", "relu6 3"}, {8}, "b"},
     {{"add 0 1"}, {}, "f"},
     {{"add 0 1", "add 2 3", "relu 4"}, {}, "bf"},
     {{"add 0 2", "add 3 1", "relu 4"}, {}, "bf"},  // the sums in the other order
@@ -52,6 +54,9 @@ const std::vector<Chain> chains = {
     {{"greater 1 c0", "select 3 0 c0", "multiply 4 2"}, {0}, "fb"},
     {{"greater 1 c0", "select 2 0 c0"}, {0}, "f"},  // relu's gradient, alone and of a sum
     {{"add 2 0", "greater 1 c0", "select 4 3 c0"}, {0}, "ff"},
+    {{"less 1 c1", "select 2 0 c0", "greater 1 c0", "select 4 3 c0"}, {0, 0.5}, "f"},  // relu6's, with another ceiling
+    {{"add 2 0", "greater 1 c0", "select 4 3 c0", "less 1 c1", "select 6 5 c0"}, {0, 0.5}, "ff"},
+    {{"less 2 c1", "select 3 0 c0", "greater 1 c0", "select 5 4 c0"}, {0, 0.5}, "ff"},
     {{"greater 1 c0", "select 2 0 c1"}, {0.5, 0}, "f"},
     {{"multiply 0 1", "add 5 2", "add 6 3", "relu 7", "maximum 8 4"}, {}, "bbfs"},
 };

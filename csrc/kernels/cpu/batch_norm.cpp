@@ -133,7 +133,6 @@ DAGRT_INLINE void normalise_rows(const BatchNormArgs& a, const float* scale, con
   const int64_t C = a.C, ldx = a.ldx, ldy = a.ldy;
   const float *mean = a.mean, *beta = a.beta, *x = a.x + m * ldx;  // here: a store may change `a`
   float* y = a.y + m * ldy;
-  const bool positive = e.relu;
   each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
     const vf centre = load_n(mean + c, n), factor = load_n(scale + c, n), offset = beta ? load_n(beta + c, n) : vf{};
 #pragma GCC unroll 4
@@ -141,8 +140,8 @@ DAGRT_INLINE void normalise_rows(const BatchNormArgs& a, const float* scale, con
       vf t = (load_n(x + r * ldx + c, n) - centre) * factor + offset;
       if (operands)
         t = finish(e, t, m + r, c, n);
-      else if (positive)
-        t = relu(t);
+      else
+        t = activate(e, t);
       store_n(y + r * ldy + c, t, n);
     }
   });

@@ -231,8 +231,8 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
                     int64_t place) {
   const Pass& t = d.t;
   const int64_t C = t.dst_channels, next = t.w.mul * t.ld_src, ldc = t.grid.step_w * t.ld_dst, tap = t.w.step * t.ld_src;
-  const bool finishes = t.epilogue.simple && !t.epilogue.empty();
-  const SimpleEpilogue simple(t.epilogue);
+  const SimpleEpilogue simple = finishing(t.epilogue);
+  const bool here = !simple.empty();
   const float* weights = d.w;
   const int64_t w_row = d.w_row, w_col = d.w_col, step = t.grid.step_w;
   auto strip = [&](int64_t c, int n) __attribute__((always_inline)) {
@@ -270,7 +270,7 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
     }
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
-      vf v = finishes ? finish(simple, acc[i], place + i * step, c, n) : acc[i];
+      vf v = here ? finish(simple, acc[i], place + i * step, c, n) : acc[i];
       if (n == V)
         store(y + i * ldc + c, v);
       else
@@ -337,7 +337,10 @@ void depthwise(const Stream& s, const Depthwise& d) {
       tile(from, inside + within * (k + 1) / parts - from, 0, w.count);
     }
     for (int64_t j = outside; j < J; j++) border(j);
-    if (!t.epilogue.simple)
+    if (finishes(t.epilogue)) return;
+    if (t.grid.step_w == 1)
+      apply_epilogue(t.epilogue, y, t.ld_dst, place, 0, J, t.dst_channels);
+    else
       for (int64_t j = 0; j < J; j++)
         apply_epilogue(t.epilogue, y + j * t.grid.step_w * t.ld_dst, t.ld_dst, place + j * t.grid.step_w, 0, 1, t.dst_channels);
   });

@@ -110,15 +110,14 @@ void pass_few(const Stream& s, const Pass& t) {
       float* y = t.dst + place * t.ld_dst;
       for (int64_t f = 0; f < n; f++)
         dot_row(d, from.a + (i - i0) * h.mul * from.line, w.mul * from.ld, t.packed + f * depth, J, sums + f * J);
-      const float* bias = e.simple ? e.bias : nullptr;
-      const float* residual = e.simple ? e.residual : nullptr;
-      const bool relu = e.simple && e.relu;
+      const SimpleEpilogue simple(e);
+      const float *bias = simple.bias, *residual = simple.residual;
       if (n == 1 && step == 1 && (!residual || e.ld_residual == 1)) {
         each_vector(J, [&](int64_t j, int m) {
           vf v = load_n(sums + j, m);
           if (bias) v += splat(bias[0]);
           if (residual) v += load_n(residual + place + j, m);
-          store_n(y + j, relu ? DAGRT_ISA::relu(v) : v, m);
+          store_n(y + j, activate(simple, v), m);
         });
       } else {
         for (int64_t j = 0; j < J; j++)
@@ -126,7 +125,8 @@ void pass_few(const Stream& s, const Pass& t) {
             float v = sums[f * J + j];
             if (bias) v += bias[f];
             if (residual) v += residual[(place + j * t.grid.step_w) * e.ld_residual + f];
-            y[j * step + f] = relu && v <= 0 ? 0 : v;
+            if (simple.relu) v = v <= 0 ? 0 : v > simple.ceiling ? simple.ceiling : v;
+            y[j * step + f] = v;
           }
       }
       if (e.simple || whole) continue;

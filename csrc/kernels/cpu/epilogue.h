@@ -11,15 +11,19 @@ namespace dagrt::DAGRT_ISA {
 struct SimpleEpilogue {
   const float *bias = nullptr, *residual = nullptr;
   int64_t ld_residual = 0;
-  bool relu = false;
+  bool relu = false, capped = false;  // relu up to `ceiling`
+  float ceiling = __builtin_inff();
   SimpleEpilogue() = default;
   explicit SimpleEpilogue(const Epilogue& e)
       : bias(e.simple ? e.bias : nullptr),
         residual(e.simple ? e.residual : nullptr),
         ld_residual(e.ld_residual),
-        relu(e.simple && e.relu) {}
+        relu(e.simple && e.relu),
+        capped(e.simple && e.relu && e.ceiling < __builtin_inff()),
+        ceiling(e.ceiling) {}
   const float* mask = nullptr;
   int64_t ld_mask = 0;
+  float mask_most = __builtin_inff();
   bool empty() const { return !bias && !residual && !relu && !mask; }
 };
 
@@ -28,9 +32,20 @@ inline bool finishes(const Epilogue& e) { return e.simple || e.mask; }
 inline SimpleEpilogue finishing(const Epilogue& e) {
   SimpleEpilogue s(e);
   if (!e.mask) return s;
-  s.mask = e.mask, s.ld_mask = e.ld_mask;
+  s.mask = e.mask, s.ld_mask = e.ld_mask, s.mask_most = e.mask_most;
   s.residual = e.masked, s.ld_residual = e.ld_masked;
   return s;
+}
+
+DAGRT_INLINE vf activate(const SimpleEpilogue& e, vf t) {
+  if (!e.relu) return t;
+  t = relu(t);
+  return e.capped ? at_most(t, splat(e.ceiling)) : t;
+}
+
+/// t where the relu whose gradient this is let its operand through.
+DAGRT_INLINE vf masked(const SimpleEpilogue& e, vf mask, vf t) {
+  return select((mask > splat(0)) & (mask <= splat(e.mask_most)), t, vf{});
 }
 
 /// A simple chain on n (1..V) columns of y's row `row`, from `column` on; t is the product there.
@@ -42,9 +57,9 @@ DAGRT_INLINE vf finish(const SimpleEpilogue& e, vf t, int64_t row, int64_t colum
   }
   if (e.mask) {
     const float* at = e.mask + row * e.ld_mask + column;
-    t = select((n == V ? load(at) : load_n(at, n)) > splat(0), t, vf{});
+    t = masked(e, n == V ? load(at) : load_n(at, n), t);
   }
-  return e.relu ? relu(t) : t;
+  return activate(e, t);
 }
 
 /// Runs the chain on a tile of `rows` rows, `ld` apart, of n columns: y[row.., column..]. Defined in pointwise.cpp.

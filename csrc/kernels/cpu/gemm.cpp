@@ -42,6 +42,10 @@ DAGRT_INLINE void finish_whole(const TileJob& j, const SimpleEpilogue& e, vf (&t
     each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] += load(from + m * ld + i * V); });
   }
   if (e.relu) each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] = relu(t[m][i]); });
+  if (e.capped) {
+    const vf most = splat(e.ceiling);
+    each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] = at_most(t[m][i], most); });
+  }
   each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { store(c + m * ldc + i * V, t[m][i]); });
 }
 

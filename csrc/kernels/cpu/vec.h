@@ -160,6 +160,16 @@ DAGRT_INLINE vf relu(vf a) {
   return select(a < splat(0), splat(0), a);
 #endif
 }
+/// At most `most`; NaN stays NaN, likewise.
+DAGRT_INLINE vf at_most(vf a, vf most) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_maskz_min_ps((__mmask16)-1, (__m512)most, (__m512)a);
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
+  return (vf)_mm256_min_ps((__m256)most, (__m256)a);
+#else
+  return select(a > most, most, a);
+#endif
+}
 DAGRT_INLINE vf vabs(vf a) { return (vf)((vi)a & splat_i(0x7fffffff)); }
 DAGRT_INLINE vf to_float(vi a) { return __builtin_convertvector(a, vf); }
 DAGRT_INLINE vi to_int(vf a) { return __builtin_convertvector(a, vi); }  // truncates

@@ -296,11 +296,11 @@ template <int M, int R> struct Winograd {
       if (e.mask)
         for (int i = 0; i < M && i < rows; i++) {
           const float* at = e.mask + (pixel + i * a.Q) * e.ld_mask + f;
-          r[i] = select((full ? load(at) : load_n(at, filters)) > splat(0), r[i], vf{});
+          r[i] = masked(e, full ? load(at) : load_n(at, filters), r[i]);
         }
       if (e.relu)
 #pragma GCC unroll 8
-        for (int i = 0; i < M; i++) r[i] = relu(r[i]);
+        for (int i = 0; i < M; i++) r[i] = activate(e, r[i]);
       if (a.pool > 1) {
 #pragma GCC unroll 4
         for (int i = 0; i < M / 2; i++)

@@ -7,12 +7,15 @@
 namespace dagrt {
 namespace {
 
+/// A relu up to its ceiling; NaN stays NaN.
+DAGRT_DEVICE float activated(const Epilogue& e, float x) { return x < 0 ? 0.0f : x > e.ceiling ? e.ceiling : x; }
+
 /// What becomes of the product v at (row, column). The chain, if any, is the same for all threads.
 DAGRT_DEVICE float finished(const Epilogue& e, int64_t m, int64_t n, float product) {
   if (e.simple) {
     if (e.bias) product += e.bias[n];
     if (e.residual) product += e.residual[m * e.ld_residual + n];
-    return e.relu && product < 0 ? 0.0f : product;
+    return e.relu ? activated(e, product) : product;
   }
   float v[1 + epilogue_operands + fused_instructions];
   v[0] = product;

@@ -200,8 +200,8 @@ DAGRT_DEVICE void put_four(const Target& t, const Spot& s, int64_t m, int64_t n,
     v.x += x.x, v.y += x.y, v.z += x.z, v.w += x.w;
   }
   if (e.relu) {
-    v.x = v.x < 0 ? 0.0f : v.x, v.y = v.y < 0 ? 0.0f : v.y;
-    v.z = v.z < 0 ? 0.0f : v.z, v.w = v.w < 0 ? 0.0f : v.w;
+    v.x = activated(e, v.x), v.y = activated(e, v.y);
+    v.z = activated(e, v.z), v.w = activated(e, v.w);
   }
   *reinterpret_cast<float4*>(s.c + to * s.ldc + n) = v;
 }

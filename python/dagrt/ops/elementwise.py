@@ -318,12 +318,12 @@ def relu(x: Any) -> Any:
 
 @public
 def relu6(x: Any) -> Any:
-    """min(max(x, 0), 6).
+    """min(max(x, 0), 6). Its gradient is 0 at both kinks.
 
     Args:
         x: tensor.
     """
-    return clip(x, 0.0, 6.0)
+    return emit("relu6", as_tensor(x)) if is_float(result_type(x)) else clip(x, 0, 6)
 
 
 sigmoid = _unary("sigmoid", "sigmoid", "1 / (1 + exp(-x)).")
