@@ -100,7 +100,6 @@ __global__ void __launch_bounds__(threads) scatter_add_kernel(Gate gate, RowsArg
   const int64_t c = blockIdx.x % strips * columns + column;
   const bool in = group < groups && c < width;
   const T* x = static_cast<const T*>(a.x) + o * a.xo + c / a.C * a.xr + c % a.C;
-  T* y = static_cast<T*>(a.y) + o * a.yo + n0 * a.yk + c / a.C * a.yr + c % a.C;
   if (in)
     for (int n = group; n < n1 - n0; n += groups) sums[n * columns + column] = S();
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -125,6 +124,7 @@ __global__ void __launch_bounds__(threads) scatter_add_kernel(Gate gate, RowsArg
       for (int h = 0; h < all; h++)
         if (places[h] % groups == group) sums[places[h] * columns + column] += as_sum(x[(k0 + hits[h]) * a.xk]);
   }
+  T* y = static_cast<T*>(a.y) + o * a.yo + n0 * a.yk + c / a.C * a.yr + c % a.C;
   if (in)
     for (int n = group; n < n1 - n0; n += groups) put_sum<T>(sums[n * columns + column], y[n * a.yk]);
 }
