@@ -214,6 +214,13 @@ def main() -> None:
     wanted = [n for n in args.peers.split(",") if n] or possible
     if odd := [n for n in wanted if n not in possible]:
         options.error(f"unknown on {args.device}: {', '.join(odd)}; there is {', '.join(possible)}")
+    if args.device != "cpu":
+        import dagrt
+
+        try:
+            dagrt.set_device(args.device)
+        except dagrt.DeviceError as e:
+            options.error(str(e))
     missing = [n for n in wanted if importlib.util.find_spec(PEERS[n]) is None]
     if missing:
         print(f"not installed, left out: {', '.join(missing)}")

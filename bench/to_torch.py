@@ -241,7 +241,7 @@ def outputs_of(ys: Any) -> list[Any]:
 
 def loss_of(losses: list[str], predictions: Any, targets: list[torch.Tensor]) -> torch.Tensor:
     predictions = predictions if isinstance(predictions, tuple) else (predictions,)
-    total = torch.zeros(())
+    total = predictions[0].new_zeros(())
     for kind, p, y in zip(losses, predictions, targets):
         if kind == "binary_crossentropy":
             total = total + F.binary_cross_entropy(p, y)

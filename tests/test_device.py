@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import dagrt as keras
@@ -487,3 +488,18 @@ print(model.fit(x, np.ones((6, 2), "float32"), batch_size=2, epochs=2, verbose=0
 """
     assert "[" in in_new_process(code)
     assert in_new_process(code, DAGRT_CUDA_SYNC="1") == in_new_process(code)
+
+
+def test_peers_are_measured_on_a_device_or_told_that_there_is_none() -> None:
+    script = Path(__file__).parents[1] / "bench" / "peers.py"
+    rows = ["--rows", "mlp, batch 1;mlp, train 32", "--rounds", "1", "--seconds", "0.01", "--peers", "torch"]
+    done = subprocess.run(
+        [sys.executable, str(script), "--device", "cuda", *rows], capture_output=True, text=True, timeout=300
+    )
+    if CUDA:
+        assert done.returncode == 0, done.stderr
+        assert len(re.findall(r"^mlp, .*?\d / \d", done.stdout, re.MULTILINE)) == 2, done.stdout
+        assert "dagrt: " not in done.stdout  # an error of its row
+    else:
+        assert done.returncode == 2
+        assert "device 'cuda' is not available" in done.stderr
