@@ -28,7 +28,7 @@ import numpy as np
 from dagrt import _core
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cuda_products import LEAST_TILE_FLOPS, MOST_OF_TILE, beside_tiles
+from cuda_products import BYTES, LEAST_TILE_FLOPS, MOST_OF_TILE, beside_tiles
 from models import MODELS, Row, batch_of, build
 
 # H100 SXM5. Bytes and float32: NVIDIA's data sheet. TF32: its 494.7e12 (dense) are wgmma's; mma.sync reaches 62.9 % of that
@@ -47,6 +47,11 @@ STREAMING |= {"broadcast_to", "transpose", "slice", "pad", "concat", "gather", "
 BATCHES = {"mlp": 32, "ticket": 4, "siamese": 4, "detector": 2, "resnet": 2, "inception": 2, "autoencoder": 8}
 
 
+def stored_as(dtype: str) -> np.dtype:
+    """NumPy's type of that size; bfloat16 as uint16, which the extension takes for it."""
+    return np.dtype("uint16" if dtype == "bfloat16" else dtype)
+
+
 class Node(NamedTuple):
     op: str
     attrs: str  # JSON
@@ -56,7 +61,7 @@ class Node(NamedTuple):
     @property
     def bytes(self) -> int:
         """Input plus output, each once."""
-        return sum(math.prod(t[1]) * np.dtype(t[0]).itemsize for t in (*self.inputs, *self.outputs) if t)
+        return sum(math.prod(t[1]) * stored_as(t[0]).itemsize for t in (*self.inputs, *self.outputs) if t)
 
     @property
     def flops(self) -> float:
@@ -64,13 +69,14 @@ class Node(NamedTuple):
         first, second, out = self.inputs[0], self.inputs[1] if len(self.inputs) > 1 else None, self.outputs[0]
         if not (first and second and out):
             return 0.0
-        if self.op == "matmul":
+        op = self.op.removesuffix("_bf16")
+        if op == "matmul":
             attrs = json.loads(self.attrs)
             return 2.0 * math.prod(out[1]) * first[1][-2 if attrs["transpose_a"] else -1]
-        if self.op == "conv2d_filter_grad":
+        if op == "conv2d_filter_grad":
             return 2.0 * math.prod(second[1]) * math.prod(out[1][:-1])
-        if self.op in ("conv2d", "conv2d_input_grad"):
-            pixels = out[1] if self.op == "conv2d" else first[1]
+        if op in ("conv2d", "conv2d_input_grad"):
+            pixels = out[1] if op == "conv2d" else first[1]
             return 2.0 * math.prod(pixels) * math.prod(second[1][:-1])
         return 0.0
 
@@ -121,8 +127,9 @@ def nodes_of(text: str) -> list[Node]:
     return nodes
 
 
-def program_text(row: Row) -> str:
+def program_text(row: Row, policy: str = "float32") -> str:
     keras.clear_session()
+    keras.mixed_precision.set_global_policy(policy)
     model, seed = build(keras, row.model), MODELS[row.model]
     xs, ys = batch_of(row)
     x, y = xs if len(xs) > 1 else xs[0], ys if len(ys) > 1 else ys[0]
@@ -160,7 +167,9 @@ def run_alone(node: Node) -> list[dict[str, Any]]:
     ids = {"gather": lambda: node.inputs[0][1][line["attrs"]["axis"]], "scatter_add": lambda: line["attrs"]["size"]}
     limit = ids.get(node.op, lambda: 1)()
     arrays = [
-        (rng.random(t[1], "float32") if t[0].startswith("float") else rng.integers(0, limit, t[1])).astype(t[0])
+        (rng.random(t[1], "float32") if t[0].startswith("float") else rng.integers(0, limit, t[1])).astype(
+            stored_as(t[0])
+        )
         for t in present
     ]
     with tempfile.NamedTemporaryFile() as file:
@@ -207,7 +216,7 @@ def count(node: Node) -> dict[str, Any]:
         os.environ["DAGRT_EMULATOR_BLOCKS"] = sample
     total = {key: sum(k[key] for k in launches) for key in COUNTED}
     wavefronts, least = total["wavefronts"], total["least_wavefronts"]
-    rate = FLOPS_PER_S if node.depthwise else TF32_FLOPS_PER_S
+    rate = FLOPS_PER_S if node.depthwise else TF32_FLOPS_PER_S * 4 / BYTES.get(node.inputs[0][0], 4)
     asked = total["read"] + total["written"]
     return {
         "op": node.op,
@@ -226,11 +235,11 @@ def count(node: Node) -> dict[str, Any]:
     }
 
 
-def hot_nodes(name: str, least_bytes: int) -> dict[Node, list[str]]:
+def hot_nodes(name: str, least_bytes: int, policy: str) -> dict[Node, list[str]]:
     """Distinct nodes of a model's inference and training step that move so many bytes, and where each occurs."""
     found: dict[Node, list[str]] = {}
     for mode in ("predict", "train"):
-        for node in nodes_of(program_text(Row(name, mode, BATCHES[name]))):
+        for node in nodes_of(program_text(Row(name, mode, BATCHES[name]), policy)):
             if node.bytes >= least_bytes and node.op not in ("read", "full", "iota", "reshape"):
                 found.setdefault(node, []).append(mode)
     return found
@@ -289,6 +298,7 @@ def main() -> None:
     options.add_argument("--models", default=",".join(BATCHES))
     options.add_argument("--ops", default=".", help="a regular expression of ops")
     options.add_argument("--least-bytes", type=int, default=1 << 18, help="input plus output of what is shown")
+    options.add_argument("--policy", default="float32", help="of the models' dtypes: mixed_bfloat16")
     options.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes")
     options.add_argument(
         "--out", default="", help="path without its suffix, for .md and .json; by default printed only"
@@ -298,7 +308,7 @@ def main() -> None:
     with ProcessPoolExecutor(args.jobs, get_context("spawn"), prepare, ("32",)) as pool:
         of_model = [
             [n for n in nodes if re.search(args.ops, n.op)]
-            for nodes in pool.map(hot_nodes, names, [args.least_bytes] * len(names))
+            for nodes in pool.map(hot_nodes, names, [args.least_bytes] * len(names), [args.policy] * len(names))
         ]
         distinct = sorted({n for nodes in of_model for n in nodes}, key=cost, reverse=True)
         rows = dict(zip(distinct, pool.map(count, distinct), strict=True))

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 MOST_OF_TILE = 1.1  # asked over that bound
 # Operations for each byte from L2 below which a tile on every multiprocessor waits for it, mma.sync's TF32 rate given:
-# 2 x 645 a clock by 38.8 bytes (bench/README.md).
+# 2 x 645 a clock by 38.8 bytes (bench/README.md). bfloat16 is multiplied twice as fast.
 LEAST_TILE_FLOPS = 2 * 645 / 38.8
 MULTIPROCESSORS = 132
+BYTES = {"float32": 4.0, "bfloat16": 2.0}  # an element's
 
 
 class Product(NamedTuple):
@@ -48,7 +49,7 @@ def pad_of(attrs: dict[str, Any], axis: int, size: int, outputs: int, reach: int
 
 def products_of(op: str, attrs: str, inputs: Any, outputs: Any) -> list[Product]:
     """The products that a node is, in the order of its launches; none where it is no product, or depthwise."""
-    at = json.loads(attrs)
+    at, op = json.loads(attrs), op.removesuffix("_bf16")
     if op == "matmul":
         a, b, y = inputs[0][1], inputs[1][1], outputs[0][1]
         m, n, k = y[-2], y[-1], a[-2 if at.get("transpose_a") else -1]
@@ -103,18 +104,19 @@ def beside_tiles(node: Any, launches: list[dict[str, Any]], asked: float) -> dic
     if not parts or len(tiled) != len(parts):
         return {}
     own = 2  # operands; others are the epilogue's
-    need = sum(4.0 * math.prod(t[1]) for t in (*node.inputs[own:], *node.outputs) if t)
+    size = BYTES[node.inputs[0][0]]
+    need = sum(BYTES[t[0]] * math.prod(t[1]) for t in (*node.inputs[own:], *node.outputs) if t)
     shown, most, waits = [], 0.0, False
     for p, k in zip(parts, tiled, strict=True):
         bm, bn = (int(n) for n in k["kernel"].rsplit(" ", 1)[1].split("x"))
         tiles = math.ceil(p.m / bm) * math.ceil(p.n / bn)
         splits = k["grid"][0] // (tiles * p.batches)
-        need += 4.0 * (math.ceil(p.n / bn) * p.a + math.ceil(p.m / bm) * p.b)
+        need += size * (math.ceil(p.n / bn) * p.a + math.ceil(p.m / bm) * p.b)
         text = f"{bm}x{bn}" + (f", {splits} splits" if splits > 1 else "")
         if text not in shown:
             shown.append(text)
-        rate = bm * bn / 2 / (bm + bn)
+        rate = bm * bn * 2 / size / (bm + bn)
         most = max(most, rate)
         fills = (p.m // 256) * (p.n // 128) * p.batches >= MULTIPROCESSORS
-        waits = waits or (fills and rate < LEAST_TILE_FLOPS)
+        waits = waits or (fills and rate < LEAST_TILE_FLOPS * 4 / size)
     return {"tile": " / ".join(shown), "tile_ratio": asked / need, "tile_flops": most, "tile_waits": waits}

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from dagrt import _core
 from seed_models import SEEDS, hashed
-from test_ops import ALL, EPS, TABLE, Case, case_id, close, module, reference, run_guarded
+from test_ops import ALL, EPS, TABLE, Case, as_text, case_id, close, module, reference, run_guarded
 
 pytestmark = pytest.mark.skipif("cuda:0" not in _core.devices(), reason="no CUDA device in this build or machine")
 WATCHED = os.environ.get("DAGRT_EMULATED", "plain") != "plain"
@@ -128,6 +128,122 @@ def test_tensor_cores(shape: tuple[int, int, int], transposed: tuple[bool, bool]
     assert np.abs(got - want).max() <= 64 * EPS * np.sqrt(k) * max(np.abs(want).max(), 1)
 
 
+def bf16_text(
+    op: str, arrays: list[np.ndarray], attrs: dict[str, Any], result: str, behind: tuple[tuple[str, Any], ...] = ()
+) -> str:
+    """A product of operands rounded to bfloat16 and widened, as a policy of bfloat16 has it; its result rounded or not, then
+    `behind`: pointwise ops with another input of that shape, or none."""
+    operands = len(arrays)
+    shapes = [a.shape for a in arrays] + [shape for _, shape in behind if shape is not None]
+    inputs = [{"name": f"x{i}", "dtype": "float32", "shape": list(shape)} for i, shape in enumerate(shapes)]
+    nodes: list[dict] = []
+
+    def emit(op: str, operands: list[int], attrs: dict[str, Any]) -> int:
+        out = len(inputs) + len(nodes)
+        nodes.append({"op": op, "in": operands, "out": [out], "attrs": attrs})
+        return out
+
+    def through_bf16(x: int) -> int:
+        return emit("cast", [emit("cast", [x], {"dtype": "bfloat16"})], {"dtype": "float32"})
+
+    y = emit(op, [through_bf16(i) for i in range(operands)], attrs)
+    if result == "bfloat16":
+        y = through_bf16(y)
+    given = iter(range(operands, len(shapes)))
+    for name, shape in behind:
+        y = emit(name, [y] if shape is None else [y, next(given)], {})
+    return as_text(inputs, nodes, [y])
+
+
+def bf16_product(a: np.ndarray, b: np.ndarray, ta: bool, tb: bool, result: str) -> str:
+    return bf16_text("matmul", [a, b], {"transpose_a": ta, "transpose_b": tb}, result)
+
+
+def to_bf16(x: np.ndarray) -> np.ndarray:
+    """Rounded to bfloat16, to nearest even, as float64."""
+    bits = x.astype("float32").view("uint32").astype("uint64")
+    bits += 0x7FFF + (bits >> 16 & 1)
+    return (bits & 0xFFFF0000).astype("uint32").view("float32").astype("float64")
+
+
+def run_bf16(text: str, arrays: list[np.ndarray]) -> np.ndarray:
+    """The same bits in every order of threads."""
+    runs = []
+    for order in SEEDS_OF_ORDER:
+        os.environ["DAGRT_EMULATOR_SEED"] = order
+        runs.append(_core.Function(text, [], [], "main", False)(arrays)[0])
+        assert runs[-1].tobytes() == runs[0].tobytes(), "the order of threads changes the result"
+    return runs[0]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (8, 8, 8), (24, 16, 40), (64, 64, 64), (136, 72, 40), (8, 200, 704), (136, 136, 24), (1536, 1536, 16),
+        (1, 8, 16), (17, 40, 8), (8, 33, 24), (8, 8, 0), (0, 8, 8), (2, 16, 2056),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("result", ["float32", "bfloat16"])
+def test_bf16_products(shape: tuple[int, int, int], transposed: tuple[bool, bool], result: str) -> None:
+    """Of rounded operands, to float32's accuracy, then rounded to bfloat16 or not; and by tensor cores where lines are whole."""
+    m, n, k = shape
+    if m > 1000 and (transposed != (False, False) or result == "float32"):
+        pytest.skip("once is enough")
+    a = hashed(1, m * k).astype("float32").reshape((k, m) if transposed[0] else (m, k))
+    b = hashed(2, k * n).astype("float32").reshape((n, k) if transposed[1] else (k, n))
+    text = bf16_product(a, b, *transposed, result)
+    program = _core.Function(text, [], [], "main", False).text([a.shape, b.shape])
+    assert ("matmul_bf16" in program) == (a.shape[1] % 8 == 0 and b.shape[1] % 8 == 0)
+    got = run_bf16(text, [a, b])
+    a, b = to_bf16(a), to_bf16(b)
+    want = (a.T if transposed[0] else a) @ (b.T if transposed[1] else b)
+    error = np.abs(got - want).max(initial=0)
+    scale = max(np.abs(want).max(initial=0), 1)
+    assert error <= (64 * EPS * np.sqrt(k) + (2**-8 if result == "bfloat16" else 0)) * scale
+    if result == "bfloat16":
+        assert np.array_equal(got, to_bf16(got)), "the result is no bfloat16"
+
+
+@pytest.mark.parametrize("batches", [((3,), (3,)), ((2, 1), (1, 3)), ((3,), ()), ((), (2,))])
+def test_bf16_products_of_batches(batches: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    a = hashed(1, int(np.prod((*batches[0], 9, 16)))).astype("float32").reshape(*batches[0], 9, 16)
+    b = hashed(2, int(np.prod((*batches[1], 16, 24)))).astype("float32").reshape(*batches[1], 16, 24)
+    for result in ("float32", "bfloat16"):
+        text = bf16_product(a, b, False, False, result)
+        assert "matmul_bf16" in _core.Function(text, [], [], "main", False).text([a.shape, b.shape])
+        want = to_bf16(a) @ to_bf16(b)
+        got = run_bf16(text, [a, b])
+        assert np.abs(got - want).max() <= (64 * EPS + (2**-8 if result == "bfloat16" else 0)) * np.abs(want).max()
+
+
+def test_bf16_products_pass_infinities_on() -> None:
+    a, b = np.ones((8, 16), "float32"), np.ones((16, 8), "float32")
+    a[1, 3], a[5, 9] = np.inf, np.nan
+    for result in ("float32", "bfloat16"):
+        got = run_bf16(bf16_product(a, b, False, False, result), [a, b])
+        assert np.array_equal(np.isinf(got).all(-1), np.arange(8) == 1)
+        assert np.array_equal(np.isnan(got).all(-1), np.arange(8) == 5)
+
+
+@pytest.mark.parametrize("columns", [72, 69])  # stored by four; one by one
+def test_bf16_products_have_epilogues(columns: int) -> None:
+    """Behind a product that stays float32: in registers, and as a chain."""
+    a, b = hashed(1, 72 * 40).astype("float32").reshape(72, 40), hashed(2, columns * 40).astype("float32")
+    b, bias = b.reshape(columns, 40), hashed(3, columns).astype("float32")
+    more, y = hashed(4, 72 * columns).astype("float32").reshape(72, columns), to_bf16(a) @ to_bf16(b).T
+    attrs = {"transpose_a": False, "transpose_b": True}
+    for behind, want in (
+        ((("add", bias.shape), ("add", more.shape), ("relu", None)), np.maximum(y + bias + more, 0)),
+        ((("multiply", more.shape), ("tanh", None)), np.tanh(y * more)),
+    ):
+        text = bf16_text("matmul", [a, b], attrs, "float32", behind)
+        arrays = [a, b] + [{bias.shape: bias, more.shape: more}[shape] for _, shape in behind if shape is not None]
+        program = _core.Function(text, [], [], "main", False).text([x.shape for x in arrays])
+        assert "epilogue" in program and "matmul_bf16" in program
+        np.testing.assert_allclose(run_bf16(text, arrays), want, atol=1e-4)
+
+
 @pytest.mark.parametrize("window, stride, dilation", [(1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (2, 3, 1), (3, 2, 2)])
 @pytest.mark.parametrize("channels", [(64, 128), (20, 12), (3, 7), (3, 68), (1, 4), (2, 8)])
 def test_tensor_cores_convolve(channels: tuple[int, int], window: int, stride: int, dilation: int) -> None:
@@ -168,6 +284,87 @@ def test_images_of_few_channels(size: tuple[int, int], window: int, stride: int)
         runs.append([y, *_core.Function(backward, [], [], "main", exact)([x, w, dy])])
     for want, got in zip(*runs):
         assert np.abs(want - got).max() <= 1e-3 * max(np.abs(want).max(), 1)
+
+
+@pytest.mark.parametrize(
+    "window, stride, dilation, groups",
+    [(1, 1, 1, 1), (1, 2, 1, 1), (3, 1, 1, 1), (3, 2, 1, 1), (2, 3, 1, 1), (3, 2, 2, 1), (3, 1, 1, 2)],
+)
+@pytest.mark.parametrize("channels", [(64, 128), (16, 48), (48, 16)])
+def test_bf16_convolutions(channels: tuple[int, int], window: int, stride: int, dilation: int, groups: int) -> None:
+    """Forward and both gradients, results rounded or not, against float32 products of the rounded operands."""
+    c, f = channels
+    out = (2, -(-9 // stride), -(-7 // stride), f)
+    attrs = {
+        "strides": [stride] * 2, "dilations": [dilation] * 2, "groups": groups, "padding": "same", "pads": [0, 0, 0, 0]
+    }  # fmt: skip
+    values = [hashed(i, int(np.prod(shape))).astype("float32").reshape(shape) for i, shape in
+              enumerate([(2, 9, 7, c), (window, window, c // groups, f), out])]  # fmt: skip
+    x, w, dy = (to_bf16(v).astype("float32") for v in values)
+    for op, operands, more in (
+        ("conv2d", [x, w], {}),
+        ("conv2d_input_grad", [dy, w], {"input_size": [9, 7]}),
+        ("conv2d_filter_grad", [x, dy], {"kernel_size": [window, window]}),
+    ):
+        case = Case(op, [], lambda x, y: x, attrs | more)
+        [want] = _core.Function(module(case, operands, 1), [], [], "main", True)(operands)
+        for result in ("float32", "bfloat16"):
+            text = bf16_text(op, operands, case.attrs, result)
+            assert f"{op}_bf16" in _core.Function(text, [], [], "main", False).text([a.shape for a in operands])
+            got, scale = run_bf16(text, operands), max(np.abs(want).max(), 1)
+            assert np.abs(got - want).max() <= (256 * EPS + (2**-8 if result == "bfloat16" else 0)) * scale
+            if result == "bfloat16":
+                assert np.array_equal(got, to_bf16(got)), "the result is no bfloat16"
+
+
+def test_bf16_convolutions_of_odd_channels_stay_with_float32() -> None:
+    attrs = {"strides": [1, 1], "dilations": [1, 1], "groups": 1, "padding": "same", "pads": [0, 0, 0, 0]}
+    x, w = np.ones((1, 4, 4, 3), "float32"), np.ones((3, 3, 3, 8), "float32")
+    text = bf16_text("conv2d", [x, w], attrs, "float32")
+    assert "conv2d_bf16" not in _core.Function(text, [], [], "main", False).text([x.shape, w.shape])
+    assert run_bf16(text, [x, w]).max() == 27
+
+
+def test_a_mixed_model_trains_on_tensor_cores_as_on_the_cpu() -> None:
+    """Three steps; forward products and both gradients of each read bfloat16, but of lines that are not whole."""
+    losses = {}
+    for device in ("cpu", "cuda:0"):
+        _core.set_device(device)
+        keras.config.set_exact(False)
+        keras.clear_session()
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        try:
+            x = inputs = keras.Input((8, 8, 3))
+            x = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(x)
+            x = keras.layers.Conv2D(24, 3, strides=2, padding="same", use_bias=False)(x)
+            x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+            x = keras.layers.Dense(32, activation="relu")(keras.layers.Flatten()(x))
+            x = keras.layers.Dense(8)(x)
+            model = keras.Model(inputs, keras.layers.Activation("linear", dtype="float32")(x))
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+        for i, w in enumerate(model.trainable_weights):
+            u = hashed(100 + i, int(np.prod(w.shape))).reshape(w.shape).astype("float32")
+            w.assign(1 + 0.2 * u if "gamma" in w.name else 0.1 * u)
+        x = hashed(1, 4 * 8 * 8 * 3).astype("float32").reshape(4, 8, 8, 3)
+        y = hashed(2, 4 * 8).astype("float32").reshape(4, 8)
+        model.compile(keras.optimizers.SGD(0.05), "mse", device=device)
+        step = model._step("train").prepare((x, y, None))
+        text = step._traced._core.text([a.shape for a in step._arrays])
+        found = {
+            n: text.count(f" = {n}_bf16(") for n in ("matmul", "conv2d", "conv2d_input_grad", "conv2d_filter_grad")
+        }
+        if device == "cuda:0":  # of the first convolution nothing: an image of 3 channels
+            assert found == {"matmul": 6, "conv2d": 1, "conv2d_input_grad": 1, "conv2d_filter_grad": 1}, found
+        else:
+            assert not any(found.values())
+        losses[device] = [model.train_on_batch(x, y) for _ in range(3)]
+        losses[device + "/predict"] = model.predict_on_batch(x)
+    cpu, cuda = np.array(losses["cpu"]), np.array(losses["cuda:0"])
+    assert cpu[2] < cpu[0]
+    assert np.abs(cpu - cuda).max() <= 2**-8 * np.abs(cpu).max(), (cpu, cuda)
+    p, q = losses["cpu/predict"], losses["cuda:0/predict"]
+    assert np.abs(p - q).max() <= 2**-6 * np.abs(p).max()
 
 
 def small(shape: tuple[int, ...]) -> tuple[int, ...]:

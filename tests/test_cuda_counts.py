@@ -214,3 +214,24 @@ def test_pixels_under_taps_are_those_that_a_convolution_multiplies(stride: int) 
     assert len(backward) == stride**2
     assert sum(p.m for p in backward) == x * x
     assert sum(p.a for p in backward) == seen
+
+
+PLAIN = {"strides": [1, 1], "padding": "same", "pads": [0, 0, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs", "inputs", "output"),
+    [
+        ("matmul", {"transpose_a": False, "transpose_b": False}, [(256, 192), (192, 128)], (256, 128)),
+        ("matmul", {"transpose_a": False, "transpose_b": True}, [(256, 192), (128, 192)], (256, 128)),
+        ("matmul", {"transpose_a": True, "transpose_b": False}, [(192, 256), (192, 128)], (256, 128)),
+        ("conv2d", PLAIN, [image(16, 64), (3, 3, 64, 64)], image(16, 64)),
+        ("conv2d_input_grad", PLAIN | {"input_size": [16, 16]}, [image(16, 64), (3, 3, 64, 64)], image(16, 64)),
+        ("conv2d_filter_grad", PLAIN | {"kernel_size": [3, 3]}, [image(16, 64), image(16, 64)], (3, 3, 64, 64)),
+    ],
+)
+def test_products_of_bfloat16(op: str, attrs: dict, inputs: list, output: tuple[int, ...]) -> None:
+    """Whole sectors, no bank conflicts, and what the tile must read and no more."""
+    attrs = {"dtype": "bfloat16"} | attrs
+    row = counted(f"{op}_bf16", attrs, [("bfloat16", t) for t in inputs], [("bfloat16", output)])
+    assert cuda_counts.misses(row) == [] and row["tile_ratio"] <= cuda_products.MOST_OF_TILE, row

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cases import Arg
 from dagrt import _core
-from test_cuda import CPU_ONLY, arrays_of, on_cuda  # noqa: F401
+from test_cuda import CPU_ONLY, arrays_of, bf16_product, on_cuda  # noqa: F401
 from test_ops import ALL, TABLE, Case, module
 
 pytestmark = pytest.mark.skipif(
@@ -120,11 +120,13 @@ def test_what_orders_copies_and_blocks_is_missed(fault: str, file: str, monkeypa
     assert "race: " in reports(file)
 
 
-def test_a_fragment_in_a_wrong_place_changes_values(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_a_fragment_in_a_wrong_place_changes_values(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.uniform(-1, 1, (64, 64)).astype("float32") for _ in range(2))
     case = Case("matmul", [], lambda x, y: x, {"transpose_a": False, "transpose_b": False})
-    multiply = _core.Function(module(case, [a, b], 1), [], [], "main", False)
+    text = module(case, [a, b], 1) if kind == "float32" else bf16_product(a, b, False, False, kind)
+    multiply = _core.Function(text, [], [], "main", False)
     assert np.abs(multiply([a, b])[0] - a @ b).max() < 0.1
     monkeypatch.setenv("DAGRT_EMULATOR_FAULT", "fragment")
     assert np.abs(multiply([a, b])[0] - a @ b).max() > 1

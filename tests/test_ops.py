@@ -42,6 +42,10 @@ ELSEWHERE = {
     "pack_lstm_table": "native test_pack_lstm",
     "lstm_packed": "native test_pack_lstm",
     "lstm_gathered": "native test_pack_lstm",
+    "matmul_bf16": "test_cuda",
+    "conv2d_bf16": "test_cuda",
+    "conv2d_input_grad_bf16": "test_cuda",
+    "conv2d_filter_grad_bf16": "test_cuda",
 }
 
 
@@ -351,6 +355,16 @@ def test_algorithms_of_the_cpu_name_an_op_that_every_device_has() -> None:
         if of is not None:
             assert TABLE[of]["cpu_algorithm_of"] is None
             assert not row["differentiable"], f"{name} is made after gradients"
+
+
+def test_algorithms_of_cuda_devices_are_refused_on_a_cpu() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "ops.md").read_text()
+    listed = page[page.index("**Algorithms of CUDA devices.**") :].split("have no kernel")[0]
+    for name, row in TABLE.items():
+        of = row["cuda_algorithm_of"]
+        assert (name in listed.replace(",", " ").split()) == (of is not None), name
+        if of is not None:
+            assert TABLE[of]["cuda_algorithm_of"] is None and not row["differentiable"]
 
 
 def test_registry_matches_documentation() -> None:

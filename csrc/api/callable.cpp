@@ -154,6 +154,7 @@ std::shared_ptr<const Program> Callable::compile(const View* inputs, size_t coun
   CompileOptions options;
   options.exact = exact_;
   options.algorithms = device_.is_host();
+  options.bf16 = !exact_ && device_.multiplies_bf16();
   auto made = std::make_shared<const Program>(dagrt::compile(module_, entry_name_, types, options), variables_, device_,
                                               Program::Part::whole, exact_);
   std::shared_ptr<const Program> dropped;  // destroyed after the lock is released

@@ -65,6 +65,7 @@ void bind_ops(py::module_& m) {
       row["checks"] = o->checks;
       row["pointwise"] = o->pointwise;
       row["cpu_algorithm_of"] = o->cpu_algorithm_of ? py::object(py::str(o->cpu_algorithm_of)) : py::object(py::none());
+      row["cuda_algorithm_of"] = o->cuda_algorithm_of ? py::object(py::str(o->cuda_algorithm_of)) : py::object(py::none());
       row["random"] = o->random;
       row["spaced"] = py::make_tuple(o->spaced.inputs, o->spaced.outputs);
       row["advice"] = o->not_differentiable ? py::object(py::str(o->not_differentiable)) : py::object(py::none());

@@ -3,6 +3,7 @@
   void name(const Args&, CudaStream&) {}
 
 #include "kernels/batch_norm.h"
+#include "kernels/bf16.h"
 #include "kernels/check.h"
 #include "kernels/conv2d.h"
 #include "kernels/indexing.h"

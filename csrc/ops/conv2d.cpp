@@ -6,7 +6,7 @@
 //   pack_conv2d:        w in the order in which conv2d reads it, so that it is made once where weights do not change;
 //                       with `transpose`, that of the input gradient's convolution (strides 1)
 //   conv2d_packed:      conv2d of such weights
-#include "kernels/conv2d.h"
+#include "kernels/bf16.h"
 
 #include "ir/lists.h"
 #include "kernels/gemm_splits.h"
@@ -68,12 +68,22 @@ struct FilterGradAttrs : ConvAttrs {
     v("kernel_size", kernel_size);
   }
 };
+/// The same of bfloat16, whose result is of `dtype`.
+template <class A> struct Bf16 : A {
+  DType dtype = DType::float32;
+  template <class V> void visit(V& v) {
+    v("dtype", dtype);
+    A::visit(v);
+  }
+};
 
-void check_types(const InferContext& c, const ConvAttrs& a, std::initializer_list<const TensorType*> tensors) {
+void check_types(const InferContext& c, const ConvAttrs& a, std::initializer_list<const TensorType*> tensors,
+                 DType wanted = DType::float32) {
   check_window(c, a, a.dilations);
   if (a.groups < 1) c.fail(ErrorKind::graph, "groups must be at least 1, got ", a.groups);
   for (const TensorType* t : tensors) {
-    if (t->dtype != DType::float32) c.fail(ErrorKind::dtype, "expected float32, got ", name_of(t->dtype), "; cast to float32");
+    if (t->dtype != wanted)
+      c.fail(ErrorKind::dtype, "expected ", name_of(wanted), ", got ", name_of(t->dtype), "; cast to ", name_of(wanted));
     if (t->rank() != 4) c.fail(ErrorKind::shape, "expected 4 axes, got ", text(t->shape));
   }
 }
@@ -97,10 +107,10 @@ void check_weights(const InferContext& c, const ConvAttrs& a, const TensorType& 
            w.shape[2].value() * a.groups);
 }
 
-Types infer_conv2d(const InferContext& c) {
-  const auto& a = c.attrs<ForwardAttrs>();
+// What the three write, for operands of `wanted`: of float32.
+TensorType type_of(const InferContext& c, const ForwardAttrs& a, DType wanted) {
   const TensorType &x = c.in[0], &w = c.in[1];
-  check_types(c, a, {&x, &w});
+  check_types(c, a, {&x, &w}, wanted);
   check_weights(c, a, w, x.shape[3]);
   int64_t r = number(c, w.shape[0], "the window's height"), s = number(c, w.shape[1], "the window's width");
   if (r < 1 || s < 1) c.fail(ErrorKind::shape, "the window must have at least one point, got ", text(w.shape));
@@ -108,13 +118,12 @@ Types infer_conv2d(const InferContext& c) {
                {x.shape[0], window_outputs(c, x.shape[1], reach(r, a.dilations[0]), 0, a),
                 window_outputs(c, x.shape[2], reach(s, a.dilations[1]), 1, a), w.shape[3]}};
   check_epilogue(c, a, 2, y);
-  return {y};
+  return y;
 }
 
-Types infer_input_grad(const InferContext& c) {
-  const auto& a = c.attrs<InputGradAttrs>();
+TensorType type_of(const InferContext& c, const InputGradAttrs& a, DType wanted) {
   const TensorType &dy = c.in[0], &w = c.in[1];
-  check_types(c, a, {&dy, &w});
+  check_types(c, a, {&dy, &w}, wanted);
   if (a.input_size.size() != 2) c.fail(ErrorKind::graph, "input_size must be 2 sizes: height and width");
   must_agree(c, dy.shape[3], w.shape[3], "the filters of dy and of the weights");
   int64_t window[2] = {number(c, w.shape[0], "the window's height"), number(c, w.shape[1], "the window's width")};
@@ -125,13 +134,12 @@ Types infer_input_grad(const InferContext& c) {
                  "the size of dy and the outputs of a convolution of input_size");
   TensorType dx{DType::float32, {dy.shape[0], a.input_size[0], a.input_size[1], w.shape[2] * Dim(a.groups)}};
   check_epilogue(c, a, 2, dx);
-  return {dx};
+  return dx;
 }
 
-Types infer_filter_grad(const InferContext& c) {
-  const auto& a = c.attrs<FilterGradAttrs>();
+TensorType type_of(const InferContext& c, const FilterGradAttrs& a, DType wanted) {
   const TensorType &x = c.in[0], &dy = c.in[1];
-  check_types(c, a, {&x, &dy});
+  check_types(c, a, {&x, &dy}, wanted);
   if (a.kernel_size.size() != 2) c.fail(ErrorKind::graph, "kernel_size must be 2 numbers: height and width");
   must_agree(c, x.shape[0], dy.shape[0], "the batches of x and dy");
   for (int axis = 0; axis < 2; axis++)
@@ -139,7 +147,27 @@ Types infer_filter_grad(const InferContext& c) {
         c, dy.shape[size_t(axis + 1)],
         window_outputs(c, x.shape[size_t(axis + 1)], reach(a.kernel_size[size_t(axis)], a.dilations[size_t(axis)]), axis, a),
         "the size of dy and the outputs of a convolution of x");
-  return {{DType::float32, {a.kernel_size[0], a.kernel_size[1], floor_div(x.shape[3], Dim(a.groups)), dy.shape[3]}}};
+  return {DType::float32, {a.kernel_size[0], a.kernel_size[1], floor_div(x.shape[3], Dim(a.groups)), dy.shape[3]}};
+}
+
+template <class A> Types infer_float(const InferContext& c) { return {type_of(c, c.attrs<A>(), DType::float32)}; }
+
+/// Lines of each group are whole pieces of 16 bytes.
+template <class A> bool admits_bf16(const void* attrs, const Types& in) {
+  const int64_t lines = bf16_line * static_cast<const Bf16<A>*>(attrs)->groups;
+  return in[0].shape.back().value() % lines == 0 && in[1].shape.back().value() % lines == 0;
+}
+
+template <class A> Types infer_bf16(const InferContext& c) {
+  const auto& a = c.attrs<Bf16<A>>();
+  if (a.dtype != DType::float32 && a.dtype != DType::bfloat16)
+    c.fail(ErrorKind::dtype, "dtype must be float32 or bfloat16, got ", name_of(a.dtype));
+  TensorType t = type_of(c, a, DType::bfloat16);
+  if (!c.in[0].known() || !c.in[1].known() || !admits_bf16<A>(&a, c.in))
+    c.fail(ErrorKind::shape, "last axes of each group must be multiples of ", bf16_line, ", got ", text(c.in[0].shape), " and ",
+           text(c.in[1].shape), " with groups ", a.groups, "; use ", c.op.cuda_algorithm_of, " of float32");
+  t.dtype = a.dtype;
+  return {t};
 }
 
 PackConvArgs pack_sizes(const PackAttrs& a, const int64_t* w) {
@@ -201,7 +229,7 @@ ConvArgs sizes(const ConvAttrs& a, const int64_t* x, const int64_t* w, const int
 
 ConvArgs arguments(const RunContext& c, const ConvAttrs& a, const View& x, const View& w, const View& y) {
   ConvArgs k = sizes(a, x.dims, w.dims, y.dims);
-  k.x = x.as<float>(), k.w = w.as<float>(), k.y = y.as<float>();
+  k.x = x.as<float>(), k.w = w.as<float>(), k.y = y.as<float>();  // of float32
   k.ldx = x.ld, k.ldy = y.ld;
   k.workspace = static_cast<char*>(c.workspace);
   return k;
@@ -237,6 +265,34 @@ void run_input_grad(const RunContext& c) {
 }
 void run_filter_grad(const RunContext& c) {
   conv2d_filter_grad(arguments(c, c.attrs<FilterGradAttrs>(), c.in[0], c.out[0], c.in[1]), c.stream);
+}
+
+ConvBf16Args bf16_arguments(const RunContext& c, const ConvArgs& rest, DType result) {
+  ConvBf16Args b;
+  b.rest = rest;
+  b.to = c.out[0].data;
+  b.narrow = result == DType::bfloat16;
+  return b;
+}
+void run_conv2d_bf16(const RunContext& c) {
+  const auto& a = c.attrs<Bf16<ForwardAttrs>>();
+  ConvBf16Args b = bf16_arguments(c, arguments(c, a, c.in[0], c.in[1], c.out[0]), a.dtype);
+  b.rest.epilogue = read_epilogue(c, a, 2);
+  b.x = c.in[0].as<const uint16_t>(), b.w = c.in[1].as<const uint16_t>();
+  conv2d_bf16(b, c.stream);
+}
+void run_input_grad_bf16(const RunContext& c) {
+  const auto& a = c.attrs<Bf16<InputGradAttrs>>();
+  ConvBf16Args b = bf16_arguments(c, arguments(c, a, c.out[0], c.in[1], c.in[0]), a.dtype);
+  b.rest.epilogue = read_epilogue(c, a, 2);
+  b.y = c.in[0].as<const uint16_t>(), b.w = c.in[1].as<const uint16_t>();
+  conv2d_input_grad_bf16(b, c.stream);
+}
+void run_filter_grad_bf16(const RunContext& c) {
+  const auto& a = c.attrs<Bf16<FilterGradAttrs>>();
+  ConvBf16Args b = bf16_arguments(c, arguments(c, a, c.in[0], c.out[0], c.in[1]), a.dtype);
+  b.x = c.in[0].as<const uint16_t>(), b.y = c.in[1].as<const uint16_t>();
+  conv2d_filter_grad_bf16(b, c.stream);
 }
 
 AttrMap window_attrs(const ConvAttrs& a) {
@@ -311,17 +367,36 @@ template <class A> const ConvAttrs& attrs_as(const void* p) { return *static_cas
 Memory bytes(const ConvMemory& m) { return {m.workspace, m.scratch}; }
 
 // On CUDA devices each is a product for every group: partial sums, where there are any.
-Memory cuda_forward(const ConvArgs& k) {
-  return {gemm_workspace(k.groups, k.B * k.P * k.Q, k.F / k.groups, k.R * k.S * (k.C / k.groups)), 0};
+// `element`: bytes of the operands'.
+Memory cuda_forward(const ConvArgs& k, int64_t element) {
+  return {gemm_workspace(k.groups, k.B * k.P * k.Q, k.F / k.groups, k.R * k.S * (k.C / k.groups), element), 0};
 }
-Memory cuda_input_grad(const ConvArgs& k) {
+Memory cuda_input_grad(const ConvArgs& k, int64_t element) {
   const int64_t c = k.C / k.groups;
-  const StridedSplits cut(k.groups, k.B, k.H, k.W, k.R, k.S, k.stride_h, k.stride_w, c, k.F / k.groups);
-  return {gemm_workspace(cut.splits, cut.M, c), 0};
+  const StridedSplits cut(k.groups, k.B, k.H, k.W, k.R, k.S, k.stride_h, k.stride_w, c, k.F / k.groups, element);
+  return {gemm_parts_bytes(cut.splits, cut.M, c), 0};
 }
-Memory cuda_filter_grad(const ConvArgs& k) {
+Memory cuda_filter_grad(const ConvArgs& k, int64_t element) {
   if (k.groups > 1 && k.groups == k.C) return {size_t(depthwise_parts(k.F) * k.R * k.S * k.F) * 4, 0};
-  return {gemm_workspace(k.groups, k.R * k.S * (k.C / k.groups), k.F / k.groups, k.B * k.P * k.Q), 0};
+  return {gemm_workspace(k.groups, k.R * k.S * (k.C / k.groups), k.F / k.groups, k.B * k.P * k.Q, element), 0};
+}
+
+/// What the three of bfloat16 have in common.
+template <class A> Op bf16_op(const char* of, void (*run)(const RunContext&)) {
+  Op o;
+  o.name = std::string(of) + "_bf16";
+  o.equation = std::string(of) + " of bfloat16 by tensor cores";
+  o.cuda_algorithm_of = of;
+  o.min_inputs = o.max_inputs = 2;
+  o.infer = infer_bf16<A>;
+  o.run = run;
+  o.admits = admits_bf16<A>;
+  o.not_differentiable = "it is made by passes after gradients are expanded; write the op of float32";
+  return o;
+}
+Cost bf16_cost(Cost c, const Types& in, const TensorType& out) {
+  c.bytes = double(in[0].bytes() + in[1].bytes() + out.bytes());
+  return c;
 }
 
 }  // namespace
@@ -332,7 +407,7 @@ void register_conv2d(Registry& r) {
   forward.equation = "y[b,p,q,f] = sum_{r,s,c} x[b, p sh + r dh - top, q sw + s dw - left, c] w[r,s,c,f]";
   forward.attrs = prepared_attr_type<ForwardAttrs>();
   forward.min_inputs = 2, forward.max_inputs = 2 + epilogue_operands;
-  forward.infer = infer_conv2d;
+  forward.infer = infer_float<ForwardAttrs>;
   forward.run = run_conv2d;
   forward.spaced = {~2u, 1};  // all but the weights
   forward.grad = grad_conv2d;
@@ -344,7 +419,7 @@ void register_conv2d(Registry& r) {
     return bytes(conv2d_memory(sizes(attrs_as<ForwardAttrs>(a), in[0], in[1], out[0])));
   };
   forward.cuda_memory = [](const void* a, const Types& in, const Types& out) {
-    return cuda_forward(sizes(attrs_as<ForwardAttrs>(a), in[0], in[1], out[0]));
+    return cuda_forward(sizes(attrs_as<ForwardAttrs>(a), in[0], in[1], out[0]), 4);
   };
   r.add(std::move(forward));
 
@@ -387,7 +462,7 @@ void register_conv2d(Registry& r) {
   input.equation = "dx[b,h,w,c] = sum of dy[b,p,q,f] w[r,s,c,f] over conv2d's triples";
   input.attrs = prepared_attr_type<InputGradAttrs>();
   input.min_inputs = 2, input.max_inputs = 2 + epilogue_operands;
-  input.infer = infer_input_grad;
+  input.infer = infer_float<InputGradAttrs>;
   input.run = run_input_grad;
   input.spaced = {~2u, 1};
   input.grad = grad_input_grad;
@@ -399,7 +474,7 @@ void register_conv2d(Registry& r) {
     return bytes(conv2d_input_grad_memory(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0])));
   };
   input.cuda_memory = [](const void* a, const Types& in, const Types& out) {
-    return cuda_input_grad(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0]));
+    return cuda_input_grad(sizes(attrs_as<InputGradAttrs>(a), out[0], in[1], in[0]), 4);
   };
   r.add(std::move(input));
 
@@ -408,7 +483,7 @@ void register_conv2d(Registry& r) {
   filter.equation = "dw[r,s,c,f] = sum of x[b,h,w,c] dy[b,p,q,f] over conv2d's triples";
   filter.attrs = attr_type<FilterGradAttrs>();
   filter.min_inputs = filter.max_inputs = 2;
-  filter.infer = infer_filter_grad;
+  filter.infer = infer_float<FilterGradAttrs>;
   filter.run = run_filter_grad;
   filter.spaced = {3, 0};
   filter.grad = grad_filter_grad;
@@ -419,9 +494,45 @@ void register_conv2d(Registry& r) {
     return bytes(conv2d_filter_grad_memory(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1])));
   };
   filter.cuda_memory = [](const void* a, const Types& in, const Types& out) {
-    return cuda_filter_grad(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1]));
+    return cuda_filter_grad(sizes(attrs_as<FilterGradAttrs>(a), in[0], out[0], in[1]), 4);
   };
   r.add(std::move(filter));
+
+  Op forward16 = bf16_op<ForwardAttrs>("conv2d", run_conv2d_bf16);
+  forward16.attrs = prepared_attr_type<Bf16<ForwardAttrs>>();
+  forward16.max_inputs = 2 + epilogue_operands;
+  forward16.spaced = {~3u, 1};  // operands come 16 bytes at once
+  forward16.cost = [](const void* a, const Types& in, const Types& out) {
+    const auto& attrs = *static_cast<const Bf16<ForwardAttrs>*>(a);
+    return with_epilogue(bf16_cost(cost(sizes(attrs, in[0], in[1], out[0])), in, out[0]), attrs, 2, in, out[0]);
+  };
+  forward16.memory = [](const void* a, const Types& in, const Types& out) {
+    return cuda_forward(sizes(attrs_as<Bf16<ForwardAttrs>>(a), in[0], in[1], out[0]), 2);
+  };
+  r.add(std::move(forward16));
+
+  Op input16 = bf16_op<InputGradAttrs>("conv2d_input_grad", run_input_grad_bf16);
+  input16.attrs = prepared_attr_type<Bf16<InputGradAttrs>>();
+  input16.max_inputs = 2 + epilogue_operands;
+  input16.spaced = {~3u, 1};
+  input16.cost = [](const void* a, const Types& in, const Types& out) {
+    const auto& attrs = *static_cast<const Bf16<InputGradAttrs>*>(a);
+    return with_epilogue(bf16_cost(cost(sizes(attrs, out[0], in[1], in[0])), in, out[0]), attrs, 2, in, out[0]);
+  };
+  input16.memory = [](const void* a, const Types& in, const Types& out) {
+    return cuda_input_grad(sizes(attrs_as<Bf16<InputGradAttrs>>(a), out[0], in[1], in[0]), 2);
+  };
+  r.add(std::move(input16));
+
+  Op filter16 = bf16_op<FilterGradAttrs>("conv2d_filter_grad", run_filter_grad_bf16);
+  filter16.attrs = attr_type<Bf16<FilterGradAttrs>>();
+  filter16.cost = [](const void* a, const Types& in, const Types& out) {
+    return bf16_cost(cost(sizes(attrs_as<Bf16<FilterGradAttrs>>(a), in[0], out[0], in[1])), in, out[0]);
+  };
+  filter16.memory = [](const void* a, const Types& in, const Types& out) {
+    return cuda_filter_grad(sizes(attrs_as<Bf16<FilterGradAttrs>>(a), in[0], out[0], in[1]), 2);
+  };
+  r.add(std::move(filter16));
 }
 
 }  // namespace dagrt

@@ -1,8 +1,9 @@
 // matmul: y[..., m, n] = sum_k a[..., m, k] b[..., k, n], batch axes broadcast. With transpose_a, a is [..., k, m]; with
 // transpose_b, b is [..., n, k]. float32; sums in float32.
+//   matmul_bf16:    of bfloat16, by a CUDA device's tensor cores: y is float32, or rounded to bfloat16
 //   pack_matmul:    a matrix b in the order in which the product reads it, so that it is made once where it does not change
 //   matmul_packed:  a times such a matrix; a's leading axes fold
-#include "kernels/matmul.h"
+#include "kernels/bf16.h"
 
 #include "kernels/gemm_splits.h"
 #include "ops/epilogue.h"
@@ -20,11 +21,20 @@ struct MatmulAttrs : EpilogueAttrs {
   }
 };
 
-Types infer_matmul(const InferContext& c) {
-  const auto& at = c.attrs<MatmulAttrs>();
+struct Bf16Attrs : MatmulAttrs {
+  DType dtype = DType::float32;
+  template <class V> void visit(V& v) {
+    v("dtype", dtype);
+    MatmulAttrs::visit(v);
+  }
+};
+
+/// y's type, of float32, for operands of `wanted`.
+TensorType product_type(const InferContext& c, const MatmulAttrs& at, DType wanted) {
   const TensorType &a = c.in[0], &b = c.in[1];
-  if (a.dtype != DType::float32 || b.dtype != DType::float32)
-    c.fail(ErrorKind::dtype, "expected float32, got ", name_of(a.dtype), " and ", name_of(b.dtype), "; cast to float32");
+  if (a.dtype != wanted || b.dtype != wanted)
+    c.fail(ErrorKind::dtype, "expected ", name_of(wanted), ", got ", name_of(a.dtype), " and ", name_of(b.dtype), "; cast to ",
+           name_of(wanted));
   if (a.rank() < 2 || b.rank() < 2)
     c.fail(ErrorKind::shape, "expected at least 2 axes, got ", text(a.shape), " and ", text(b.shape));
   size_t ra = size_t(a.rank()), rb = size_t(b.rank());
@@ -43,6 +53,25 @@ Types infer_matmul(const InferContext& c) {
   y.shape.push_back(a.shape[at.transpose_a ? ra - 1 : ra - 2]);
   y.shape.push_back(b.shape[at.transpose_b ? rb - 2 : rb - 1]);
   check_epilogue(c, at, 2, y);
+  return y;
+}
+
+Types infer_matmul(const InferContext& c) { return {product_type(c, c.attrs<MatmulAttrs>(), DType::float32)}; }
+
+/// Lines are whole pieces of 16 bytes.
+bool admits_bf16(const void*, const Types& in) {
+  return in[0].shape.back().value() % bf16_line == 0 && in[1].shape.back().value() % bf16_line == 0;
+}
+
+Types infer_bf16(const InferContext& c) {
+  const auto& at = c.attrs<Bf16Attrs>();
+  if (at.dtype != DType::float32 && at.dtype != DType::bfloat16)
+    c.fail(ErrorKind::dtype, "dtype must be float32 or bfloat16, got ", name_of(at.dtype));
+  TensorType y = product_type(c, at, DType::bfloat16);
+  if (!c.in[0].known() || !c.in[1].known() || !admits_bf16(&at, c.in))
+    c.fail(ErrorKind::shape, "last axes must be multiples of ", bf16_line, ", got ", text(c.in[0].shape), " and ",
+           text(c.in[1].shape), "; use matmul of float32");
+  y.dtype = at.dtype;
   return {y};
 }
 
@@ -126,14 +155,11 @@ Product product_of(const MatmulAttrs& at, const int64_t* a, int ra, const int64_
   return p;
 }
 
-void run_matmul(const RunContext& c) {
-  const auto& at = c.attrs<MatmulAttrs>();
+/// All but the operands' addresses.
+MatmulArgs arguments(const RunContext& c, const MatmulAttrs& at) {
   const View &a = c.in[0], &b = c.in[1], &y = c.out[0];
   Product p = product_of(at, a.dims, a.rank, b.dims, b.rank, y.dims, y.rank);
   MatmulArgs g;
-  g.a = a.as<const float>();
-  g.b = b.as<const float>();
-  g.c = y.as<float>();
   g.M = p.M;
   g.N = p.N;
   g.K = p.K;
@@ -144,20 +170,33 @@ void run_matmul(const RunContext& c) {
   g.ldc = y.ld;
   g.workspace = static_cast<char*>(c.workspace);
   g.epilogue = read_epilogue(c, at, 2);
-  if (!p.folded) {
-    g.batch_rank = y.rank - 2;
-    int64_t sa = a.dims[a.rank - 2] * a.ld, sb = b.dims[b.rank - 2] * b.ld, sy = y.dims[y.rank - 2] * y.ld;
-    for (int i = y.rank - 3, ia = a.rank - 3, ib = b.rank - 3; i >= 0; i--, ia--, ib--) {
-      g.batch[i] = y.dims[i];
-      g.a_batch[i] = ia >= 0 && a.dims[ia] != 1 ? sa : 0;
-      g.b_batch[i] = ib >= 0 && b.dims[ib] != 1 ? sb : 0;
-      g.c_batch[i] = sy;
-      if (ia >= 0) sa *= a.dims[ia];
-      if (ib >= 0) sb *= b.dims[ib];
-      sy *= y.dims[i];
-    }
+  if (p.folded) return g;
+  g.batch_rank = y.rank - 2;
+  int64_t sa = a.dims[a.rank - 2] * a.ld, sb = b.dims[b.rank - 2] * b.ld, sy = y.dims[y.rank - 2] * y.ld;
+  for (int i = y.rank - 3, ia = a.rank - 3, ib = b.rank - 3; i >= 0; i--, ia--, ib--) {
+    g.batch[i] = y.dims[i];
+    g.a_batch[i] = ia >= 0 && a.dims[ia] != 1 ? sa : 0;
+    g.b_batch[i] = ib >= 0 && b.dims[ib] != 1 ? sb : 0;
+    g.c_batch[i] = sy;
+    if (ia >= 0) sa *= a.dims[ia];
+    if (ib >= 0) sb *= b.dims[ib];
+    sy *= y.dims[i];
   }
+  return g;
+}
+
+void run_matmul(const RunContext& c) {
+  MatmulArgs g = arguments(c, c.attrs<MatmulAttrs>());
+  g.a = c.in[0].as<const float>(), g.b = c.in[1].as<const float>(), g.c = c.out[0].as<float>();
   matmul(g, c.stream);
+}
+void run_bf16(const RunContext& c) {
+  const auto& at = c.attrs<Bf16Attrs>();
+  MatmulBf16Args g;
+  g.rest = arguments(c, at);
+  g.a = c.in[0].as<const uint16_t>(), g.b = c.in[1].as<const uint16_t>(), g.c = c.out[0].data;
+  g.narrow = at.dtype == DType::bfloat16;
+  matmul_bf16(g, c.stream);
 }
 
 void grad_matmul(GradContext& c) {
@@ -210,7 +249,7 @@ Memory memory_matmul(const void* attrs, const Types& in, const Types& out) {
 
 Memory cuda_memory_matmul(const void* attrs, const Types& in, const Types& out) {
   Product p = product_of(attrs, in, out);
-  return {gemm_workspace(p.batches, p.M, p.N, p.K), 0};
+  return {gemm_workspace(p.batches, p.M, p.N, p.K, int64_t(size_of(in[0].dtype))), 0};
 }
 
 }  // namespace
@@ -231,6 +270,21 @@ void register_matmul(Registry& r) {
   r.add(std::move(m));
 
   const char* advice = "it is made by passes after gradients are expanded; write matmul";
+  Op bf16;
+  bf16.name = "matmul_bf16";
+  bf16.equation = "matmul of bfloat16 by tensor cores";
+  bf16.cuda_algorithm_of = "matmul";
+  bf16.attrs = prepared_attr_type<Bf16Attrs>();
+  bf16.min_inputs = 2, bf16.max_inputs = 2 + epilogue_operands;
+  bf16.infer = infer_bf16;
+  bf16.run = run_bf16;
+  bf16.admits = admits_bf16;
+  bf16.spaced = {~3u, 1};  // operands come 16 bytes at once
+  bf16.not_differentiable = advice;
+  bf16.cost = cost_matmul;
+  bf16.memory = cuda_memory_matmul;
+  r.add(std::move(bf16));
+
   Op pack;
   pack.name = "pack_matmul";
   pack.equation = "matmul's b in the order in which its kernel reads it";

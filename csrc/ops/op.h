@@ -135,12 +135,16 @@ struct Op {
   // Convolutions whose `run` can pool what it finishes (attribute `pool`: ops/epilogue.h): whether it can for these types.
   bool (*pools)(const void* attrs, const Types& in, const Types& out) = nullptr;
 
+  // Algorithms that are not for all sizes: whether it takes these, which `infer` asks too; null: all that `infer` does.
+  bool (*admits)(const void* attrs, const Types& in) = nullptr;
+
   int residuals = 0;  // how many trailing outputs exist only for the gradient; unused ones get null memory
   std::vector<std::pair<int, int>> in_place;  // (input, output): run allows both to be the same memory
   Spaced spaced;                              // the planner may let these stand in slices of other values (runtime/slices.h)
   bool random = false;                        // never merged, never renumbered
   bool checks = false;                        // may report a fault to Status: all stores come after it
   const char* cpu_algorithm_of = nullptr;     // the op for which compiling for a CPU chooses it; no other device has it
+  const char* cuda_algorithm_of = nullptr;    // the same of CUDA devices
   bool pointwise = false;                    // one functor over operands that broadcast: passes may drop a broadcast_to before it
   bool structural = false;                   // handled by passes, has no run
   Structural role = Structural::none;        // which of them

@@ -17,6 +17,7 @@ void eliminate_common_subexpressions(Module& module);
 void eliminate_dead_code(Module& module);
 void choose_algorithms(Module& module, bool exact);
 void pack_lstm(Module& module);
+void multiply_bf16(Module& module);
 void fold_batch_norm(Module& module);
 void join_updates(Module& module);
 void simplify_row_sums(Module& module);

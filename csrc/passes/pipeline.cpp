@@ -41,6 +41,12 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
     eliminate_dead_code(m);  // lookups that no one projects
     checked(m, true);
   }
+  if (options.bf16) {
+    multiply_bf16(m);
+    checked(m, true);
+    eliminate_dead_code(m);  // casts that no one reads
+    checked(m, true);
+  }
   if (options.fuse) {
     join_updates(m);
     checked(m, true);

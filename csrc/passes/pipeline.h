@@ -9,6 +9,7 @@ namespace dagrt {
 struct CompileOptions {
   bool exact = true;       // only algorithms that round no worse than a direct sum
   bool algorithms = true;  // an op for each convolution and product by what it takes; those of the CPU
+  bool bf16 = false;       // products of bfloat16 read it as it is; CUDA devices have them
   bool fuse = true;        // pointwise chains, epilogues, updates; folds normalisations, which rounds otherwise
   bool verify = false;     // check the invariants after every pass; also with DAGRT_VERIFY=1 in the environment
 };

@@ -40,6 +40,7 @@ class Cuda final : public Device {
   const char* name() const override { return name_.c_str(); }
   bool is_host() const override { return false; }
   bool records() const override { return true; }
+  bool multiplies_bf16() const override { return capability_ >= 80; }
 
   void* allocate(size_t bytes) override {
     use();

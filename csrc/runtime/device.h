@@ -143,7 +143,8 @@ class Device {
   virtual void* allocate_host(size_t bytes) = 0;
   virtual void release_host(void* p) = 0;
   virtual std::unique_ptr<Queue> queue() = 0;
-  virtual bool records() const { return false; }  // steps are given to Queue::replay, not to Queue::run
+  virtual bool records() const { return false; }          // steps are given to Queue::replay, not to Queue::run
+  virtual bool multiplies_bf16() const { return false; }  // has products of bfloat16 (Op::cuda_algorithm_of)
   /// Bytes that may still be allocated; `why` names the limit.
   virtual size_t available(const char** why) const = 0;
   /// MemoryLimitError where `bytes` more, for `what`, would exceed what is available; of another device than the host

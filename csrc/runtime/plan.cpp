@@ -450,6 +450,9 @@ class Planner {
       if (on_cuda_ && n.op->cpu_algorithm_of)  // compiling for a GPU does not choose it
         fail(ErrorKind::device, place(n), ": ", n.op->name, " is one of the CPU's algorithms for ", n.op->cpu_algorithm_of,
              " and does not run on a GPU; use ", n.op->cpu_algorithm_of);
+      if (!on_cuda_ && n.op->cuda_algorithm_of)
+        fail(ErrorKind::device, place(n), ": ", n.op->name, " is one of CUDA devices' algorithms for ", n.op->cuda_algorithm_of,
+             " and does not run on a CPU; use ", n.op->cuda_algorithm_of);
       Types in = f_.types_of(n.inputs), out = f_.types_of(n.outputs);
       auto memory = on_cuda_ && n.op->cuda_memory ? n.op->cuda_memory : n.op->memory;
       if (memory) memory_[i] = memory(n.attrs.get(), in, out);

@@ -59,6 +59,34 @@ __global__ void matrices_kernel(Gate, float* y, int off) {
   load_matrices(r, held + threadIdx.x * 4 + off);
   for (int m = 0; m < 4; m++) y[m * 32 + threadIdx.x] = bits_to_float(r[m]);
 }
+/// Rows of eight halves, element k of row i 8 i + k.
+__global__ void transposed_kernel(Gate, uint32_t* y) {
+  SHARED(Bf16, held, [32 * 8]);
+  for (int k = 0; k < 8; k++) held[threadIdx.x * 8 + k].bits = uint16_t(threadIdx.x * 8 + k);
+  __syncthreads();
+  uint32_t r[4];
+  load_transposed(r, held + threadIdx.x * 8);
+  for (int m = 0; m < 4; m++) y[m * 32 + threadIdx.x] = r[m];
+}
+/// y [16, 8] = x [16, 16] w [16, 8] + 1, elements where the manual's formulas of mma.m16n8k16 have them.
+__global__ void multiply_bf16_kernel(Gate, float* y, const float* x, const float* w) {
+  const int group = threadIdx.x / 4, in_group = threadIdx.x % 4;
+  uint32_t a[4] = {}, b[2] = {};
+  float c[4] = {1, 1, 1, 1};
+  Bf16 h;
+  for (int i = 0; i < 8; i++) {
+    const int row = i < 2 || (i >= 4 && i < 6) ? group : group + 8, column = in_group * 2 + (i & 1) + (i < 4 ? 0 : 8);
+    narrow(x[row * 16 + column], h);
+    a[i / 2] |= uint32_t(h.bits) << i % 2 * 16;
+  }
+  for (int i = 0; i < 4; i++) {
+    const int row = in_group * 2 + (i & 1) + (i < 2 ? 0 : 8);
+    narrow(w[row * 8 + group], h);
+    b[i / 2] |= uint32_t(h.bits) << i % 2 * 16;
+  }
+  mma_bf16(c, a, b);
+  for (int i = 0; i < 4; i++) y[(i < 2 ? group : group + 8) * 8 + in_group * 2 + (i & 1)] = c[i];
+}
 __global__ void never_waited_kernel(Gate, const float* x) {
   SHARED(float, held, [n]);
   copy_async<4>(held + threadIdx.x, x + threadIdx.x);
@@ -123,6 +151,30 @@ TEST_CASE("matrices are loaded as the PTX manual says") {
   for (int m = 0; m < 4; m++)
     for (int lane = 0; lane < 32; lane++) CHECK(y.p[m * 32 + lane] == float((m * 8 + lane / 4) * 4 + lane % 4));
   CHECK(says(report_of(matrices_kernel, 1, 32, 0, y.p, 1), "not aligned to 16 bytes"));
+}
+
+TEST_CASE("matrices of halves are transposed as the PTX manual says") {
+  Memory y(n);
+  auto* words = reinterpret_cast<uint32_t*>(y.p);
+  CHECK(report_of(transposed_kernel, 1, 32, 0, words) == "");
+  for (int m = 0; m < 4; m++)
+    for (int lane = 0; lane < 32; lane++) {
+      const int row = m * 8 + lane % 4 * 2, column = lane / 4;
+      CHECK(words[m * 32 + lane] == uint32_t(row * 8 + column) + (uint32_t((row + 1) * 8 + column) << 16));
+    }
+}
+
+TEST_CASE("bfloat16 is multiplied as the PTX manual says") {
+  Memory x(16 * 16), w(16 * 8), y(16 * 8);
+  for (int i = 0; i < 256; i++) x.p[i] = float(i * 37 % 101 - 50) / 16;  // whole numbers of sixteenths: nothing is rounded
+  for (int i = 0; i < 128; i++) w.p[i] = float(i * 29 % 61 - 30) / 16;
+  CHECK(report_of(multiply_bf16_kernel, 1, 32, 0, y.p, static_cast<const float*>(x.p), static_cast<const float*>(w.p)) == "");
+  for (int i = 0; i < 16; i++)
+    for (int j = 0; j < 8; j++) {
+      float sum = 1;
+      for (int k = 0; k < 16; k++) sum += x.p[i * 16 + k] * w.p[k * 8 + j];
+      CHECK(y.p[i * 8 + j] == sum);
+    }
 }
 
 TEST_CASE("barriers that not all threads reach") {

@@ -344,5 +344,33 @@ TEST_CASE("fuse_epilogues leaves alone what it cannot take") {
   CHECK(!contains(after(t, {floats({5, 4}), floats({4, 3}), floats({5, 1})}, fuse_epilogues), "epilogue"));
 }
 
+TEST_CASE("multiply_bf16: products of widened bfloat16 read it as it is, and round what a cast alone reads") {
+  auto halves = [](Dims shape) { return TensorType{DType::bfloat16, shape}; };
+  Trace t;
+  ValueId x = t.input("x", halves({4, 2, 16})), w = t.input("w", halves({16, 8})), g = t.input("g", halves({4, 2, 8}));
+  ValueId odd = t.input("odd", halves({16, 5}));
+  auto wide = [&](ValueId v) { return t.b.cast(v, DType::float32); };
+  auto product = [&](ValueId a, ValueId b, bool ta) {
+    return t.b.emit("matmul", {a, b}, {{"transpose_a", {ta}}, {"transpose_b", {false}}});
+  };
+  ValueId y = t.b.cast(product(wide(x), wide(w), false), DType::bfloat16);
+  ValueId dw = product(t.b.reshape(wide(x), {8, 16}), t.b.reshape(wide(g), {8, 8}), true);  // as matmul's gradient has it
+  t.out({y, dw, t.b.cast(dw, DType::bfloat16), t.b.cast(product(wide(x), wide(odd), false), DType::bfloat16)});
+  CHECK(after(t, {halves({4, 2, 16}), halves({16, 8}), halves({4, 2, 8}), halves({16, 5})}, multiply_bf16) ==
+        R"(main(%0 x: bfloat16(4, 2, 16), %1 w: bfloat16(16, 8), %2 g: bfloat16(4, 2, 8), %3 odd: bfloat16(16, 5)) {
+  %4 = cast(%0) {dtype: "float32"} : float32(4, 2, 16)
+  %5 = matmul_bf16(%0, %1) {dtype: "bfloat16", transpose_a: false, transpose_b: false} : bfloat16(4, 2, 8)
+  %6 = reshape(%0) {shape: [8, 16]} : bfloat16(8, 16)
+  %7 = reshape(%2) {shape: [8, 8]} : bfloat16(8, 8)
+  %8 = matmul_bf16(%6, %7) {dtype: "float32", transpose_a: true, transpose_b: false} : float32(16, 8)
+  %9 = cast(%8) {dtype: "bfloat16"} : bfloat16(16, 8)
+  %10 = cast(%3) {dtype: "float32"} : float32(16, 5)
+  %11 = matmul(%4, %10) {transpose_a: false, transpose_b: false} : float32(4, 2, 5)
+  %12 = cast(%11) {dtype: "bfloat16"} : bfloat16(4, 2, 5)
+  return %5, %8, %9, %12
+}
+)");
+}
+
 }  // namespace
 }  // namespace dagrt

@@ -4,10 +4,11 @@
 //   filter grad   M = R S C, N = F, K = B P Q:         the forward's A transposed
 // Under a stride an input pixel meets only those taps that lie a multiple of the stride away from it: the input gradient is one
 // product for each remainder of (h, w), with the taps of that remainder, so that no zeros are multiplied.
-// Groups are batches of the product. Four channels are loaded at once where they lie together and aligned. Of an image of few
+// Groups are batches of the product. Four channels are loaded at once where they lie together and aligned; of bfloat16
+// always eight. Of an image of few
 // channels the part of its rows that a tile's windows see is brought into shared memory, in whole sectors and each value
 // once, and the tiles are made from there.
-#include "kernels/conv2d.h"
+#include "kernels/bf16.h"
 
 #include "kernels/cuda/depthwise.cuh"
 #include "kernels/cuda/gemm.cuh"
@@ -16,7 +17,8 @@ namespace dagrt {
 namespace {
 
 constexpr ProductName conv2d_name("conv2d"), conv2d_input_grad_name("conv2d_input_grad"),
-    conv2d_filter_grad_name("conv2d_filter_grad");
+    conv2d_filter_grad_name("conv2d_filter_grad"), conv2d_bf16_name("conv2d_bf16"),
+    conv2d_input_grad_bf16_name("conv2d_input_grad_bf16"), conv2d_filter_grad_bf16_name("conv2d_filter_grad_bf16");
 
 /// A walk along k = (r, s, c) of a window: no division from one tile to the next.
 struct Taps {
@@ -32,9 +34,9 @@ struct Taps {
     uint32_t n = uint32_t(k), r = by_sc.divide(n), sc = n - r * by_sc.d, s = by_c.divide(sc);
     return {k, int(r), int(s), int(sc - s * by_c.d)};
   }
-  DAGRT_DEVICE void next(At& a) const {
+  DAGRT_DEVICE void next(At& a, int columns) const {
     const int C = int(by_c.d), SC = int(by_sc.d);
-    a.k += gemm_bk, a.c += gemm_bk;
+    a.k += columns, a.c += columns;
     while (a.c >= C) {
       a.c -= C, a.s++;
       if (a.s * C == SC) a.s = 0, a.r++;
@@ -44,8 +46,9 @@ struct Taps {
 
 /// Pixels (b, u, v) of an image [., H, W, ld] that outputs (b, p, q) see through taps (r, s) and channels c:
 ///   u = p step_h + r tap_h + off_h, where that lies inside; v alike.
-struct Pixels {
-  const float* image;
+template <class T> struct PixelsOf {
+  using Element = T;
+  const T* image;
   Divider by_pq, by_q;
   Taps taps;
   int64_t pixels, ld;
@@ -68,18 +71,19 @@ struct Pixels {
   }
   DAGRT_DEVICE Col col_at(int64_t k) const { return place(taps.at(k)); }
   DAGRT_DEVICE void next(Col& c) const {
-    taps.next(c.at);
+    taps.next(c.at, columns_of<T>);
     c = place(c.at);
   }
   DAGRT_DEVICE Col place(const Taps::At& a) const {
     const int h = a.r * tap_h, w = a.s * tap_w;
     return {a, (int64_t(h) * W + w) * ld + a.c, a.k < taps.depth ? h : outside, w};
   }
-  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const {
+  DAGRT_DEVICE const T* at(const Row& r, const Col& c) const {
     return unsigned(r.h + c.h) < unsigned(H) && unsigned(r.w + c.w) < unsigned(W) ? image + (r.offset + c.offset) : nullptr;
   }
   DAGRT_DEVICE void move(int64_t by) { image += by; }
 };
+using Pixels = PixelsOf<float>;
 
 /// What windows of `run` pixels in order, from any, see of an image: for each row of outputs that they lie in and each row of the
 /// windows, a line of all channels. Lines stand so far apart that consecutive taps (r, s, c) are in consecutive banks, and, where
@@ -155,7 +159,7 @@ struct StripPixels : Strip {
   DAGRT_DEVICE Row row_at(int64_t i) const { return pixel(i, first); }
   DAGRT_DEVICE Col col_at(int64_t k) const { return place(x.taps.at(k)); }
   DAGRT_DEVICE void next(Col& c) const {
-    x.taps.next(c.at);
+    x.taps.next(c.at, gemm_bk);
     c = place(c.at);
   }
   DAGRT_DEVICE Col place(const Taps::At& a) const {
@@ -212,8 +216,9 @@ struct StripTaps : Strip {
 };
 
 /// The weights as B(n = c, k = (r, s, f)) = w[first + r line + s column, c, f], of a lattice of taps.
-struct TapsByFilter {
-  const float* w;
+template <class T> struct TapsByFilter {
+  using Element = T;
+  const T* w;
   Taps taps;
   int64_t channels, F, first, line, column;  // in elements
   struct Row {
@@ -226,21 +231,21 @@ struct TapsByFilter {
   DAGRT_DEVICE Row row_at(int64_t i) const { return {i < channels ? i * F : -1}; }
   DAGRT_DEVICE Col col_at(int64_t k) const { return place(taps.at(k)); }
   DAGRT_DEVICE void next(Col& c) const {
-    taps.next(c.at);
+    taps.next(c.at, columns_of<T>);
     c = place(c.at);
   }
   DAGRT_DEVICE Col place(const Taps::At& a) const {
     return {a, a.k < taps.depth ? first + a.r * line + a.s * column + a.c : -1};
   }
-  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const {
+  DAGRT_DEVICE const T* at(const Row& r, const Col& c) const {
     return r.offset >= 0 && c.offset >= 0 ? w + r.offset + c.offset : nullptr;
   }
   DAGRT_DEVICE void move(int64_t by) { w += by; }
 };
 
-Pixels pixels_of_x(const ConvArgs& a) {
-  Pixels p{};
-  p.image = a.x, p.ld = a.ldx, p.H = int(a.H), p.W = int(a.W);
+template <class T> PixelsOf<T> pixels_of_x(const ConvArgs& a, const T* x) {
+  PixelsOf<T> p{};
+  p.image = x, p.ld = a.ldx, p.H = int(a.H), p.W = int(a.W);
   p.by_pq = Divider(a.P * a.Q), p.by_q = Divider(a.Q), p.taps = Taps(a.R, a.S, a.C / a.groups);
   p.pixels = a.B * a.P * a.Q;
   p.step_h = int(a.stride_h), p.step_w = int(a.stride_w), p.tap_h = int(a.dilation_h), p.tap_w = int(a.dilation_w);
@@ -285,73 +290,110 @@ bool strips(const ConvArgs& a, const CudaStream& s) {
 }
 constexpr int most_strip = 8192;  // floats
 
-}  // namespace
-
-void conv2d(const ConvArgs& a, CudaStream& s) {
-  if (!a.B || !a.P || !a.Q || !a.F) return;
-  if (depthwise(a)) return depthwise_forward(a, s);
-  const int64_t c = a.C / a.groups, f = a.F / a.groups, depth = a.R * a.S * c;
-  const Pixels x = pixels_of_x(a);
-  const Matrix w{a.w, 1, a.F, f, depth};
-  const Target y{a.y, a.ldy, a.B * a.P * a.Q, f, a.epilogue, {}};
-  const Jobs jobs = groups_of(a, depth, c, f, f);
-  if (strips(a, s))
-    if (const StripPixels strip(x, c, a.R, a.S); strip.floats() <= most_strip)
-      return gemm<StripPixels, Matrix, true, false, 4>(s, conv2d_name, strip, w, y, jobs);
-  if (fours(a))
-    gemm<Pixels, Matrix, true, false, 4>(s, conv2d_name, x, w, y, jobs);
+/// The widest copies that operands allow.
+template <bool a_k, bool b_k, class A, class B>
+void multiply(CudaStream& s, const ProductName& name, const ConvArgs& c, const A& a, const B& b, const Target& to, const Jobs& jobs) {
+  if constexpr (is_bf16<typename ElementOf<A>::type>)
+    gemm<A, B, a_k, b_k, 8>(s, name, a, b, to, jobs);
+  else if (fours(c))
+    gemm<A, B, a_k, b_k, 4>(s, name, a, b, to, jobs);
   else
-    gemm<Pixels, Matrix, true, false, 1>(s, conv2d_name, x, w, y, jobs);
+    gemm<A, B, a_k, b_k, 1>(s, name, a, b, to, jobs);
 }
 
-void conv2d_input_grad(const ConvArgs& a, CudaStream& s) {
-  if (!a.B || !a.H || !a.W || !a.C) return;
-  if (depthwise(a)) return depthwise_input_grad(a, s);
+/// Where y, x or w is written; of bfloat16 with `narrow`.
+struct Written {
+  float* p;
+  bool narrow = false;
+};
+
+template <class T> void forward(const ConvArgs& a, CudaStream& s, const ProductName& name, const T* image, const T* weights, Written y) {
+  const int64_t c = a.C / a.groups, f = a.F / a.groups, depth = a.R * a.S * c;
+  const PixelsOf<T> x = pixels_of_x(a, image);
+  const MatrixOf<T> w{weights, 1, a.F, f, depth};
+  const Target to{y.p, a.ldy, a.B * a.P * a.Q, f, a.epilogue, {}, y.narrow};
+  const Jobs jobs = groups_of(a, depth, c, f, f);
+  if constexpr (!is_bf16<T>)
+    if (strips(a, s))
+      if (const StripPixels strip(x, c, a.R, a.S); strip.floats() <= most_strip)
+        return gemm<StripPixels, Matrix, true, false, 4>(s, name, strip, w, to, jobs);
+  multiply<true, false>(s, name, a, x, w, to, jobs);
+}
+
+template <class T> void input_grad(const ConvArgs& a, CudaStream& s, const ProductName& name, const T* y, const T* w, Written x) {
+  constexpr int64_t bytes = sizeof(T);
   const int64_t c = a.C / a.groups, f = a.F / a.groups;
-  const StridedSplits cut(a.groups, a.B, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, c, f);
+  const StridedSplits cut(a.groups, a.B, a.H, a.W, a.R, a.S, a.stride_h, a.stride_w, c, f, bytes);
   for (int64_t h = 0; h < smaller(a.stride_h, a.H); h++)
-    for (int64_t w = 0; w < smaller(a.stride_w, a.W); w++) {
+    for (int64_t v = 0; v < smaller(a.stride_w, a.W); v++) {
       const Remainder rows(h, a.H, a.stride_h, a.pad_top, a.dilation_h, a.R);
-      const Remainder columns(w, a.W, a.stride_w, a.pad_left, a.dilation_w, a.S);
+      const Remainder columns(v, a.W, a.stride_w, a.pad_left, a.dilation_w, a.S);
       const bool any = rows.taps && columns.taps;
       const Taps taps(any ? rows.taps : 0, any ? columns.taps : 0, f);
-      Pixels dy{};
-      dy.image = a.y, dy.ld = a.ldy, dy.H = int(a.P), dy.W = int(a.Q);
+      PixelsOf<T> dy{};
+      dy.image = y, dy.ld = a.ldy, dy.H = int(a.P), dy.W = int(a.Q);
       dy.by_pq = Divider(rows.count * columns.count), dy.by_q = Divider(columns.count), dy.taps = taps;
       dy.pixels = a.B * rows.count * columns.count;
       dy.step_h = dy.step_w = 1, dy.tap_h = -int(rows.reach), dy.tap_w = -int(columns.reach);
       dy.off_h = int(rows.offset), dy.off_w = int(columns.offset);
       const int64_t tap = c * a.F;  // elements from one tap of the window to the next
-      const TapsByFilter weights{
-          a.w, taps, c, a.F, (rows.tap * a.S + columns.tap) * tap, rows.every * a.S * tap, columns.every * tap};
-      Target dx{a.x, a.ldx, dy.pixels, c, a.epilogue, {}};
+      const TapsByFilter<T> weights{
+          w, taps, c, a.F, (rows.tap * a.S + columns.tap) * tap, rows.every * a.S * tap, columns.every * tap};
+      Target dx{x.p, a.ldx, dy.pixels, c, a.epilogue, {}, x.narrow};
       if (a.stride_h > 1 || a.stride_w > 1)
-        dx.rows = {true, dy.by_pq, dy.by_q, a.H, a.W, h, w, a.stride_h, a.stride_w};
+        dx.rows = {true, dy.by_pq, dy.by_q, a.H, a.W, h, v, a.stride_h, a.stride_w};
       Jobs jobs = groups_of(a, taps.depth, f, f, c);
-      jobs.splits = taps.depth ? smaller(cut.splits, gemm_splits(a.groups, dx.M, c, taps.depth)) : 1;
-      if (fours(a))
-        gemm<Pixels, TapsByFilter, true, true, 4>(s, conv2d_input_grad_name, dy, weights, dx, jobs);
-      else
-        gemm<Pixels, TapsByFilter, true, true, 1>(s, conv2d_input_grad_name, dy, weights, dx, jobs);
+      jobs.splits = taps.depth ? smaller(cut.splits, gemm_splits(a.groups, dx.M, c, taps.depth, bytes)) : 1;
+      multiply<true, true>(s, name, a, dy, weights, dx, jobs);
     }
 }
 
-void conv2d_filter_grad(const ConvArgs& a, CudaStream& s) {
-  const int64_t c = a.C / a.groups, f = a.F / a.groups, taps = a.R * a.S * c;
-  if (!taps || !f) return;
-  if (depthwise(a)) return depthwise_filter_grad(a, s);
-  const Exchanged<Pixels> x{pixels_of_x(a)};
-  const int64_t outputs = a.B * a.P * a.Q;
-  const Matrix dy{a.y, 1, a.ldy, f, outputs};
-  const Target dw{a.w, a.F, taps, f, {}, {}};
+template <class T> void filter_grad(const ConvArgs& a, CudaStream& s, const ProductName& name, const T* image, const T* y, Written w) {
+  const int64_t c = a.C / a.groups, f = a.F / a.groups, taps = a.R * a.S * c, outputs = a.B * a.P * a.Q;
+  const Exchanged<PixelsOf<T>> x{pixels_of_x(a, image)};
+  const MatrixOf<T> dy{y, 1, a.ldy, f, outputs};
+  const Target dw{w.p, a.F, taps, f, {}, {}, w.narrow};
   const Jobs jobs = groups_of(a, outputs, c, f, f);
-  if (strips(a, s))
-    if (const StripTaps strip(x.l, c, a.R, a.S); strip.floats() <= most_strip)
-      return gemm<StripTaps, Matrix, false, false, 4>(s, conv2d_filter_grad_name, strip, dy, dw, jobs);
-  if (fours(a))
-    gemm<Exchanged<Pixels>, Matrix, false, false, 4>(s, conv2d_filter_grad_name, x, dy, dw, jobs);
-  else
-    gemm<Exchanged<Pixels>, Matrix, false, false, 1>(s, conv2d_filter_grad_name, x, dy, dw, jobs);
+  if constexpr (!is_bf16<T>)
+    if (strips(a, s))
+      if (const StripTaps strip(x.l, c, a.R, a.S); strip.floats() <= most_strip)
+        return gemm<StripTaps, Matrix, false, false, 4>(s, name, strip, dy, dw, jobs);
+  multiply<false, false>(s, name, a, x, dy, dw, jobs);
+}
+
+const Bf16* in_bf16(const uint16_t* p) { return reinterpret_cast<const Bf16*>(p); }
+Written written(const ConvBf16Args& a) { return {static_cast<float*>(a.to), a.narrow}; }
+
+}  // namespace
+
+void conv2d(const ConvArgs& a, CudaStream& s) {
+  if (!a.B || !a.P || !a.Q || !a.F) return;
+  if (depthwise(a)) return depthwise_forward(a, s);
+  forward<float>(a, s, conv2d_name, a.x, a.w, {a.y});
+}
+void conv2d_bf16(const ConvBf16Args& b, CudaStream& s) {
+  const ConvArgs& a = b.rest;
+  if (a.B && a.P && a.Q && a.F) forward(a, s, conv2d_bf16_name, in_bf16(b.x), in_bf16(b.w), written(b));
+}
+
+void conv2d_input_grad(const ConvArgs& a, CudaStream& s) {
+  if (!a.B || !a.H || !a.W || !a.C) return;
+  if (depthwise(a)) return depthwise_input_grad(a, s);
+  input_grad<float>(a, s, conv2d_input_grad_name, a.y, a.w, {a.x});
+}
+void conv2d_input_grad_bf16(const ConvBf16Args& b, CudaStream& s) {
+  const ConvArgs& a = b.rest;
+  if (a.B && a.H && a.W && a.C) input_grad(a, s, conv2d_input_grad_bf16_name, in_bf16(b.y), in_bf16(b.w), written(b));
+}
+
+void conv2d_filter_grad(const ConvArgs& a, CudaStream& s) {
+  if (!a.R || !a.S || !a.C || !a.F) return;
+  if (depthwise(a)) return depthwise_filter_grad(a, s);
+  filter_grad<float>(a, s, conv2d_filter_grad_name, a.x, a.y, {a.w});
+}
+void conv2d_filter_grad_bf16(const ConvBf16Args& b, CudaStream& s) {
+  const ConvArgs& a = b.rest;
+  if (a.R && a.S && a.C && a.F) filter_grad(a, s, conv2d_filter_grad_bf16_name, in_bf16(b.x), in_bf16(b.y), written(b));
 }
 
 }  // namespace dagrt

@@ -2,16 +2,20 @@
 //   C(m, n) = sum over k of A(m, k) B(n, k)
 //
 // Operands are loaders. `Row` is what a row's place costs to work out and is made once; `Col` walks along k, a tile's depth at
-// a time; of both, `at` makes an address, or null for a zero. A block computes BM x BN in steps of 16; four stages of cp.async
-// keep loads under way while the tile before is multiplied.
-//   tensor: TF32 mma.sync, float32 sums. Otherwise float32 FMA: the exact path, and the only one before sm_80.
+// a time; of both, `at` makes an address, or null for a zero. A block computes BM x BN in steps of 64 bytes a row, 16 floats;
+// four stages of cp.async keep loads under way while the tile before is multiplied.
+//   tensor: TF32 or bfloat16 mma.sync, float32 sums. Otherwise float32 FMA: the exact path, and the only one before sm_80.
 //
 // Rows of a tile are taken in groups of 32, of which octet e, place l is row 16 (l % 2) + 4 (l / 2) + e. So the four rows that
 // a lane needs of one k lie together where rows are contiguous (one load of 16 bytes), and its results are four neighbours of
 // a line. They leave by way of shared memory, so that warps store whole lines and the epilogue runs there. Chunks of 16 bytes stand exclusive-or'd, by which neither the copies
 // nor the fragments' loads meet in a bank, without padding.
 //
-// Per byte that comes from L2 a tile of 256 x 128 makes 42.7 operations, 128 x 128 32, 64 x 64 16. Long sums over few tiles
+// Operands of bfloat16 (loaders of Bf16) take 32 columns a step. Two neighbours along k are a word of the fragments: where k
+// is contiguous, all is as above. Where rows are, ldmatrix transposes as it loads, eight neighbouring rows at a time, so that
+// an octet is eight neighbours, and results are pairs of a line. Results are float32, or rounded to bfloat16 (`narrow`).
+//
+// Per byte that comes from L2 a tile of 256 x 128 makes 42.7 operations, 128 x 128 32, 64 x 64 16; of bfloat16 twice as many. Long sums over few tiles
 // are cut in `splits` parts along K, a function of the sizes alone, added in order. Which tile is chosen changes no bit.
 #pragma once
 #include <limits>
@@ -23,28 +27,42 @@
 namespace dagrt {
 namespace {
 
-constexpr int gemm_bk = 16, gemm_stages = 4;
+constexpr int gemm_bk = 16, gemm_stages = 4;  // floats of a step
+/// Columns of a step, of 64 bytes.
+template <class T> constexpr int columns_of = gemm_bk * 4 / int(sizeof(T));
+
+/// What a loader's addresses lead to.
+template <class X, class = void> struct ElementOf {
+  using type = float;
+};
+template <class X> struct ElementOf<X, decltype(void(typename X::Element()))> {
+  using type = typename X::Element;
+};
+template <class T> constexpr bool is_bf16 = sizeof(T) == sizeof(Bf16);
 
 /// X(i, k) = p[i row + k col], i < rows, k < depth.
-struct Matrix {
-  const float* p;
+template <class T> struct MatrixOf {
+  const T* p;
   int64_t row, col, rows, depth;
+  using Element = T;
   struct Row {
-    const float* p;
+    const T* p;
   };
   struct Col {
     int64_t k, offset;
   };
   DAGRT_DEVICE Row row_at(int64_t i) const { return {i < rows ? p + i * row : nullptr}; }
   DAGRT_DEVICE Col col_at(int64_t k) const { return {k, k * col}; }
-  DAGRT_DEVICE void next(Col& c) const { c.k += gemm_bk, c.offset += gemm_bk * col; }
-  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const { return r.p && c.k < depth ? r.p + c.offset : nullptr; }
+  DAGRT_DEVICE void next(Col& c) const { c.k += columns_of<T>, c.offset += columns_of<T> * col; }
+  DAGRT_DEVICE const T* at(const Row& r, const Col& c) const { return r.p && c.k < depth ? r.p + c.offset : nullptr; }
   DAGRT_DEVICE void move(int64_t by) { p += by; }
 };
+using Matrix = MatrixOf<float>;
 
 /// X(i, k) of a loader with its two indices exchanged.
 template <class L> struct Exchanged {
   L l;
+  using Element = typename ElementOf<L>::type;
   using Row = typename L::Col;
   struct Col {
     int64_t k;
@@ -52,8 +70,8 @@ template <class L> struct Exchanged {
   };
   DAGRT_DEVICE Row row_at(int64_t i) const { return l.col_at(i); }
   DAGRT_DEVICE Col col_at(int64_t k) const { return {k, l.row_at(k)}; }
-  DAGRT_DEVICE void next(Col& c) const { c = col_at(c.k + gemm_bk); }
-  DAGRT_DEVICE const float* at(const Row& r, const Col& c) const { return l.at(c.row, r); }
+  DAGRT_DEVICE void next(Col& c) const { c = col_at(c.k + columns_of<Element>); }
+  DAGRT_DEVICE const Element* at(const Row& r, const Col& c) const { return l.at(c.row, r); }
   DAGRT_DEVICE void move(int64_t by) { l.move(by); }
 };
 
@@ -61,7 +79,7 @@ template <class L> struct Exchanged {
 DAGRT_DEVICE int first_of_place(int l) { return l % 2 * 16 + l / 2 * 4; }
 
 /// One operand's tile in shared memory, `rows` x 16: contiguous along k, rows by octet and place; or along the rows.
-template <bool k_fast, int rows> struct Tile {
+template <class T, bool k_fast, int rows> struct Tile {
   static constexpr int floats = rows * gemm_bk;
   /// Slot: the row, or where k is contiguous, 32 (row / 32) + 8 octet + place.
   DAGRT_DEVICE static int at(int slot, int k) {
@@ -101,6 +119,30 @@ template <bool k_fast, int rows> struct Tile {
   }
 };
 
+/// Of bfloat16, `rows` x 32: octet e of a group of 32 is rows 8 e to 8 e + 8.
+template <bool k_fast, int rows> struct Tile<Bf16, k_fast, rows> {
+  static constexpr int floats = rows * gemm_bk;
+  DAGRT_DEVICE static int at(int row, int k) {
+    return k_fast ? row * 32 + ((k / 8) ^ (row / 2 & 3)) * 8 + k % 8 : k * rows + ((row / 8) ^ (k & 7)) * 8 + row % 8;
+  }
+  DAGRT_DEVICE static int row_of(int slot) { return slot; }
+
+  /// Of 32 rows from `first`, columns k to k + 16: row lane / 4 of each octet at columns 2 (lane % 4) and the next, and 8 further.
+  DAGRT_DEVICE static void fragments(uint32_t (&f)[4][2], const Bf16* tile, int first, int k) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      uint32_t r[4];
+      if constexpr (k_fast)
+        load_matrices(r, tile + at(first + lane, k + h * 8));
+      else
+        load_transposed(r, tile + at(first + lane / 8 * 8, k + h * 8 + lane % 8));
+#pragma unroll
+      for (int e = 0; e < 4; e++) f[e][h] = r[e];
+    }
+  }
+};
+
 /// Whether a loader's values come from a strip of its own in shared memory, which it fills a chunk at a time (conv2d.cu).
 template <class X, class = void> struct Staged {
   static constexpr bool value = false;
@@ -109,12 +151,13 @@ template <class X> struct Staged<X, decltype(void(X::chunks))> {
   static constexpr bool value = true;
 };
 
-/// A thread's share of the copies of an operand's tiles, `width` floats at once along the contiguous direction.
+/// A thread's share of the copies of an operand's tiles, `width` elements at once along the contiguous direction.
 template <class X, bool k_fast, int rows, int width, int threads> struct Copies {
-  using To = Tile<k_fast, rows>;
-  static constexpr int across = (k_fast ? gemm_bk : rows) / width, down = threads / across;
-  static constexpr int each = rows * gemm_bk / width / threads, row_count = k_fast ? each : 1, col_count = k_fast ? 1 : each;
-  static_assert(threads % across == 0 && each * threads * width == rows * gemm_bk);
+  using T = typename ElementOf<X>::type;
+  using To = Tile<T, k_fast, rows>;
+  static constexpr int columns = columns_of<T>, across = (k_fast ? columns : rows) / width, down = threads / across;
+  static constexpr int each = rows * columns / width / threads, row_count = k_fast ? each : 1, col_count = k_fast ? 1 : each;
+  static_assert(threads % across == 0 && each * threads * width == rows * columns);
   typename X::Row row[row_count];
   typename X::Col col[col_count];
   DAGRT_DEVICE static int along() { return threadIdx.x % across * width; }
@@ -135,13 +178,13 @@ template <class X, bool k_fast, int rows, int width, int threads> struct Copies 
   DAGRT_DEVICE void start(float* to, const X& x) {
 #pragma unroll
     for (int n = 0; n < each; n++) {
-      float* place = to + (k_fast ? To::at(over(n), along()) : To::at(along(), over(n)));
+      T* place = reinterpret_cast<T*>(to) + (k_fast ? To::at(over(n), along()) : To::at(along(), over(n)));
       const auto& r = row[k_fast ? n : 0];
       const auto& c = col[k_fast ? 0 : n];
       if constexpr (Staged<X>::value)
         *place = x.value(r, c);
       else
-        copy_async<width * 4>(place, x.at(r, c));
+        copy_async<width * int(sizeof(T))>(place, x.at(r, c));
     }
 #pragma unroll
     for (int n = 0; n < col_count; n++) x.next(col[n]);
@@ -166,6 +209,7 @@ struct Target {
   int64_t ldc, M, N;
   Epilogue epilogue;
   Scatter rows;
+  bool narrow = false;  // c holds bfloat16; of products of bfloat16 only
 };
 
 /// Jobs of one launch: batches x splits x tiles of M x tiles of N, the last fastest.
@@ -181,15 +225,15 @@ struct Jobs {
 /// What a job changes of its target.
 struct Spot {
   float* c;
-  int64_t ldc, row, col;
-  bool raw;  // a part of a sum: no epilogue
+  int64_t from, ldc, row, col;  // from: elements behind c
+  bool raw;                     // a part of a sum: no epilogue
 };
 
-/// Stores four neighbours of a line; `bias` is theirs.
-DAGRT_DEVICE void put_four(const Target& t, const Spot& s, int64_t m, int64_t n, float4 v, const float4& bias) {
+/// Stores four neighbours of a line; `bias` is theirs. T: of the operands.
+template <class T> DAGRT_DEVICE void put_four(const Target& t, const Spot& s, int64_t m, int64_t n, float4 v, const float4& bias) {
   if (m >= t.M || n >= t.N) return;
   if (s.raw) {
-    *reinterpret_cast<float4*>(s.c + m * s.ldc + n) = v;
+    *reinterpret_cast<float4*>(s.c + s.from + m * s.ldc + n) = v;
     return;
   }
   const Epilogue& e = t.epilogue;
@@ -203,22 +247,39 @@ DAGRT_DEVICE void put_four(const Target& t, const Spot& s, int64_t m, int64_t n,
     v.x = activated(e, v.x), v.y = activated(e, v.y);
     v.z = activated(e, v.z), v.w = activated(e, v.w);
   }
-  *reinterpret_cast<float4*>(s.c + to * s.ldc + n) = v;
+  const int64_t at = s.from + to * s.ldc + n;
+  if constexpr (is_bf16<T>) {
+    if (t.narrow) {
+      Bf16 h[4];
+      narrow(v.x, h[0]), narrow(v.y, h[1]), narrow(v.z, h[2]), narrow(v.w, h[3]);
+      *reinterpret_cast<uint2*>(reinterpret_cast<Bf16*>(s.c) + at) =
+          make_uint2(h[0].bits | uint32_t(h[1].bits) << 16, h[2].bits | uint32_t(h[3].bits) << 16);
+      return;
+    }
+  }
+  *reinterpret_cast<float4*>(s.c + at) = v;
 }
-DAGRT_DEVICE void put_one(const Target& t, const Spot& s, int64_t m, int64_t n, float v) {
-  const int64_t to = s.raw ? m : t.rows.at(m);
-  s.c[to * s.ldc + n] = s.raw ? v : finished(t.epilogue, s.row + to, s.col + n, v);
+template <class T> DAGRT_DEVICE void put_one(const Target& t, const Spot& s, int64_t m, int64_t n, float v) {
+  const int64_t to = s.raw ? m : t.rows.at(m), at = s.from + to * s.ldc + n;
+  if (!s.raw) v = finished(t.epilogue, s.row + to, s.col + n, v);
+  if constexpr (is_bf16<T>) {
+    if (t.narrow && !s.raw) return narrow(v, reinterpret_cast<Bf16*>(s.c)[at]);
+  }
+  s.c[at] = v;
 }
 
-/// A tile's place in shared memory on its way out; places of two of a warp's rows are kept apart.
-DAGRT_DEVICE int staged_at(int m, int n, int BN) { return m * BN + (n ^ (m / 16 % 2 * 16)); }
+/// A tile's place in shared memory on its way out; places of a warp's rows are kept apart: two of fours, four of pairs.
+template <class T> DAGRT_DEVICE int staged_at(int m, int n, int BN) {
+  return m * BN + (n ^ (is_bf16<T> ? m % 4 * 8 : m / 16 % 2 * 16));
+}
 
 /// Stores a finished tile from shared memory: any chain of instructions, any alignment, neighbours by neighbouring lanes.
+template <class T>
 __device__ __noinline__ void put_staged(const Target& t, const Spot& s, const float* tile, int64_t m0, int64_t n0, int BM, int BN) {
   const int rows = int(smaller(BM, t.M - m0)), cols = int(smaller(BN, t.N - n0));
   for (int i = threadIdx.x; i < rows * cols; i += int(blockDim.x)) {
     int m = int(unsigned(i) / unsigned(cols)), n = i - m * cols;
-    put_one(t, s, m0 + m, n0 + n, tile[staged_at(m, n, BN)]);
+    put_one<T>(t, s, m0 + m, n0 + n, tile[staged_at<T>(m, n, BN)]);
   }
 }
 
@@ -236,8 +297,10 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
     gemm_kernel(Gate gate, A a, B b, const __grid_constant__ Target target, const __grid_constant__ Jobs jobs) {
   if ((tensor && !has_tf32) || closed(gate)) return;
   using S = Shape<BM, BN, tensor>;
-  using TileA = Tile<a_k, BM>;
-  using TileB = Tile<b_k, BN>;
+  using T = typename ElementOf<A>::type;
+  using TileA = Tile<T, a_k, BM>;
+  using TileB = Tile<T, b_k, BN>;
+  constexpr int bk = columns_of<T>;
   float* shared = dynamic_shared<float>();
   float* sb = shared + gemm_stages * TileA::floats;
 
@@ -248,27 +311,27 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
   job /= jobs.tiles_m;
   const int64_t split = job % jobs.splits;
   job /= jobs.splits;
-  Spot spot{target.c, target.ldc, job * jobs.row_batch, job * jobs.col_batch, jobs.splits > 1};
+  Spot spot{target.c, 0, target.ldc, job * jobs.row_batch, job * jobs.col_batch, jobs.splits > 1};
   for (int d = jobs.batch_rank - 1; d >= 0; d--) {
     int64_t i = job % jobs.batch[d];
     job /= jobs.batch[d];
     a.move(i * jobs.a_batch[d]);
     b.move(i * jobs.b_batch[d]);
-    spot.c += i * jobs.c_batch[d];
+    spot.from += i * jobs.c_batch[d];
   }
-  if (spot.raw) spot.c = jobs.partials + split * jobs.M * jobs.N, spot.ldc = jobs.N;
-  const int64_t all = (jobs.K + gemm_bk - 1) / gemm_bk;  // steps, cut evenly among the splits
+  if (spot.raw) spot.c = jobs.partials, spot.from = split * jobs.M * jobs.N, spot.ldc = jobs.N;
+  const int64_t all = (jobs.K + bk - 1) / bk;  // steps, cut evenly among the splits
   const int64_t begin = all * split / jobs.splits;
   const int steps = int(all * (split + 1) / jobs.splits - begin);
 
   if constexpr (Staged<A>::value) {
-    a.start(sb + gemm_stages * TileB::floats, m0, begin * gemm_bk, steps);
+    a.start(sb + gemm_stages * TileB::floats, m0, begin * bk, steps);
     commit_copies();
     wait_copies<0>();
     __syncthreads();
   }
-  Copies<A, a_k, BM, Staged<A>::value ? 1 : width, S::threads> copies_a(a, m0, begin * gemm_bk);
-  Copies<B, b_k, BN, width, S::threads> copies_b(b, n0, begin * gemm_bk);
+  Copies<A, a_k, BM, Staged<A>::value ? 1 : width, S::threads> copies_a(a, m0, begin * bk);
+  Copies<B, b_k, BN, width, S::threads> copies_b(b, n0, begin * bk);
   auto load = [&](int step) {
     if (step < steps) {
       if constexpr (Staged<A>::value) a.proceed(step);
@@ -285,21 +348,21 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
   // Of a finished tile each thread stores the same four columns in every row that it meets.
   static_assert(S::threads % (BN / 4) == 0);
   const int out_n = threadIdx.x % (BN / 4) * 4;
-  // each(half, put): put(m, n, v) for four neighbours at a time, as registers hold them
+  // each(half, put): put(m, n, v) for four neighbours, or two, at a time, as registers hold them
   auto out = [&](auto each) {
 #pragma unroll
     for (int half = 0; half < S::halves; half++) {
       __syncthreads();  // what was there is read no more
-      each(half, [&](int m, int n, float4 v) { *reinterpret_cast<float4*>(shared + staged_at(m, n, BN)) = v; });
+      each(half, [&](int m, int n, auto v) { *reinterpret_cast<decltype(v)*>(shared + staged_at<T>(m, n, BN)) = v; });
       __syncthreads();
-      if (S::halves == 1 && !jobs.direct) return put_staged(target, spot, shared, m0, n0, BM, BN);
+      if (S::halves == 1 && !jobs.direct) return put_staged<T>(target, spot, shared, m0, n0, BM, BN);
       float4 bias{};
       if (target.epilogue.bias && !spot.raw && n0 + out_n < target.N)
         bias = *reinterpret_cast<const float4*>(target.epilogue.bias + spot.col + n0 + out_n);
 #pragma unroll 1
       for (int m = threadIdx.x / (BN / 4); m < BM / S::halves; m += S::threads / (BN / 4)) {
         const int row = S::halves == 1 ? m : m / 32 * 64 + half * 32 + m % 32;
-        put_four(target, spot, m0 + row, n0 + out_n, *reinterpret_cast<const float4*>(shared + staged_at(m, out_n, BN)), bias);
+        put_four<T>(target, spot, m0 + row, n0 + out_n, *reinterpret_cast<const float4*>(shared + staged_at<T>(m, out_n, BN)), bias);
       }
     }
   };
@@ -313,10 +376,10 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
       wait_copies<gemm_stages - 2>();
       __syncthreads();
       load(step + gemm_stages - 1);
-      const float* ta = shared + step % gemm_stages * TileA::floats;
-      const float* tb = sb + step % gemm_stages * TileB::floats;
+      const T* ta = reinterpret_cast<const T*>(shared + step % gemm_stages * TileA::floats);
+      const T* tb = reinterpret_cast<const T*>(sb + step % gemm_stages * TileB::floats);
 #pragma unroll
-      for (int k = 0; k < gemm_bk; k += 8) {
+      for (int k = 0; k < bk; k += bk / 2) {
         uint32_t fa[GM][4][2], fb[GN][4][2];
 #pragma unroll
         for (int i = 0; i < GM; i++) TileA::fragments(fa[i], ta, wm + i * 32, k);
@@ -327,7 +390,12 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
           uint32_t(&f)[4][2] = fa[i / 2];
           uint32_t x[4] = {f[i % 2 * 2][0], f[i % 2 * 2 + 1][0], f[i % 2 * 2][1], f[i % 2 * 2 + 1][1]};
 #pragma unroll
-          for (int j = 0; j < GN * 4; j++) mma_tf32(c[i / 2][i % 2][j / 4][j % 4], x, fb[j / 4][j % 4]);
+          for (int j = 0; j < GN * 4; j++) {
+            if constexpr (is_bf16<T>)
+              mma_bf16(c[i / 2][i % 2][j / 4][j % 4], x, fb[j / 4][j % 4]);
+            else
+              mma_tf32(c[i / 2][i % 2][j / 4][j % 4], x, fb[j / 4][j % 4]);
+          }
         }
       }
     }
@@ -337,14 +405,24 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
 #pragma unroll
       for (int i = 0; i < GM / halves; i++)
 #pragma unroll
-        for (int e = 0; e < 4; e++)
+        for (int e = 0; e < 4; e++) {
+          auto& rows = c[half * (halves - 1) + i][e / 2];
+          const int m = wm / halves + i * 32;
+          if constexpr (is_bf16<T>) {
 #pragma unroll
-          for (int j = 0; j < GN * 2; j++) {
-            auto& x = c[half * (halves - 1) + i][e / 2][j / 2];
-            const int p = e % 2 * 2 + j % 2;  // place 2 t + j % 2 of each of four octets
-            put(wm / halves + i * 32 + first_of_place(g) + e, wn + j / 2 * 32 + j % 2 * 16 + t * 4,
-                make_float4(x[0][p], x[1][p], x[2][p], x[3][p]));
+            for (int j = 0; j < GN * 4; j++) {
+              auto& x = rows[j / 4][j % 4];
+              put(m + e * 8 + g, wn + j * 8 + t * 2, make_float2(x[e % 2 * 2], x[e % 2 * 2 + 1]));
+            }
+          } else {
+#pragma unroll
+            for (int j = 0; j < GN * 2; j++) {
+              auto& x = rows[j / 2];
+              const int p = e % 2 * 2 + j % 2;  // place 2 t + j % 2 of each of four octets
+              put(m + first_of_place(g) + e, wn + j / 2 * 32 + j % 2 * 16 + t * 4, make_float4(x[0][p], x[1][p], x[2][p], x[3][p]));
+            }
           }
+        }
     });
   } else {
     static_assert(BM == 64 && BN == 64);
@@ -378,14 +456,16 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
   }
 }
 
+/// T: of the operands.
+template <class T>
 __global__ void add_splits_kernel(Gate gate, const float* partials, const __grid_constant__ Target target, int64_t splits) {
   if (closed(gate)) return;
   const int64_t size = target.M * target.N;
-  const Spot spot{target.c, target.ldc, 0, 0, false};
+  const Spot spot{target.c, 0, target.ldc, 0, 0, false};
   for (int64_t i = first_index(); i < size; i += grid_stride()) {
     float sum = partials[i];
     for (int64_t k = 1; k < splits; k++) sum += partials[k * size + i];
-    put_one(target, spot, i / target.N, i % target.N, sum);
+    put_one<T>(target, spot, i / target.N, i % target.N, sum);
   }
 }
 
@@ -414,7 +494,7 @@ void launch_gemm(CudaStream& s, const ProductName& name, const A& a, const B& b,
   launch_with(s, name.of(BM), gemm_kernel<A, B, a_k, b_k, width, BM, BN, tensor>, unsigned(blocks),
               Shape<BM, BN, tensor>::threads, bytes, a, b, target, jobs);
   if (jobs.splits > 1)
-    launch(s, "add_splits", add_splits_kernel, blocks_for(s, target.M * target.N, 256), 256, jobs.partials, target, jobs.splits);
+    launch(s, "add_splits", add_splits_kernel<typename ElementOf<A>::type>, blocks_for(s, target.M * target.N, 256), 256, jobs.partials, target, jobs.splits);
 }
 
 inline bool aligned_16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
@@ -438,15 +518,16 @@ void gemm(CudaStream& s, const ProductName& name, const A& a, const B& b, const 
   for (int d = 0; d < jobs.batch_rank; d++) batches *= jobs.batch[d];
   if (batches == 0) return;
   jobs.M = target.M, jobs.N = target.N;
-  if (jobs.splits == 0) jobs.splits = jobs.partials ? gemm_splits(batches, jobs.M, jobs.N, jobs.K) : 1;
+  constexpr int64_t bytes = sizeof(typename ElementOf<A>::type);
+  if (jobs.splits == 0) jobs.splits = jobs.partials ? gemm_splits(batches, jobs.M, jobs.N, jobs.K, bytes) : 1;
   jobs.direct = is_direct(target, jobs);
-  if constexpr (!Staged<A>::value)
+  if constexpr (!Staged<A>::value && bytes == 4)
     if (s.exact || s.capability < 80)
       return launch_gemm<A, B, a_k, b_k, width, 64, 64, false>(s, name, a, b, target, jobs, batches);
-  if constexpr (width == 4 && !Staged<A>::value) {
+  if constexpr (width * bytes == 16 && !Staged<A>::value) {
     auto clocks = [&](int64_t BM, int64_t BN) {
-      return gemm_parts_pay(jobs.M, jobs.N, jobs.K, jobs.splits, BM, BN)
-                 ? gemm_clocks(s.multiprocessors, batches, jobs.M, jobs.N, jobs.K, jobs.splits, BM, BN)
+      return gemm_parts_pay(jobs.M, jobs.N, jobs.K, jobs.splits, BM, BN, bytes)
+                 ? gemm_clocks(s.multiprocessors, batches, jobs.M, jobs.N, jobs.K, jobs.splits, BM, BN, bytes)
                  : std::numeric_limits<double>::infinity();
     };
     const double small = clocks(64, 64), middle = clocks(128, 128), large = jobs.direct ? clocks(256, 128) : middle;

@@ -2,9 +2,11 @@
 // tests/cuda_emulator/mma.h defines the same functions for the host.
 //
 // ldmatrix (PTX manual, "Warp-level matrix load instruction"): lane i brings the address of row i % 8 of matrix i / 8; of each
-// 8 x 16 byte matrix lane 4 r + q gets the q-th 4 bytes of row r.
+// 8 x 16 byte matrix lane 4 r + q gets the q-th 4 bytes of row r; with .trans, of its 8 x 8 elements of 2 bytes, (2 q, r) and
+// (2 q + 1, r).
 // mma.m16n8k8 (PTX manual, "Matrix fragments for mma.m16n8k8"): with g = lane / 4 and t = lane % 4, a lane holds
 //   A: (g, t) (g + 8, t) (g, t + 4) (g + 8, t + 4)     B: (t, g) (t + 4, g)     C: (g, 2t) (g, 2t + 1) (g + 8, 2t) (g + 8, 2t + 1)
+// mma.m16n8k16 of bfloat16: the same with two neighbours along k, the first in the lower half, in the place of each of A and B.
 #pragma once
 #ifdef DAGRT_CUDA_EMULATOR
 #include "mma.h"
@@ -15,7 +17,7 @@ namespace dagrt {
 namespace {
 
 /// Copies `bytes` (4 or 16) to shared memory, or zeros where `src` is null. Visible after wait_copies and a barrier.
-template <int bytes> DAGRT_DEVICE void copy_async(float* dst, const float* src) {
+template <int bytes> DAGRT_DEVICE void copy_async(void* dst, const void* src) {
 #if __CUDA_ARCH__ >= 800
   unsigned to = unsigned(__cvta_generic_to_shared(dst)), n = src ? bytes : 0;
   if constexpr (bytes == 16)
@@ -25,7 +27,7 @@ template <int bytes> DAGRT_DEVICE void copy_async(float* dst, const float* src) 
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(__cvta_generic_to_global(src)), "r"(n)
                  : "memory");
 #else
-  for (int i = 0; i < bytes / 4; i++) dst[i] = src ? src[i] : 0.0f;
+  for (int i = 0; i < bytes / 4; i++) static_cast<float*>(dst)[i] = src ? static_cast<const float*>(src)[i] : 0.0f;
 #endif
 }
 /// Ends a group of copies.
@@ -41,8 +43,8 @@ template <int left> DAGRT_DEVICE void wait_copies() {
 #endif
 }
 
-/// Four matrices of 8 rows x 4 floats; `row`: 16 aligned bytes of shared memory, in each lane another.
-DAGRT_DEVICE void load_matrices(uint32_t (&r)[4], const float* row) {
+/// Four matrices of 8 rows x 16 bytes; `row`: 16 aligned bytes of shared memory, in each lane another.
+DAGRT_DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
 #if __CUDA_ARCH__ >= 750
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -51,7 +53,17 @@ DAGRT_DEVICE void load_matrices(uint32_t (&r)[4], const float* row) {
 #endif
 }
 
-/// Whether this generation multiplies TF32; kernels that do are empty for the others, to which they are never given.
+/// Of 8 x 8 elements of 2 bytes, transposed.
+DAGRT_DEVICE void load_transposed(uint32_t (&r)[4], const void* row) {
+#if __CUDA_ARCH__ >= 750
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(unsigned(__cvta_generic_to_shared(row)))
+               : "memory");
+#endif
+}
+
+/// Whether this generation multiplies TF32 and bfloat16; kernels that do are empty for the others, to which they are never given.
 #if __CUDA_ARCH__ >= 800
 constexpr bool has_tf32 = true;
 #else
@@ -72,6 +84,16 @@ DAGRT_DEVICE void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t
 #if __CUDA_ARCH__ >= 800
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#endif
+}
+
+/// The same of bfloat16, 16 x 8 x 16.
+DAGRT_DEVICE void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
