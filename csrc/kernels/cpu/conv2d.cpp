@@ -217,7 +217,7 @@ void run_pass(const Stream& s, const Pass& t, bool few) {
 
 /// One channel a group: y[c] = sum of x[c] w[c] over the taps of a pixel; no panels, vectors over channels.
 struct Depthwise {
-  const Pass& t;
+  Pass t;
   const float* w;  // the weights of the first tap; those of (r, k) lie r w_row + k w_col behind
   int64_t w_row, w_col;
 };
@@ -300,49 +300,62 @@ constexpr DepthwiseTile depthwise_tiles[] = {nullptr,
 #endif
 };
 
-void depthwise(const Stream& s, const Depthwise& d) {
+/// Row `unit` of a pass, rows of all images counted.
+void depthwise_row(const Depthwise& d, int64_t unit) {
   const Pass& t = d.t;
   const Axis &h = t.h, &w = t.w;
-  if (!t.B || t.grid.I <= 0 || t.grid.J <= 0 || !t.dst_channels) return;
   const bool dense = w.mul == 1 && w.step == 1;
-  const DepthwiseTile* tiles = w.count == 3   ? (dense ? depthwise_tiles<3, true> : depthwise_tiles<3, false>)
-                               : w.count == 5 ? (dense ? depthwise_tiles<5, true> : depthwise_tiles<5, false>)
-                                              : depthwise_tiles<0, false>;
+  const DepthwiseTile* tiles = w.count == 3            ? (dense ? depthwise_tiles<3, true> : depthwise_tiles<3, false>)
+                               : w.count == 5          ? (dense ? depthwise_tiles<5, true> : depthwise_tiles<5, false>)
+                               : dense && w.count == 2 ? depthwise_tiles<2, true>  // of gradients of windows with stride 2
+                               : dense && w.count == 1 ? depthwise_tiles<1, true>
+                                                       : depthwise_tiles<0, false>;
   const int64_t J = t.grid.J, line = t.src_w * t.ld_src;
   const Whole whole = whole_windows(w, J);
   const int64_t inside = whole.from, outside = whole.to;
-  const double ns = double(J * t.dst_channels) * double(h.count * w.count + 2) * (0.35 / V) + 50;
-  s.parallel(t.B * t.grid.I, ns, [&](int64_t unit, char*) {
-    const int64_t b = unit / t.grid.I, i = unit % t.grid.I, top = i * h.mul + h.off;
-    int64_t r0 = 0, r1 = h.count;  // rows inside
-    while (r0 < r1 && top + r0 * h.step < 0) r0++;
-    while (r1 > r0 && top + (r1 - 1) * h.step >= t.src_h) r1--;
-    const float* x = t.src + (b * t.src_h + top) * line + w.off * t.ld_src;
-    const int64_t place = t.place(b, i, 0);
-    float* y = t.dst + place * t.ld_dst;
-    auto tile = [&](int64_t j, int64_t n, int64_t k0, int64_t k1) {
-      DepthwiseTile f = k1 - k0 == w.count ? tiles[n] : depthwise_tiles<0, false>[n];
-      f(d, x + j * w.mul * t.ld_src, h.step * line, r0, r1, k0, k1, y + j * t.grid.step_w * t.ld_dst, place + j * t.grid.step_w);
-    };
-    auto border = [&](int64_t j) {
-      int64_t k0 = 0, k1 = w.count, left = j * w.mul + w.off;
-      while (k0 < k1 && left + k0 * w.step < 0) k0++;
-      while (k1 > k0 && left + (k1 - 1) * w.step >= t.src_w) k1--;
-      tile(j, 1, k0, k1);
-    };
-    for (int64_t j = 0; j < inside; j++) border(j);
-    const int64_t within = outside - inside, parts = (within + depthwise_most - 1) / depthwise_most;
-    for (int64_t k = 0; k < parts; k++) {
-      int64_t from = inside + within * k / parts;
-      tile(from, inside + within * (k + 1) / parts - from, 0, w.count);
+  const int64_t b = unit / t.grid.I, i = unit % t.grid.I, top = i * h.mul + h.off;
+  int64_t r0 = 0, r1 = h.count;  // rows inside
+  while (r0 < r1 && top + r0 * h.step < 0) r0++;
+  while (r1 > r0 && top + (r1 - 1) * h.step >= t.src_h) r1--;
+  const float* x = t.src + (b * t.src_h + top) * line + w.off * t.ld_src;
+  const int64_t place = t.place(b, i, 0);
+  float* y = t.dst + place * t.ld_dst;
+  auto tile = [&](int64_t j, int64_t n, int64_t k0, int64_t k1) {
+    DepthwiseTile f = k1 - k0 == w.count ? tiles[n] : depthwise_tiles<0, false>[n];
+    f(d, x + j * w.mul * t.ld_src, h.step * line, r0, r1, k0, k1, y + j * t.grid.step_w * t.ld_dst, place + j * t.grid.step_w);
+  };
+  auto border = [&](int64_t j) {
+    int64_t k0 = 0, k1 = w.count, left = j * w.mul + w.off;
+    while (k0 < k1 && left + k0 * w.step < 0) k0++;
+    while (k1 > k0 && left + (k1 - 1) * w.step >= t.src_w) k1--;
+    tile(j, 1, k0, k1);
+  };
+  for (int64_t j = 0; j < inside; j++) border(j);
+  const int64_t within = outside - inside, parts = (within + depthwise_most - 1) / depthwise_most;
+  for (int64_t k = 0; k < parts; k++) {
+    int64_t from = inside + within * k / parts;
+    tile(from, inside + within * (k + 1) / parts - from, 0, w.count);
+  }
+  for (int64_t j = outside; j < J; j++) border(j);
+  if (finishes(t.epilogue)) return;
+  if (t.grid.step_w == 1)
+    apply_epilogue(t.epilogue, y, t.ld_dst, place, 0, J, t.dst_channels);
+  else
+    for (int64_t j = 0; j < J; j++)
+      apply_epilogue(t.epilogue, y + j * t.grid.step_w * t.ld_dst, t.ld_dst, place + j * t.grid.step_w, 0, 1, t.dst_channels);
+}
+
+/// Passes 0.. over the same rows, of other columns: a row is whole before the next begins, as memory likes it.
+template <class F> void depthwise(const Stream& s, int64_t passes, const F& pass) {
+  const Depthwise first = pass(0);
+  const Pass& t = first.t;
+  if (!t.B || t.grid.I <= 0 || !t.dst_channels) return;
+  const double taps = double(t.h.count * t.w.count + 2) * double(passes);
+  s.parallel(t.B * t.grid.I, double(t.grid.J * t.dst_channels) * taps * (0.35 / V) + 50, [&](int64_t unit, char*) {
+    for (int64_t k = 0; k < passes; k++) {
+      const Depthwise d = pass(k);
+      if (d.t.grid.J > 0) depthwise_row(d, unit);
     }
-    for (int64_t j = outside; j < J; j++) border(j);
-    if (finishes(t.epilogue)) return;
-    if (t.grid.step_w == 1)
-      apply_epilogue(t.epilogue, y, t.ld_dst, place, 0, J, t.dst_channels);
-    else
-      for (int64_t j = 0; j < J; j++)
-        apply_epilogue(t.epilogue, y + j * t.grid.step_w * t.ld_dst, t.ld_dst, place + j * t.grid.step_w, 0, 1, t.dst_channels);
   });
 }
 
@@ -372,6 +385,27 @@ bool taps_of(int64_t residue, int64_t pad, int64_t stride, int64_t dilation, int
   axis.size = size;
   return true;
 }
+
+/// The input gradient of pixels whose row and column leave the remainders rh and rw of the strides.
+struct Residue {
+  Axis h, w;
+  Taps taps;
+  Grid grid;
+  bool in_row, any;  // whether a window sees such rows; such pixels
+
+  Residue(const ConvArgs& a, int64_t rh, int64_t rw)
+      : h{1, 0, 1, 0, a.P},
+        w{1, 0, 1, 0, a.Q},
+        grid{(a.H - rh + a.stride_h - 1) / a.stride_h, (a.W - rw + a.stride_w - 1) / a.stride_w, rh, rw, a.stride_h, a.stride_w} {
+    in_row = taps_of(rh, a.pad_top, a.stride_h, a.dilation_h, a.R, a.P, h, taps.r, taps.every_r);
+    any = taps_of(rw, a.pad_left, a.stride_w, a.dilation_w, a.S, a.Q, w, taps.q, taps.every_q) && in_row;
+    if (!any) h = w = Axis{1, 0, 1, 0, 0};
+    taps.count_r = h.count, taps.count_q = w.count;
+  }
+  Pass pass(const ConvArgs& a, const float* packed) const {
+    return {a.B, a.y, a.P, a.Q, a.ldy, a.F, h, w, grid, packed, a.x, a.H, a.W, a.ldx, a.C, a.groups, a.epilogue};
+  }
+};
 
 /// Zeros in a grid's pixels of dx, which no window sees.
 void fill(const Stream& s, const ConvArgs& a, const Grid& g) {
@@ -419,7 +453,8 @@ void conv2d(const ConvArgs& a, const Stream& s) {
   Axis h{a.stride_h, -a.pad_top, a.dilation_h, a.R, a.H}, w{a.stride_w, -a.pad_left, a.dilation_w, a.S, a.W};
   Pass pass{a.B,     a.x, a.H, a.W, a.ldx, a.C, h,        w,          Grid{a.P, a.Q},
             nullptr, a.y, a.P, a.Q, a.ldy, a.F, a.groups, a.epilogue, a.pool};
-  if (is_depthwise(a.groups, a.C, a.F)) return depthwise(s, {pass, a.panels ? a.panels : a.w, a.S * a.C, a.C});
+  if (is_depthwise(a.groups, a.C, a.F))
+    return depthwise(s, 1, [&](int64_t) { return Depthwise{pass, a.panels ? a.panels : a.w, a.S * a.C, a.C}; });
   const float* packed = a.panels;
   if (!packed) {
     float* to = aligned(a.workspace);
@@ -432,32 +467,30 @@ void conv2d(const ConvArgs& a, const Stream& s) {
 
 void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
   if (!a.B || !a.H || !a.W || !a.C) return;
-  const bool per_channel = is_depthwise(a.groups, a.C, a.F);
+  const int64_t rows = a.stride_h < a.H ? a.stride_h : a.H, columns = a.stride_w < a.W ? a.stride_w : a.W;
+  if (is_depthwise(a.groups, a.C, a.F)) {
+    for (int64_t rh = 0; rh < rows; rh++)
+      depthwise(s, columns, [&](int64_t rw) {
+        const Residue r(a, rh, rw);
+        return Depthwise{r.pass(a, nullptr), a.w + (r.taps.r * a.S + r.taps.q) * a.C, -r.taps.every_r * a.S * a.C,
+                         -r.taps.every_q * a.C};
+      });
+    return;
+  }
   const bool few = few_filters(a.groups, a.C, a.S, a.F);
   float* packed = aligned(a.workspace);
-  for (int64_t rh = 0; rh < a.stride_h && rh < a.H; rh++)
-    for (int64_t rw = 0; rw < a.stride_w && rw < a.W; rw++) {
-      Axis h{1, 0, 1, 0, a.P}, w{1, 0, 1, 0, a.Q};
-      int64_t first_h = 0, every_h = 1, first_w = 0, every_w = 1;
-      const bool in_row = taps_of(rh, a.pad_top, a.stride_h, a.dilation_h, a.R, a.P, h, first_h, every_h);
-      const bool any = taps_of(rw, a.pad_left, a.stride_w, a.dilation_w, a.S, a.Q, w, first_w, every_w) && in_row;
-      Grid grid{
-          (a.H - rh + a.stride_h - 1) / a.stride_h, (a.W - rw + a.stride_w - 1) / a.stride_w, rh, rw, a.stride_h, a.stride_w};
-      if (!any && a.epilogue.empty()) {
-        if (in_row)
-          fill(s, a, grid);
+  for (int64_t rh = 0; rh < rows; rh++)
+    for (int64_t rw = 0; rw < columns; rw++) {
+      const Residue r(a, rh, rw);
+      if (!r.any && a.epilogue.empty()) {
+        if (r.in_row)
+          fill(s, a, r.grid);
         else if (rw == 0)  // whole rows, with all residues of their columns
-          fill(s, a, {grid.I, a.W, rh, 0, a.stride_h, 1});
+          fill(s, a, {r.grid.I, a.W, rh, 0, a.stride_h, 1});
         continue;
       }
-      if (!any) h = w = Axis{1, 0, 1, 0, 0};
-      Pass pass{a.B, a.y, a.P, a.Q, a.ldy, a.F, h, w, grid, packed, a.x, a.H, a.W, a.ldx, a.C, a.groups, a.epilogue};
-      if (per_channel) {
-        depthwise(s, {pass, a.w + (first_h * a.S + first_w) * a.C, -every_h * a.S * a.C, -every_w * a.C});
-        continue;
-      }
-      pack_taps(s, a, {first_h, every_h, h.count, first_w, every_w, w.count}, few, packed);
-      run_pass(s, pass, few);
+      pack_taps(s, a, r.taps, few, packed);
+      run_pass(s, r.pass(a, packed), few);
     }
 }
 
