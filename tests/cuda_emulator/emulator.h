@@ -114,6 +114,46 @@ template <class T> T __shfl_down_sync(unsigned, T v, int w, DAGRT_WHERE) {
 }
 template <class T> T __shfl_sync(unsigned, T v, int from, DAGRT_WHERE) { return emulator::shuffle(v, from, file, line); }
 
+namespace emulator {
+/// op over the values of a warp's lanes, in their order, given to each.
+template <class Op, class T> T fold(T v, const char* file, int line) {
+  struct Lane {
+    T in, out;
+  } mine{v, v};
+  together(
+      &mine,
+      [](void** lanes) {
+        const Lane* first = nullptr;
+        T all{};
+        for (int i = 0; i < 32; i++)
+          if (auto* l = static_cast<const Lane*>(lanes[i])) all = first ? Op()(all, l->in) : l->in, first = l;
+        for (int i = 0; i < 32; i++)
+          if (lanes[i]) static_cast<Lane*>(lanes[i])->out = all;
+      },
+      file, line);
+  return mine.out;
+}
+struct Least {
+  template <class T> T operator()(T a, T b) const { return b < a ? b : a; }
+};
+struct Greatest {
+  template <class T> T operator()(T a, T b) const { return a < b ? b : a; }
+};
+}  // namespace emulator
+
+inline unsigned __ballot_sync(unsigned, int v, DAGRT_WHERE) {
+  return emulator::fold<std::bit_or<>>(v ? 1u << emulator_lane() : 0u, file, line);
+}
+inline int __any_sync(unsigned, int v, DAGRT_WHERE) { return emulator::fold<std::bit_or<>>(int(v != 0), file, line); }
+inline int __all_sync(unsigned, int v, DAGRT_WHERE) { return emulator::fold<std::bit_and<>>(int(v != 0), file, line); }
+template <class T> T __reduce_add_sync(unsigned, T v, DAGRT_WHERE) { return emulator::fold<std::plus<>>(v, file, line); }
+template <class T> T __reduce_min_sync(unsigned, T v, DAGRT_WHERE) { return emulator::fold<emulator::Least>(v, file, line); }
+template <class T> T __reduce_max_sync(unsigned, T v, DAGRT_WHERE) { return emulator::fold<emulator::Greatest>(v, file, line); }
+inline unsigned __reduce_and_sync(unsigned, unsigned v, DAGRT_WHERE) { return emulator::fold<std::bit_and<>>(v, file, line); }
+inline unsigned __reduce_or_sync(unsigned, unsigned v, DAGRT_WHERE) { return emulator::fold<std::bit_or<>>(v, file, line); }
+inline unsigned __reduce_xor_sync(unsigned, unsigned v, DAGRT_WHERE) { return emulator::fold<std::bit_xor<>>(v, file, line); }
+inline void __syncwarp(unsigned = ~0u, DAGRT_WHERE) { emulator::fold<std::bit_or<>>(0, file, line); }
+
 // Blocks of one launch run one after another, or as fibers of one OS thread: plain operations are atomic.
 #define DAGRT_UNWATCHED __attribute__((noinline, no_sanitize("thread")))
 template <class T> DAGRT_UNWATCHED T atomicAdd(T* p, T v) {
@@ -125,6 +165,24 @@ template <class T> DAGRT_UNWATCHED T atomicAdd(T* p, T v) {
 template <class T> DAGRT_UNWATCHED T atomicMin(T* p, T v) {
   T before = *p;
   if (v < before) *p = v;
+  if (emulator::note_atomic) emulator::note_atomic(p);
+  return before;
+}
+template <class T> DAGRT_UNWATCHED T atomicMax(T* p, T v) {
+  T before = *p;
+  if (before < v) *p = v;
+  if (emulator::note_atomic) emulator::note_atomic(p);
+  return before;
+}
+template <class T> DAGRT_UNWATCHED T atomicExch(T* p, T v) {
+  T before = *p;
+  *p = v;
+  if (emulator::note_atomic) emulator::note_atomic(p);
+  return before;
+}
+template <class T> DAGRT_UNWATCHED T atomicCAS(T* p, T compare, T v) {
+  T before = *p;
+  if (before == compare) *p = v;
   if (emulator::note_atomic) emulator::note_atomic(p);
   return before;
 }

@@ -7,6 +7,8 @@
 // themselves by atomics: an atomic tells what its thread's last fence covers, a fence makes known what that thread's atomics
 // were told (release and acquire, block by block, through any number of blocks). Blocks of other launches are never ordered.
 // Atomics themselves are not compared.
+//
+// Shared memory that is read before it was written is reported here too; elsewhere it is NaN.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -121,6 +123,12 @@ void outside(const Moment& m, size_t bytes, bool write, void* at) {
   race((text + line_of(at)).c_str());
 }
 
+void unwritten(const Moment& m, void* at) {
+  char text[256];
+  std::snprintf(text, sizeof text, "race: a read of shared memory before any write, by thread %u of block %u, at ", m.thread, m.block);
+  race((text + line_of(at)).c_str());
+}
+
 void compare(const Place& p, const Moment& m, bool write, bool shared, void* at) {
   if (p.written && !before(p.writer, m, shared)) tell(write ? "two writes" : "a read after an unordered write", p.writer, m, at);
   if (!write) return;
@@ -160,17 +168,22 @@ void access(const volatile void* where, size_t bytes, bool write, void* at) {
   count_access(a, unsigned(bytes), write, shared, at, m);
   if (here.sampled) return;
   constexpr uintptr_t single = uintptr_t(1) << 63;
+  // What another block wrote where this one's shared memory now lies is nobody's.
+  auto written = [&](const Place& p) { return p.written && p.writer.block == m.block; };
   if (bytes < 4 || a % 4) {
     for (uintptr_t i = a; i < a + bytes; i++) {
       Place& word = places[i / 4 * 4];
       word.bytes = true;
       compare(word, m, write, shared, at);
-      access_one(places[i | single], m, write, shared, at);
+      Place& byte = places[i | single];
+      if (shared && !write && !written(byte) && !written(places[i / 4 * 4])) unwritten(m, at);
+      access_one(byte, m, write, shared, at);
     }
     return;
   }
   for (uintptr_t i = a; i < a + bytes; i += 4) {
     Place& word = places[i];
+    if (shared && !write && !word.bytes && !written(word)) unwritten(m, at);
     access_one(word, m, write, shared, at);
     if (!word.bytes) continue;
     for (uintptr_t k = i; k < i + 4; k++)

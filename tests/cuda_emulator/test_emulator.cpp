@@ -127,7 +127,52 @@ template <bool barrier> __global__ void parts_kernel(Gate, float* y) {
   y[threadIdx.x] = float(held[threadIdx.x]);
 }
 
+/// Reads words, or the bytes of the first, of which all or every other word are written.
+template <class T, bool written> __global__ void unwritten_kernel(Gate, float* y) {
+  SHARED(uint32_t, held, [n]);
+  if (written || threadIdx.x % 2 == 0) held[threadIdx.x] = 1;
+  __syncthreads();
+  y[blockIdx.x * n + threadIdx.x] = float(reinterpret_cast<T*>(held)[threadIdx.x]);
+}
+/// Of a warp and a half: votes, sums, atomics.
+__global__ void votes_kernel(Gate, float* y, unsigned* at) {
+  const int i = int(threadIdx.x);
+  const bool votes = __any_sync(all_lanes, i == 3) == (i < 32) && __all_sync(all_lanes, i != 3) == (i >= 32);
+  const unsigned odd = __ballot_sync(all_lanes, i % 2);
+  __syncwarp();
+  const bool sums = __reduce_add_sync(all_lanes, i % 32) == (i < 32 ? 496 : 120) &&
+                    __reduce_min_sync(all_lanes, -i) == (i < 32 ? -31 : -47) && __reduce_max_sync(all_lanes, i) == (i < 32 ? 31 : 47);
+  const bool bits = __reduce_xor_sync(all_lanes, 1u << i % 32) == (i < 32 ? ~0u : 0xFFFFu) &&
+                    __reduce_or_sync(all_lanes, 1u << i % 32) == (i < 32 ? ~0u : 0xFFFFu) && __reduce_and_sync(all_lanes, unsigned(i) | 1) % 2 == 1;
+  y[i] = float(votes && sums && bits && odd == (i < 32 ? 0xAAAAAAAAu : 0xAAAAu));
+  if (i == 0) atomicExch(at, 5u);
+  __syncthreads();
+  atomicMax(at, unsigned(i));
+  atomicCAS(at + 1, unsigned(i), unsigned(i) + 1);
+}
+
 }  // namespace
+
+TEST_CASE("votes, sums and atomics of warps, the last of half a warp") {
+  Memory y(48), at(2);
+  auto* counters = reinterpret_cast<unsigned*>(at.p);
+  counters[0] = 100, counters[1] = 0;
+  CHECK(report_of(votes_kernel, 1, 48, 0, y.p, counters) == "");
+  for (int i = 0; i < 48; i++) CHECK(y.p[i] == 1);
+  CHECK(counters[0] == 47);
+  CHECK(counters[1] >= 1);  // threads come in any order
+}
+
+TEST_CASE("shared memory that nobody has written is reported by who reads it") {
+  Memory y(2 * n);
+  CHECK(report_of(unwritten_kernel<uint32_t, true>, 2, n, 0, y.p) == "");
+  CHECK(report_of(unwritten_kernel<uint8_t, true>, 2, n, 0, y.p) == "");
+  for (const std::string& report :
+       {report_of(unwritten_kernel<uint32_t, false>, 2, n, 0, y.p), report_of(unwritten_kernel<uint8_t, false>, 2, n, 0, y.p)}) {
+    CHECK(says(report, "a read of shared memory before any write"));
+    CHECK(says(report, "test_emulator.cpp:"));
+  }
+}
 
 TEST_CASE("a missing barrier is a race") {
   Memory y(n);

@@ -84,11 +84,11 @@ struct PerColumn {
     SHARED(float, room, [4][columns]);
     values = room;
     __syncthreads();
-    if (threadIdx.y == 0 && at.in) {
-      room[0][threadIdx.x] = __ldcg(a + at.c);
-      room[1][threadIdx.x] = __ldcg(b + at.c);
-      room[2][threadIdx.x] = c ? c[at.c] : c_else;
-      room[3][threadIdx.x] = d ? __ldcg(d + at.c) : d_else;
+    if (threadIdx.y == 0) {  // beyond the last column too, where they are read and mean nothing
+      room[0][threadIdx.x] = at.in ? __ldcg(a + at.c) : 0.0f;
+      room[1][threadIdx.x] = at.in ? __ldcg(b + at.c) : 0.0f;
+      room[2][threadIdx.x] = c && at.in ? c[at.c] : c_else;
+      room[3][threadIdx.x] = d && at.in ? __ldcg(d + at.c) : d_else;
     }
     __syncthreads();
   }
