@@ -157,6 +157,17 @@ def markdown(results: list[dict[str, Any]], names: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def costs(results: list[dict[str, Any]], names: list[str], import_s: dict[str, float]) -> str:
+    """What comes before the first timed call, and what a process takes: seconds, milliseconds / MB."""
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    lines.append("| import | " + " | ".join(f"{import_s[n]:.2f} s" for n in names) + " |")
+    for r in results:
+        sides = [r["sides"].get(n, {}) for n in names]
+        cells = [f"{s['first_ms']:.3g} / {s['peak_mb']:.0f}" if s.get("peak_mb") else "" for s in sides]
+        lines.append(f"| {r['row']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def draw(results: list[dict[str, Any]], path: Path, title: str) -> None:
     """How many times faster than its best peer dagrt is, a bar a row."""
     import matplotlib
@@ -263,7 +274,11 @@ def main() -> None:
         out = Path(args.out)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-        out.with_suffix(".md").write_text(markdown(results, names))
+        paid = costs(results, names, report["import_s"])
+        out.with_suffix(".md").write_text(
+            f"Milliseconds, minimum / median:\n\n{markdown(results, names)}\n"
+            f"Import, and of each row the first call's milliseconds (building apart) / the process's peak memory in MB:\n\n{paid}"
+        )
         draw(results, out.with_suffix(".png"), f"dagrt against its best peer; {machine}")
 
 
