@@ -268,6 +268,20 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
         }
       }
     }
+    if (c % 16 == 0 && r1 > r0) {  // the next tile's lines of what no tile has touched: prefetchers lose such strides
+      const float* ahead = x + (r1 - 1) * x_line + c + (N + (dense ? S - 1 : 0)) * next;
+#pragma GCC unroll 8
+      for (int i = 0; i < N; i++, ahead += next) {
+        __builtin_prefetch(ahead, 0, 2);
+        if (!dense) {  // windows two pixels apart, mostly
+          __builtin_prefetch(ahead + tap, 0, 2);
+          __builtin_prefetch(ahead - x_line, 0, 2);
+          __builtin_prefetch(ahead + tap - x_line, 0, 2);
+        }
+        if (simple.mask) __builtin_prefetch(simple.mask + (place + (N + i) * step) * simple.ld_mask + c, 0, 2);
+        __builtin_prefetch(y + (N + i) * ldc + c, 1, 2);
+      }
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
       vf v = here ? finish(simple, acc[i], place + i * step, c, n) : acc[i];
