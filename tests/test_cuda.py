@@ -179,7 +179,7 @@ def run_bf16(text: str, arrays: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize(
     "shape",
     [
-        (8, 8, 8), (24, 16, 40), (64, 64, 64), (136, 72, 40), (8, 200, 704), (136, 136, 24), (1536, 1536, 16),
+        (8, 8, 8), (24, 16, 40), (64, 64, 64), (136, 72, 40), (8, 104, 328), (136, 136, 24), (1024, 1024, 16),
         (1, 8, 16), (17, 40, 8), (8, 33, 24), (8, 8, 0), (0, 8, 8), (2, 16, 2056),
     ],
 )  # fmt: skip
@@ -188,7 +188,7 @@ def run_bf16(text: str, arrays: list[np.ndarray]) -> np.ndarray:
 def test_bf16_products(shape: tuple[int, int, int], transposed: tuple[bool, bool], result: str) -> None:
     """Of rounded operands, to float32's accuracy, then rounded to bfloat16 or not; and by tensor cores where lines are whole."""
     m, n, k = shape
-    if m > 1000 and (transposed != (False, False) or result == "float32"):
+    if m > 1000 and (transposed != (False, False) or result == "float32"):  # of the largest tile
         pytest.skip("once is enough")
     a = hashed(1, m * k).astype("float32").reshape((k, m) if transposed[0] else (m, k))
     b = hashed(2, k * n).astype("float32").reshape((n, k) if transposed[1] else (k, n))
@@ -290,7 +290,7 @@ def test_images_of_few_channels(size: tuple[int, int], window: int, stride: int)
     "window, stride, dilation, groups",
     [(1, 1, 1, 1), (1, 2, 1, 1), (3, 1, 1, 1), (3, 2, 1, 1), (2, 3, 1, 1), (3, 2, 2, 1), (3, 1, 1, 2)],
 )
-@pytest.mark.parametrize("channels", [(64, 128), (16, 48), (48, 16)])
+@pytest.mark.parametrize("channels", [(48, 80), (16, 48), (48, 16)])
 def test_bf16_convolutions(channels: tuple[int, int], window: int, stride: int, dilation: int, groups: int) -> None:
     """Forward and both gradients, results rounded or not, against float32 products of the rounded operands."""
     c, f = channels
