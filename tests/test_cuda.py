@@ -131,8 +131,8 @@ def test_tensor_cores(shape: tuple[int, int, int], transposed: tuple[bool, bool]
 def bf16_text(
     op: str, arrays: list[np.ndarray], attrs: dict[str, Any], result: str, behind: tuple[tuple[str, Any], ...] = ()
 ) -> str:
-    """A product of operands rounded to bfloat16 and widened, as a policy of bfloat16 has it; its result rounded or not, then
-    `behind`: pointwise ops with another input of that shape, or none."""
+    """A product of operands rounded to bfloat16 and widened, as a policy of bfloat16 has it; its result rounded or not, then,
+    of the same type, `behind`: pointwise ops with another input of that shape, or none."""
     operands = len(arrays)
     shapes = [a.shape for a in arrays] + [shape for _, shape in behind if shape is not None]
     inputs = [{"name": f"x{i}", "dtype": "float32", "shape": list(shape)} for i, shape in enumerate(shapes)]
@@ -143,16 +143,14 @@ def bf16_text(
         nodes.append({"op": op, "in": operands, "out": [out], "attrs": attrs})
         return out
 
-    def through_bf16(x: int) -> int:
-        return emit("cast", [emit("cast", [x], {"dtype": "bfloat16"})], {"dtype": "float32"})
+    def cast(x: int, dtype: str) -> int:
+        return emit("cast", [x], {"dtype": dtype})
 
-    y = emit(op, [through_bf16(i) for i in range(operands)], attrs)
-    if result == "bfloat16":
-        y = through_bf16(y)
-    given = iter(range(operands, len(shapes)))
+    y = emit(op, [cast(cast(i, "bfloat16"), "float32") for i in range(operands)], attrs)
+    y, given = cast(y, result), iter(range(operands, len(shapes)))
     for name, shape in behind:
-        y = emit(name, [y] if shape is None else [y, next(given)], {})
-    return as_text(inputs, nodes, [y])
+        y = emit(name, [y] if shape is None else [y, cast(next(given), result)], {})
+    return as_text(inputs, nodes, [cast(y, "float32")])
 
 
 def bf16_product(a: np.ndarray, b: np.ndarray, ta: bool, tb: bool, result: str) -> str:
@@ -286,6 +284,20 @@ def test_images_of_few_channels(size: tuple[int, int], window: int, stride: int)
         assert np.abs(want - got).max() <= 1e-3 * max(np.abs(want).max(), 1)
 
 
+@pytest.mark.parametrize("columns", [72, 69])
+@pytest.mark.parametrize("k", [40, 2056])  # whole sums, and parts of them
+def test_bias_and_relu_of_bfloat16_round_as_alone(columns: int, k: int) -> None:
+    a, b = hashed(1, 16 * k).astype("float32").reshape(16, k), hashed(2, columns * k).astype("float32")
+    b, bias = b.reshape(columns, k), hashed(3, columns).astype("float32")
+
+    attrs = {"transpose_a": False, "transpose_b": True}
+    y = run_bf16(bf16_text("matmul", [a, b], attrs, "bfloat16"), [a, b])
+    text = bf16_text("matmul", [a, b], attrs, "bfloat16", (("add", bias.shape), ("relu", None)))
+    assert "epilogue" in _core.Function(text, [], [], "main", False).text([x.shape for x in (a, b, bias)])
+    want = np.maximum(to_bf16(y + to_bf16(bias)), 0)
+    assert np.array_equal(run_bf16(text, [a, b, bias]), want)
+
+
 @pytest.mark.parametrize(
     "window, stride, dilation, groups",
     [(1, 1, 1, 1), (1, 2, 1, 1), (3, 1, 1, 1), (3, 2, 1, 1), (2, 3, 1, 1), (3, 2, 2, 1), (3, 1, 1, 2)],
@@ -356,6 +368,7 @@ def test_a_mixed_model_trains_on_tensor_cores_as_on_the_cpu() -> None:
         }
         if device == "cuda:0":  # of the first convolution nothing: an image of 3 channels
             assert found == {"matmul": 6, "conv2d": 1, "conv2d_input_grad": 1, "conv2d_filter_grad": 1}, found
+            assert re.search(r'matmul_bf16\(.*epilogue: \["add 0 1", "relu 2"\]', text)
         else:
             assert not any(found.values())
         losses[device] = [model.train_on_batch(x, y) for _ in range(3)]

@@ -1,6 +1,6 @@
 // Products of bfloat16 in memory, by the tensor cores of CUDA devices, which alone have them (Op::cuda_algorithm_of); sums are
 // float32. Lines of the operands (last axes; a group's part of them) are multiples of 16 bytes, and aligned. What is written is
-// float32, or rounded to bfloat16 behind the epilogue (`narrow`).
+// float32, or rounded to bfloat16 (`narrow`), before an epilogue of bias and relu and behind it: the bits of bfloat16's own ops.
 #pragma once
 #include "kernels/conv2d.h"
 #include "kernels/matmul.h"

@@ -166,6 +166,7 @@ template <class A> Types infer_bf16(const InferContext& c) {
   if (!c.in[0].known() || !c.in[1].known() || !admits_bf16<A>(&a, c.in))
     c.fail(ErrorKind::shape, "last axes of each group must be multiples of ", bf16_line, ", got ", text(c.in[0].shape), " and ",
            text(c.in[1].shape), " with groups ", a.groups, "; use ", c.op.cuda_algorithm_of, " of float32");
+  if constexpr (std::is_base_of_v<EpilogueAttrs, A>) check_narrow_epilogue(c, a, a.dtype);
   t.dtype = a.dtype;
   return {t};
 }

@@ -122,6 +122,11 @@ bool may_pool(const EpilogueAttrs& a, size_t first, const Types& in) {
   return rest.empty() || (rest.size() == 1 && rest[0] == (bias ? "relu 2" : "relu 0"));
 }
 
+void check_narrow_epilogue(const InferContext& c, const EpilogueAttrs& a, DType result) {
+  if (result != DType::float32 && !may_pool(a, 2, c.in))
+    c.fail(ErrorKind::graph, "an epilogue of a result of ", name_of(result), " adds a bias and does a relu, or less");
+}
+
 TensorType pooled(const InferContext& c, const PooledAttrs& p, const EpilogueAttrs& a, size_t first, TensorType y) {
   if (p.pool == std::vector<int64_t>{1, 1}) return y;
   if (p.pool != std::vector<int64_t>{2, 2}) c.fail(ErrorKind::graph, "pool must be [1, 1] or [2, 2]; use max_pool2d");

@@ -40,6 +40,9 @@ bool may_pool(const EpilogueAttrs& a, size_t first, const Types& in);
 /// The type of y pooled.
 TensorType pooled(const InferContext& c, const PooledAttrs& p, const EpilogueAttrs& a, size_t first, TensorType y);
 
+/// The same of a product that is rounded to `result`, if that is not float32.
+void check_narrow_epilogue(const InferContext& c, const EpilogueAttrs& a, DType result);
+
 /// Checks the extra inputs, those from `first` on, and the program against the product's type.
 void check_epilogue(const InferContext& c, const EpilogueAttrs& a, size_t first, const TensorType& y);
 

@@ -71,6 +71,7 @@ Types infer_bf16(const InferContext& c) {
   if (!c.in[0].known() || !c.in[1].known() || !admits_bf16(&at, c.in))
     c.fail(ErrorKind::shape, "last axes must be multiples of ", bf16_line, ", got ", text(c.in[0].shape), " and ",
            text(c.in[1].shape), "; use matmul of float32");
+  check_narrow_epilogue(c, at, at.dtype);
   y.dtype = at.dtype;
   return {y};
 }

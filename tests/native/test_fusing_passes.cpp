@@ -355,19 +355,26 @@ TEST_CASE("multiply_bf16: products of widened bfloat16 read it as it is, and rou
   };
   ValueId y = t.b.cast(product(wide(x), wide(w), false), DType::bfloat16);
   ValueId dw = product(t.b.reshape(wide(x), {8, 16}), t.b.reshape(wide(g), {8, 8}), true);  // as matmul's gradient has it
-  t.out({y, dw, t.b.cast(dw, DType::bfloat16), t.b.cast(product(wide(x), wide(odd), false), DType::bfloat16)});
-  CHECK(after(t, {halves({4, 2, 16}), halves({16, 8}), halves({4, 2, 8}), halves({16, 5})}, multiply_bf16) ==
-        R"(main(%0 x: bfloat16(4, 2, 16), %1 w: bfloat16(16, 8), %2 g: bfloat16(4, 2, 8), %3 odd: bfloat16(16, 5)) {
-  %4 = cast(%0) {dtype: "float32"} : float32(4, 2, 16)
-  %5 = matmul_bf16(%0, %1) {dtype: "bfloat16", transpose_a: false, transpose_b: false} : bfloat16(4, 2, 8)
-  %6 = reshape(%0) {shape: [8, 16]} : bfloat16(8, 16)
-  %7 = reshape(%2) {shape: [8, 8]} : bfloat16(8, 8)
-  %8 = matmul_bf16(%6, %7) {dtype: "float32", transpose_a: true, transpose_b: false} : float32(16, 8)
-  %9 = cast(%8) {dtype: "bfloat16"} : bfloat16(16, 8)
-  %10 = cast(%3) {dtype: "float32"} : float32(16, 5)
-  %11 = matmul(%4, %10) {transpose_a: false, transpose_b: false} : float32(4, 2, 5)
-  %12 = cast(%11) {dtype: "bfloat16"} : bfloat16(4, 2, 5)
-  return %5, %8, %9, %12
+  ValueId bias = t.input("bias", halves({8}));
+  ValueId dense = t.b.cast(product(wide(g), wide(t.input("w2", halves({8, 8}))), false), DType::bfloat16);
+  ValueId active = t.b.emit("relu", {t.b.add(dense, bias)});
+  t.out({y, dw, t.b.cast(dw, DType::bfloat16), t.b.cast(product(wide(x), wide(odd), false), DType::bfloat16), active, bias});
+  CHECK(
+      after(t, {halves({4, 2, 16}), halves({16, 8}), halves({4, 2, 8}), halves({16, 5}), halves({8}), halves({8, 8})},
+            multiply_bf16) ==
+      R"(main(%0 x: bfloat16(4, 2, 16), %1 w: bfloat16(16, 8), %2 g: bfloat16(4, 2, 8), %3 odd: bfloat16(16, 5), %4 bias: bfloat16(8,), %5 w2: bfloat16(8, 8)) {
+  %6 = cast(%0) {dtype: "float32"} : float32(4, 2, 16)
+  %7 = matmul_bf16(%0, %1) {dtype: "bfloat16", transpose_a: false, transpose_b: false} : bfloat16(4, 2, 8)
+  %8 = reshape(%0) {shape: [8, 16]} : bfloat16(8, 16)
+  %9 = reshape(%2) {shape: [8, 8]} : bfloat16(8, 8)
+  %10 = matmul_bf16(%8, %9) {dtype: "float32", transpose_a: true, transpose_b: false} : float32(16, 8)
+  %11 = cast(%4) {dtype: "float32"} : float32(8,)
+  %12 = matmul_bf16(%2, %5, %11) {dtype: "bfloat16", epilogue: ["add 0 1", "relu 2"], epilogue_constants: [], transpose_a: false, transpose_b: false} : bfloat16(4, 2, 8)
+  %13 = cast(%10) {dtype: "bfloat16"} : bfloat16(16, 8)
+  %14 = cast(%3) {dtype: "float32"} : float32(16, 5)
+  %15 = matmul(%6, %14) {transpose_a: false, transpose_b: false} : float32(4, 2, 5)
+  %16 = cast(%15) {dtype: "bfloat16"} : bfloat16(4, 2, 5)
+  return %7, %10, %13, %16, %12, %4
 }
 )");
 }

@@ -229,7 +229,14 @@ struct Spot {
   bool raw;                     // a part of a sum: no epilogue
 };
 
-/// Stores four neighbours of a line; `bias` is theirs. T: of the operands.
+DAGRT_DEVICE float rounded(float x) {
+  Bf16 h;
+  narrow(x, h);
+  return widen(h);
+}
+
+/// Stores four neighbours of a line; `bias` is theirs. T: of the operands. To a narrow target a bias is added as bfloat16's are:
+/// to the product rounded.
 template <class T> DAGRT_DEVICE void put_four(const Target& t, const Spot& s, int64_t m, int64_t n, float4 v, const float4& bias) {
   if (m >= t.M || n >= t.N) return;
   if (s.raw) {
@@ -238,6 +245,9 @@ template <class T> DAGRT_DEVICE void put_four(const Target& t, const Spot& s, in
   }
   const Epilogue& e = t.epilogue;
   const int64_t to = t.rows.at(m);
+  if constexpr (is_bf16<T>) {
+    if (t.narrow) v = make_float4(rounded(v.x), rounded(v.y), rounded(v.z), rounded(v.w));
+  }
   if (e.bias) v.x += bias.x, v.y += bias.y, v.z += bias.z, v.w += bias.w;
   if (e.residual) {
     float4 x = *reinterpret_cast<const float4*>(e.residual + (s.row + to) * e.ld_residual + s.col + n);
@@ -261,10 +271,10 @@ template <class T> DAGRT_DEVICE void put_four(const Target& t, const Spot& s, in
 }
 template <class T> DAGRT_DEVICE void put_one(const Target& t, const Spot& s, int64_t m, int64_t n, float v) {
   const int64_t to = s.raw ? m : t.rows.at(m), at = s.from + to * s.ldc + n;
-  if (!s.raw) v = finished(t.epilogue, s.row + to, s.col + n, v);
   if constexpr (is_bf16<T>) {
-    if (t.narrow && !s.raw) return narrow(v, reinterpret_cast<Bf16*>(s.c)[at]);
+    if (t.narrow && !s.raw) return narrow(finished(t.epilogue, s.row + to, s.col + n, rounded(v)), reinterpret_cast<Bf16*>(s.c)[at]);
   }
+  if (!s.raw) v = finished(t.epilogue, s.row + to, s.col + n, v);
   s.c[at] = v;
 }
 
