@@ -64,15 +64,18 @@ void pack_taps(const Stream& s, const ConvArgs& a, const Taps& t, bool few, floa
   });
 }
 
+constexpr int64_t conv_panels_in_l1 = 6144;  // floats
+
 /// What one unit multiplies: rows of A (through taps, or `a_col` 1) for every panel of a group, K cut so that a panel's part
-/// stays in L1.
+/// stays in L1. `following`: where the next unit's A begins, if it lies there whole.
 void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows, const float* a, int64_t a_lines, int64_t a_line,
-              float* c, int64_t c_line, int64_t place, int64_t place_line) {
+              float* c, int64_t c_line, int64_t place, int64_t place_line, const float* following = nullptr) {
   const int64_t n = t.dst_channels / t.groups, panels = (n + gemm_nr - 1) / gemm_nr;
   const int64_t slices = depth ? (depth + conv_slice - 1) / conv_slice : 1;
   const int32_t* taps = job.taps;
   const bool finishes = t.epilogue.simple && !t.epilogue.empty();
   job.next_row = 4 * gemm_nr;
+  if (panels * depth * gemm_nr > conv_panels_in_l1) following = nullptr;  // they come from further away than A
   for (int64_t k = 0; k < slices; k++) {
     const int64_t from = depth * k / slices, to = depth * (k + 1) / slices;
     job.K = to - from;
@@ -82,6 +85,12 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
     for (int64_t p = 0; p < panels; p++) {
       job.b = t.packed + ((g * panels + p) * depth + from) * gemm_nr;
       job.next = p + 1 < panels ? job.b + depth * gemm_nr : t.packed + (g * panels * depth + (k + 1 < slices ? to : 0)) * gemm_nr;
+      if (following) {
+        const int64_t lines = rows * depth / 16;
+        job.next = following + lines * p / panels * 16;
+        job.next_lines = lines * (p + 1) / panels - lines * p / panels + 1;
+        job.next_row = 64;
+      }
       job.n = int(n - p * gemm_nr < gemm_nr ? n - p * gemm_nr : gemm_nr);
       job.column = g * n + p * gemm_nr;
       for (int64_t l = 0; l < a_lines; l++)
@@ -112,7 +121,9 @@ void pass_in_place(const Stream& s, const Pass& t) {
     TileJob job;
     job.a_row = t.ld_src;
     job.ldc = t.ld_dst;
-    multiply(t, g, job, sc, to - from, t.src + from * t.ld_src + g * sc, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0);
+    const float* a = t.src + from * t.ld_src + g * sc;
+    const float* following = t.ld_src == sc && to < pixels ? t.src + to * t.ld_src : nullptr;
+    multiply(t, g, job, sc, to - from, a, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0, following);
   });
 }
 

@@ -216,7 +216,8 @@ void gemm_run(const TileJob& j, int64_t M, const float* a, float* c, int64_t row
   const int64_t tiles = (M + gemm_mr - 1) / gemm_mr, low = M / tiles, high = M - low * tiles;  // `high` tiles have low + 1 rows
   const bool narrow = j.n <= V;
   const char* ahead = reinterpret_cast<const char*>(j.next ? j.next : j.b);
-  const int64_t every = j.next ? tiles : j.K;
+  const int64_t lines = j.next_lines ? j.next_lines : j.K, steps = tiles * j.K;
+  const int64_t every = j.next ? (steps > lines ? steps / lines : 1) : j.K;
   auto run = [&](int64_t rows, int64_t count) {
     GemmTiles f = j.taps ? (narrow ? gemm_tiles_of<1, true>(rows) : gemm_tiles_of<2, true>(rows))
                          : (narrow ? gemm_tiles_of<1, false>(rows) : gemm_tiles_of<2, false>(rows));

@@ -33,9 +33,9 @@ struct TileJob {
   bool accumulate = false;           // onto what C holds
   const Epilogue* finish = nullptr;  // a simple one, with the last part of K
   int64_t column = 0, row_step = 1;  // of C in the epilogue's operands, and how far its rows lie apart there
-  // What will be multiplied next: K lines, `next_row` bytes apart, are fetched from memory meanwhile. Null: nothing.
+  // What will be multiplied next: so many lines (0: K), `next_row` bytes apart, are fetched from memory meanwhile. Null: nothing.
   const float* next = nullptr;
-  int64_t next_row = 0;
+  int64_t next_row = 0, next_lines = 0;
 };
 
 /// M rows against one panel, in tiles of two heights that differ by one. `row`: the first row's place in the epilogue's operands.
