@@ -193,6 +193,7 @@ def test_bf16_products(shape: tuple[int, int, int], transposed: tuple[bool, bool
     text = bf16_product(a, b, *transposed, result)
     program = _core.Function(text, [], [], "main", False).text([a.shape, b.shape])
     assert ("matmul_bf16" in program) == (a.shape[1] % 8 == 0 and b.shape[1] % 8 == 0)
+    assert "matmul_bf16" not in _core.Function(text, [], [], "main", True).text([a.shape, b.shape])
     got = run_bf16(text, [a, b])
     a, b = to_bf16(a), to_bf16(b)
     want = (a.T if transposed[0] else a) @ (b.T if transposed[1] else b)

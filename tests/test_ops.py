@@ -365,6 +365,44 @@ def test_algorithms_of_cuda_devices_are_refused_on_a_cpu() -> None:
         assert (name in listed.replace(",", " ").split()) == (of is not None), name
         if of is not None:
             assert TABLE[of]["cuda_algorithm_of"] is None and not row["differentiable"]
+    inputs = [{"name": f"x{i}", "dtype": "bfloat16", "shape": [8, 8]} for i in range(2)]
+    attrs = {"dtype": "float32", "transpose_a": False, "transpose_b": False}
+    text = as_text(inputs, [{"op": "matmul_bf16", "in": [0, 1], "out": [2], "attrs": attrs}], [2])
+    with pytest.raises(
+        _core.DeviceError, match="matmul_bf16 is one of CUDA devices' algorithms for matmul and does not run on a CPU"
+    ):
+        _core.Function(text, [], [], device="cpu").output_types([(8, 8), (8, 8)])
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs", "shapes", "says"),
+    [
+        (
+            "matmul",
+            {},
+            [(4, 12), (12, 8)],
+            r"last axes must be multiples of 8, got \(4, 12\) and \(12, 8\); use matmul of",
+        ),
+        ("matmul", {"dtype": "int32"}, [(4, 8), (8, 8)], "dtype must be float32 or bfloat16, got int32"),
+        (
+            "matmul",
+            {"dtype": "bfloat16", "epilogue": ["tanh 0"]},
+            [(4, 8), (8, 8)],
+            "adds a bias and does a relu, or less",
+        ),
+        (
+            "conv2d",
+            {},
+            [(1, 4, 4, 12), (1, 1, 12, 8)],
+            r"last axes of each group must be multiples of 8, got \(1, 4, 4, 12\)",
+        ),
+        ("conv2d", {"dtype": "int32"}, [(1, 4, 4, 8), (1, 1, 8, 8)], "dtype must be float32 or bfloat16, got int32"),
+    ],
+)
+def test_products_of_bfloat16_say_what_they_take(op: str, attrs: dict, shapes: list, says: str) -> None:
+    usual = {"strides": [1, 1], "padding": "same"} if op == "conv2d" else {"transpose_a": False, "transpose_b": False}
+    with pytest.raises((_core.ShapeError, _core.DTypeError, _core.GraphError), match=f"{op}_bf16: .*{says}"):
+        _core.infer(f"{op}_bf16", {"dtype": "float32"} | usual | attrs, [("bfloat16", s) for s in shapes])
 
 
 def test_registry_matches_documentation() -> None:
