@@ -137,3 +137,38 @@ def test_errors() -> None:
         keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD(), clipnorm=1.0)
     with pytest.raises(ValueError, match="inner_optimizer must be an Optimizer, got 'sgd'"):
         keras.mixed_precision.LossScaleOptimizer("sgd")
+
+
+def dense_model() -> keras.Model:
+    x = image = keras.Input((96,), name="x")
+    for _ in range(2):
+        x = L.Dense(64, activation="relu")(x)
+    return keras.Model(image, L.Dense(5, dtype="float32")(x))
+
+
+@pytest.mark.parametrize("make", [dense_model, image_model, text_model])
+def test_program_is_float32_of_rounded_values(make: object) -> None:
+    """On a CPU: no copies in another type, roundings inside of other nodes; weights in half the bytes where that is faster."""
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    model = make()
+    rng = np.random.default_rng(1)
+    x = data(make, 2)[0] if make is not dense_model else rng.normal(size=(2, 96)).astype("float32")
+    model.compile(device="cpu")
+    step = model._step("predict").prepare((x, None, None))
+    program = step._traced.text([a.shape for a in step._arrays]).partition("\nprepared")[0]
+    assert "float32(" in program and ": bfloat16(2" not in program
+    assert ("= matmul_bf16_packed(" in program) == (make is dense_model)
+
+
+def test_bfloat16_weights_change_no_value() -> None:
+    """The product of bfloat16 weights beside the same model's float32 sums: the same but for the order of additions."""
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    model = dense_model()
+    x = np.random.default_rng(1).normal(size=(3, 96)).astype("float32")
+    bf16 = lambda a: np.asarray(keras.ops.cast(keras.ops.cast(a, "bfloat16"), "float32"))  # noqa: E731
+    h = bf16(x)
+    for layer in model.layers[1:-1]:
+        w, b = (np.asarray(v) for v in layer.get_weights())
+        h = np.maximum(bf16((h.astype("float64") @ bf16(w).astype("float64") + b).astype("float32")), 0)
+    w, b = model.layers[-1].get_weights()
+    np.testing.assert_allclose(model.predict(x, verbose=0), h @ w + b, rtol=0, atol=0.01)

@@ -38,6 +38,8 @@ ELSEWHERE = {
     "conv2d_packed": "native test_packed",
     "pack_matmul": "native test_packed",
     "matmul_packed": "native test_packed",
+    "pack_matmul_bf16": "native test_matmul_bf16_packed",
+    "matmul_bf16_packed": "native test_matmul_bf16_packed",
     "pack_lstm": "native test_pack_lstm",
     "pack_lstm_table": "native test_pack_lstm",
     "lstm_packed": "native test_pack_lstm",

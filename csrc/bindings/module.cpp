@@ -8,6 +8,7 @@
 #include "bindings/convert.h"
 #include "kernels/kernel.h"
 #include "kernels/random.h"
+#include "ops/isa.h"
 #include "ops/machine.h"
 #include "runtime/profile.h"
 
@@ -17,26 +18,26 @@ namespace dagrt::bindings {
 namespace {
 
 void bind_machine(py::module_& m) {
-  const Isa best = chosen_isa;  // what the machine's own choice was, before the environment's
+  const std::string best = isa_name();  // what the machine's own choice was, before the environment's
   std::vector<std::string> present;
-  for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+  for (const char* isa : {"scalar", "avx2", "avx512", "avx512_bf16"}) {
     try {
-      choose_isa(name_of(isa));
-      present.push_back(name_of(isa));
+      choose_isa(isa);
+      present.push_back(isa);
     } catch (const Error&) {  // not in this build, or not on this machine
     }
   }
-  chosen_isa = best;
+  choose_isa(best.c_str());
   if (const char* wanted = std::getenv("DAGRT_CPU_ISA"); wanted && *wanted) choose_isa(wanted);
   if (const char* wanted = std::getenv("DAGRT_THREADS"); wanted && *wanted) choose_thread_backend(wanted);
 
   m.def("cpu_info", [present, best] {
     py::dict d;
-    d["isa"] = name_of(chosen_isa);
+    d["isa"] = isa_name();
     py::list isas;
     for (const std::string& name : present) isas.append(name);
     d["isas"] = isas;
-    d["best"] = name_of(best);
+    d["best"] = best;
     d["threads"] = default_threads();
     d["thread_backend"] = thread_backend();
     return d;

@@ -12,7 +12,7 @@ inline constexpr int epilogue_operands = 7;
 
 struct Epilogue {
   // The common chains, which kernels compile into their micro-kernels where that pays; `simple` says that these fields
-  // are all there is: y = act(product + bias + residual), act = relu, perhaps up to a
+  // are all there is: y = act(round(product + bias + residual)), act = relu, perhaps up to a
   // ceiling, or none.
   bool simple = true;
   const float* bias = nullptr;      // [N], by output channel; null: none
@@ -20,6 +20,7 @@ struct Epilogue {
   int64_t ld_residual = 0;
   bool relu = false;
   float ceiling = __builtin_inff();  // of relu
+  bool round = false;                // to what bfloat16 holds; the act commutes with it. CPU alone
 
   // A relu's gradient, y = 0 < mask <= mask_most ? product (+ masked) : 0, by its operands beside its instructions: a kernel may do
   // either. mask null: it is another chain. Both like y, rows ld_mask and ld_masked apart.
@@ -35,7 +36,7 @@ struct Epilogue {
   int64_t row_stride[epilogue_operands] = {};  // elements from row to row; 0: the same [N] for every row
   bool scalar[epilogue_operands] = {};         // one number for all
 
-  bool empty() const { return simple && !bias && !residual && !relu; }
+  bool empty() const { return simple && !bias && !residual && !relu && !round; }
 };
 
 }  // namespace dagrt

@@ -45,7 +45,9 @@
     pick(call("greater", y, 0), pick(call("less", y, 6), g, 0), 0)) \
   X(floor,      "largest integer <= a",   F, 0.05, vfloor(a),                   0, zero) \
   X(ceil,       "smallest integer >= a",  F, 0.05, vceil(a),                    0, zero) \
-  X(round,      "nearest integer, half to even", F, 0.05, vround(a),            0, zero)
+  X(round,      "nearest integer, half to even", F, 0.05, vround(a),            0, zero) \
+  X(round_bfloat16, "a as bfloat16 holds it", F, 0.05, vround_bfloat16(a),      0, call("round_bfloat16", g)) \
+  X(round_float16,  "a as float16 holds it",  F, 0.05, vround_float16(a),       0, call("round_float16", g))
 
 // Ties of maximum and minimum share half and half. For bool, add and maximum are `or`, minimum is `and`.
 #define DAGRT_BINARY(X) \

@@ -19,16 +19,18 @@ bool is_scalar(const TensorType& t) {
   return true;
 }
 
-/// product (+ bias) (+ residual), then relu, perhaps up to a ceiling, or nothing: the order in which `finish` adds, so that no bit changes.
+/// product (+ bias) (+ residual), then a rounding to bfloat16, a relu, perhaps up to a ceiling, both or nothing: the order in which
+/// `finish` adds, so that no bit changes.
 bool recognise(const Chain& p, Epilogue& e) {
   int at = 0;  // the chain's value so far
   for (size_t i = 0; i < p.steps.size(); i++) {
     const FusedInstruction& c = e.code[i];
-    const bool last = i + 1 == p.steps.size();
-    if ((c.f == Functor::relu_ || c.f == Functor::relu6_) && c.arg[0] == at && last) {
+    if ((c.f == Functor::relu_ || c.f == Functor::relu6_) && c.arg[0] == at && !e.relu) {
       e.relu = true;
       if (c.f == Functor::relu6_) e.ceiling = 6;
-    } else if (c.f == Functor::add_ && (c.arg[0] == at || c.arg[1] == at) && c.arg[0] != c.arg[1]) {
+    } else if (c.f == Functor::round_bfloat16_ && c.arg[0] == at && !e.round) {
+      e.round = true;
+    } else if (c.f == Functor::add_ && !e.relu && !e.round && (c.arg[0] == at || c.arg[1] == at) && c.arg[0] != c.arg[1]) {
       int other = c.arg[0] == at ? c.arg[1] : c.arg[0];
       if (other < 1 || other > e.operands || e.scalar[other - 1] || e.residual) return false;
       if (e.row_stride[other - 1] == 0) {
@@ -114,12 +116,22 @@ void check_epilogue(const InferContext& c, const EpilogueAttrs& a, size_t first,
 bool may_pool(const EpilogueAttrs& a, size_t first, const Types& in) {
   const bool bias = in.size() > first;
   if (bias && (in.size() > first + 1 || !is_row(in[first], in[first].shape.back()) || is_scalar(in[first]))) return false;
-  std::vector<std::string> rest = a.epilogue;
-  if (bias) {
-    if (rest.empty() || (rest[0] != "add 0 1" && rest[0] != "add 1 0")) return false;
-    rest.erase(rest.begin());
+  int at = 0;
+  bool relu = false, round = false;
+  for (size_t i = 0; i < a.epilogue.size(); i++) {
+    const std::string &line = a.epilogue[i], value = " " + std::to_string(at);
+    if (bias && i == 0) {
+      if (line != "add 0 1" && line != "add 1 0") return false;
+    } else if (line == "relu" + value && !relu) {
+      relu = true;
+    } else if (line == "round_bfloat16" + value && !round) {
+      round = true;
+    } else {
+      return false;
+    }
+    at = 1 + int(bias) + int(i);
   }
-  return rest.empty() || (rest.size() == 1 && rest[0] == (bias ? "relu 2" : "relu 0"));
+  return !bias || at != 0;
 }
 
 void check_narrow_epilogue(const InferContext& c, const EpilogueAttrs& a, DType result) {
@@ -130,7 +142,7 @@ void check_narrow_epilogue(const InferContext& c, const EpilogueAttrs& a, DType 
 TensorType pooled(const InferContext& c, const PooledAttrs& p, const EpilogueAttrs& a, size_t first, TensorType y) {
   if (p.pool == std::vector<int64_t>{1, 1}) return y;
   if (p.pool != std::vector<int64_t>{2, 2}) c.fail(ErrorKind::graph, "pool must be [1, 1] or [2, 2]; use max_pool2d");
-  if (!may_pool(a, first, c.in)) c.fail(ErrorKind::graph, "with pool, an epilogue adds a bias and does a relu, or less");
+  if (!may_pool(a, first, c.in)) c.fail(ErrorKind::graph, "with pool, an epilogue adds a bias, rounds and does a relu, or less");
   for (size_t axis : {1, 2}) y.shape[axis] = floor_div(y.shape[axis], Dim(2));
   return y;
 }
@@ -150,9 +162,9 @@ Epilogue read_epilogue(const RunContext& c, const EpilogueAttrs& a, int first) {
   }
   a.chain.flow(1 + e.operands, in, e.code, &result);
   for (size_t k = 0; k < a.chain.constants.size(); k++) e.constants[k] = a.chain.constants[k];
-  e.simple = recognise(a.chain, e);
+  e.simple = recognise(a.chain, e) && !(e.round && c.stream.cuda);
   if (!e.simple) {
-    e.bias = e.residual = nullptr, e.relu = false, e.ceiling = std::numeric_limits<float>::infinity();
+    e.bias = e.residual = nullptr, e.relu = e.round = false, e.ceiling = std::numeric_limits<float>::infinity();
     recognise_mask(a.chain, e);
   }
   return e;

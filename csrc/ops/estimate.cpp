@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/conv2d.h"
+#include "kernels/matmul_bf16_packed.h"
 #include "kernels/winograd.h"
 
 namespace dagrt {
@@ -20,6 +21,16 @@ double lanes() { return chosen_isa == Isa::avx512 ? 16 : chosen_isa == Isa::avx2
 double memory_ns(double bytes) {
   constexpr double cache = 8 << 20, cache_ns = 0.03, beyond_ns = 0.08;  // for each byte
   return std::min(bytes, cache) * cache_ns + std::max(bytes - cache, 0.0) * beyond_ns;
+}
+
+/// What products of bfloat16 take, in multiples of float32's. By vdpbf16ps AMD's Zen 4 and 5 do them at twice the rate, Intel's
+/// Sapphire and Emerald Rapids at half of it. Else a shift and a mask make floats of a word: of AVX-512's two ports both are the
+/// multiply-adds' too, AVX2 has others left (measured on Zen 3: 1.0 to 1.05).
+double bf16_products() {
+#if defined(__x86_64__)
+  if (chosen_bf16_dot) return __builtin_cpu_is("amd") ? 0.5 : 2;
+#endif
+  return chosen_isa == Isa::avx512 ? 1.25 : chosen_isa == Isa::avx2 ? 1.05 : 1.15;
 }
 
 WinogradArgs arguments(const ConvSizes& s, int64_t tile) {
@@ -53,4 +64,14 @@ double winograd_conv2d_ns(const ConvSizes& s, int64_t tile, bool weights) {
 
 double winograd_filter_grad_ns(const ConvSizes& s, int64_t tile) { return conv2d_filter_grad_winograd_ns(arguments(s, tile)); }
 
+// Tiles wait for their panels, which come once for all rows: bytes add to products.
+double packed_matmul_ns(int64_t M, int64_t N, int64_t K) {
+  const double weights = double(K) * double(N);
+  return double(M) * weights * multiply_ns / lanes() + memory_ns(4 * weights);
+}
+
+double bf16_matmul_ns(int64_t M, int64_t N, int64_t K) {
+  const double weights = double(K) * double(N);
+  return double(M) * weights * multiply_ns / lanes() * bf16_products() + memory_ns(2 * weights);
+}
 }  // namespace dagrt

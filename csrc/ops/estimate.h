@@ -18,4 +18,8 @@ bool has_winograd(int64_t window_h, int64_t window_w, int64_t tile);
 double winograd_conv2d_ns(const ConvSizes& s, int64_t tile, bool weights);
 double winograd_filter_grad_ns(const ConvSizes& s, int64_t tile);
 
+/// A product with packed weights of float32, or of bfloat16.
+double packed_matmul_ns(int64_t M, int64_t N, int64_t K);
+double bf16_matmul_ns(int64_t M, int64_t N, int64_t K);
+
 }  // namespace dagrt

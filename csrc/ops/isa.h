@@ -4,5 +4,6 @@
 namespace dagrt {
 
 int isa_in_use();
+const char* isa_name();
 
 }  // namespace dagrt

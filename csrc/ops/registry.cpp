@@ -16,6 +16,7 @@ const Registry& registry() {
     register_layout(*r);
     register_indexing(*r);
     register_matmul(*r);
+    register_matmul_bf16_packed(*r);
     register_conv2d(*r);
     register_winograd(*r);
     register_pool2d(*r);

@@ -23,6 +23,7 @@ void register_reduce(Registry&);    // reduce_*, argmax, argmin, cumsum, top_k, 
 void register_layout(Registry&);    // reshape, transpose, broadcast_to, concat, slice, pad, reverse, iota, full
 void register_indexing(Registry&);  // gather, scatter_add, take_along_axis, put_along_axis_add, one_hot
 void register_matmul(Registry&);
+void register_matmul_bf16_packed(Registry&);
 void register_conv2d(Registry&);
 void register_winograd(Registry&);  // winograd_weights, conv2d_winograd, conv2d_filter_grad_winograd
 void register_pool2d(Registry&);

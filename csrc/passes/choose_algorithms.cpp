@@ -2,7 +2,8 @@
 //   conv2d(x, w)               -> conv2d_winograd(x, winograd_weights(w)), conv2d_packed(x, pack_conv2d(w))
 //   conv2d_input_grad(dy, w)   -> the same of dy, with turned filters and what the window leaves of the padding
 //   conv2d_filter_grad(x, dy)  -> conv2d_filter_grad_winograd(x, dy)
-//   matmul(a, b)               -> matmul_packed(a, pack_matmul(b))
+//   matmul(a, b)               -> matmul_packed(a, pack_matmul(b)); where both hold bfloat16s (passes/widen_halves) and
+//                                 weights take more time than products: matmul_bf16_packed(a, pack_matmul_bf16(b))
 // A Winograd convolution of an image that nearest-neighbour upsampling made reads the small one, `upsample` told.
 // What an algorithm needs of the weights is a node of its own. Where weights do not change from run to run, the plan
 // hoists it and it costs nothing; elsewhere it is made in every run, and counted. Packing alone pays only where it is
@@ -12,6 +13,7 @@
 // Before: a specialised module without gradients and epilogues. After: the same, values under the same ids. Only the entry
 // is looked at: in a scan's body the weights' nodes would run in every step.
 #include <map>
+#include <set>
 
 #include "ir/lists.h"
 #include "ir/op_view.h"
@@ -79,11 +81,25 @@ class Chooser {
         filter_gradient(n);
       else if (op == "matmul" && n.inputs.size() == 2)
         product(n);
+      note_rounding(n);
       f_.nodes.push_back(std::move(n));
     }
   }
 
  private:
+  /// Values that bfloat16 holds, and of rounded ones what they were.
+  void note_rounding(const Node& n) {
+    static const std::set<std::string> moving{"relu", "relu6", "reshape", "transpose", "slice", "concat", "max_pool2d"};
+    const std::string& op = n.op->name;
+    bool holds = op == "round_bfloat16" || (op == "cast" && f_.types[size_t(n.inputs[0])].dtype == DType::bfloat16);
+    if (moving.count(op)) {
+      holds = true;
+      for (ValueId v : n.inputs) holds = holds && v != no_value && bf16_.count(v);
+    }
+    if (!holds || f_.types[size_t(n.outputs[0])].dtype != DType::float32) return;
+    bf16_[n.outputs[0]] = op == "round_bfloat16" ? n.inputs[0] : n.outputs[0];
+  }
+
   struct Upsampled {
     ValueId small;
     int64_t rows, columns;
@@ -182,7 +198,16 @@ class Chooser {
     const Dims& b = shape(n.inputs[1]);
     bool transpose_a = std::get<bool>(map.at("transpose_a").v), transpose_b = std::get<bool>(map.at("transpose_b").v);
     if (transpose_a || b.size() != 2) return;  // one row gains too: panels are read in sequence
-    int64_t columns = b[transpose_b ? 0 : 1].value();
+    const int64_t columns = b[transpose_b ? 0 : 1].value(), K = b[transpose_b ? 1 : 0].value();
+    if (bf16_.count(n.inputs[0]) && bf16_.count(n.inputs[1]) && columns >= least_bf16 && K >= least_bf16) {
+      int64_t rows = 1;
+      for (size_t i = 0; i + 1 < shape(n.inputs[0]).size(); i++) rows *= shape(n.inputs[0])[i].value();
+      if (bf16_matmul_ns(rows, columns, K) < packed_matmul_ns(rows, columns, K)) {
+        n.inputs[1] = bf16_.at(n.inputs[1]);  // packing rounds
+        n.inputs[1] = weights("pack_matmul_bf16", n, {{"transpose_b", {transpose_b}}});
+        return become(n, "matmul_bf16_packed", {{"columns", {columns}}});
+      }
+    }
     n.inputs[1] = weights("pack_matmul", n, {{"transpose_b", {transpose_b}}});
     become(n, "matmul_packed", {{"columns", {columns}}});
   }
@@ -211,7 +236,9 @@ class Chooser {
   Module& m_;
   Function& f_;
   bool exact_;
-  std::vector<char> steady_;  // by value, of before
+  std::vector<char> steady_;                 // by value, of before
+  static constexpr int64_t least_bf16 = 64;  // in smaller matrices latencies count, not bytes
+  std::map<ValueId, ValueId> bf16_;
   std::map<ValueId, Upsampled> upsampled_;
   std::map<std::pair<std::string, ValueId>, ValueId> made_;  // weights' nodes
 };

@@ -29,6 +29,14 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
   checked(m, true);
   eliminate_dead_code(m);
   checked(m, true);
+  if (options.algorithms && options.fuse) {
+    widen_halves(m);
+    checked(m, true);
+    eliminate_common_subexpressions(m);
+    checked(m, true);
+    eliminate_dead_code(m);
+    checked(m, true);
+  }
   if (options.fuse) {
     fold_batch_norm(m);
     checked(m, true);

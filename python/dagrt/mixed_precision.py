@@ -6,6 +6,8 @@ keras.mixed_precision.set_global_policy("mixed_bfloat16")
 
 Activations and what kernels read of the weights are rounded to 16 bits; arithmetic and sums stay in float32. On a GPU (sm_80 on)
 tensor cores multiply bfloat16 as it is, unless `dagrt.config.exact()`.
+On a CPU values stay in float32 memory, rounded; a bfloat16 value that only arithmetic up to the next rounding reads is not rounded
+in between, and products with few rows read their weights as bfloat16, in half the bytes (docs/ops.md).
 """
 
 from __future__ import annotations

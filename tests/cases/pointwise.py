@@ -102,6 +102,59 @@ CASES += [
         "relu6", [Arg(values=[0.0, -0.0, 5.9999995, 6.0, 7.0])], lambda x: np.clip(x, 0, 6), grad=(), name="relu6-kinks"
     ),
 ]
+
+
+def through(digits: int, least: int, most: float) -> Callable:
+    """Floats of so many binary digits, from 2^least on with all of them; to nearest, ties to even."""
+
+    def f(x: Any) -> Any:
+        x = np.asarray(x, "float64")
+        finite = np.where(np.isfinite(x), x, 0)
+        unit = np.exp2(np.maximum(np.frexp(finite)[1], least + 1) - digits)
+        y = np.where(np.isfinite(x), np.round(finite / unit) * unit, x)
+        return np.where(np.abs(y) > most, np.sign(x) * np.inf, y)
+
+    return f
+
+
+HARD_HALVES = [
+    0.0,
+    -0.0,
+    1.0,
+    1.00390625,
+    1.01171875,
+    1.005,
+    -1.015,
+    3.38e38,
+    3.4e38,
+    65504,
+    65519.9,
+    65520,
+    -7e4,
+    6.1e-5,
+]
+HARD_HALVES += [
+    6.097e-5,
+    2.98e-8,
+    2.99e-8,
+    8.9407e-8,
+    -1e-7,
+    1e-30,
+    1.1754944e-38,
+    5.0e-38,
+    INF,
+    -INF,
+    NAN,
+    2049,
+    2051,
+    257,
+]
+for name, f in (("bfloat16", through(8, -126, float.fromhex("0x1.fep127"))), ("float16", through(11, -14, 65504.0))):
+    CASES += [
+        Case(f"round_{name}", [Arg((3, 1031), low=-9, high=9)], f, tolerance=0, grad=()),
+        Case(f"round_{name}", [Arg((2, 0, 3))], f, tolerance=0, grad=()),
+        Case(f"round_{name}", [Arg(values=HARD_HALVES)], f, tolerance=0, grad=(), name=f"round_{name}-hard"),
+    ]
 for name in ("negative", "abs", "sign", "square"):
     g = dict((n, r) for n, r, *_ in UNARY)[name]
     for dtype, low in (("int32", -100), ("int64", -100), ("uint8", 0)):

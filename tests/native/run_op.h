@@ -51,7 +51,7 @@ struct Tensor {
 
 inline std::vector<const char*> isas() {
   std::vector<const char*> present;
-  for (const char* name : {"scalar", "avx2", "avx512"}) {
+  for (const char* name : {"scalar", "avx2", "avx512", "avx512_bf16"}) {
     try {
       choose_isa(name);
       present.push_back(name);

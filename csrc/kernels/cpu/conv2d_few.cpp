@@ -125,6 +125,7 @@ void pass_few(const Stream& s, const Pass& t) {
             float v = sums[f * J + j];
             if (bias) v += bias[f];
             if (residual) v += residual[(place + j * t.grid.step_w) * e.ld_residual + f];
+            if (simple.round) v = bf16_to_float(float_to_bf16(v));
             if (simple.relu) v = v <= 0 ? 0 : v > simple.ceiling ? simple.ceiling : v;
             y[j * step + f] = v;
           }

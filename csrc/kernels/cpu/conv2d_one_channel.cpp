@@ -31,7 +31,7 @@ DAGRT_INLINE void tile(const Nine& k, const SimpleEpilogue& e, const float* x, i
   if (e.residual)
 #pragma GCC unroll 16
     for (int i = 0; i < N; i++) acc[i] += load_n(e.residual + (row + i * row_step) * e.ld_residual + f, n);
-  if (e.relu)
+  if (e.relu || e.round)
 #pragma GCC unroll 16
     for (int i = 0; i < N; i++) acc[i] = activate(e, acc[i]);
 #pragma GCC unroll 16

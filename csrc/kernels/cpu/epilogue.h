@@ -1,7 +1,7 @@
 // Finishing tiles of a product (kernels/epilogue.h): the common chains on vectors in a micro-kernel's registers, any chain
 // on a tile in L1. A value depends on its own operands alone, so how a kernel cuts y into tiles changes no bit.
 #pragma once
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/vec_math.h"
 #include "kernels/epilogue.h"
 
 namespace dagrt::DAGRT_ISA {
@@ -11,7 +11,7 @@ namespace dagrt::DAGRT_ISA {
 struct SimpleEpilogue {
   const float *bias = nullptr, *residual = nullptr;
   int64_t ld_residual = 0;
-  bool relu = false, capped = false;  // relu up to `ceiling`
+  bool relu = false, capped = false, round = false;  // relu up to `ceiling`
   float ceiling = __builtin_inff();
   SimpleEpilogue() = default;
   explicit SimpleEpilogue(const Epilogue& e)
@@ -20,11 +20,12 @@ struct SimpleEpilogue {
         ld_residual(e.ld_residual),
         relu(e.simple && e.relu),
         capped(e.simple && e.relu && e.ceiling < __builtin_inff()),
+        round(e.simple && e.round),
         ceiling(e.ceiling) {}
   const float* mask = nullptr;
   int64_t ld_mask = 0;
   float mask_most = __builtin_inff();
-  bool empty() const { return !bias && !residual && !relu && !mask; }
+  bool empty() const { return !bias && !residual && !relu && !round && !mask; }
 };
 
 /// Whether `finishing` gives all of the chain.
@@ -38,6 +39,7 @@ inline SimpleEpilogue finishing(const Epilogue& e) {
 }
 
 DAGRT_INLINE vf activate(const SimpleEpilogue& e, vf t) {
+  if (e.round) t = vround_bfloat16(t);
   if (!e.relu) return t;
   t = relu(t);
   return e.capped ? at_most(t, splat(e.ceiling)) : t;

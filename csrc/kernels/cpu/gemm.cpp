@@ -41,6 +41,7 @@ DAGRT_INLINE void finish_whole(const TileJob& j, const SimpleEpilogue& e, vf (&t
     const int64_t ld = j.row_step * e.ld_residual;
     each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] += load(from + m * ld + i * V); });
   }
+  if (e.round) each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] = vround_bfloat16(t[m][i]); });
   if (e.relu) each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] = relu(t[m][i]); });
   if (e.capped) {
     const vf most = splat(e.ceiling);

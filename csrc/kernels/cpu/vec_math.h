@@ -60,6 +60,20 @@ DAGRT_INLINE vf vceil(vf a) {
   return vsign_of(select(r < a, r + splat(1), r), a);
 }
 
+/// Through 16 bits and back, as float_to_bf16 and float_to_half round.
+DAGRT_INLINE vf vround_bfloat16(vf a) {
+  const vu u = (vu)a, up = (u + ((u >> 16) & 1) + 0x7fff) & 0xffff0000u;
+  return select(a == a, (vf)up, (vf)((u & 0xffff0000u) | 0x400000u));
+}
+/// Below 2^-14 halves are multiples of 2^-24, the last place of a float32 from 0.5 to 1.
+DAGRT_INLINE vf vround_float16(vf a) {
+  const vf m = vabs(a);
+  const vu u = (vu)m, up = (u + ((u >> 13) & 1) + 0xfff) & 0xffffe000u;
+  vf r = select(m < splat(6.103515625e-5f), (m + splat(0.5f)) - splat(0.5f), (vf)up);
+  r = select(m >= splat(65520.0f), as_f(splat_i(0x7f800000)), r);
+  return select(a == a, vsign_of(r, a), as_f((as_i(a) & splat_i(int32_t(0x80000000))) | splat_i(0x7fc00000)));
+}
+
 /// 2^n for integer lanes -126 <= n <= 127.
 DAGRT_INLINE vf two_to(vi n) { return as_f((n + splat_i(127)) << 23); }
 

@@ -298,7 +298,7 @@ template <int M, int R> struct Winograd {
           const float* at = e.mask + (pixel + i * a.Q) * e.ld_mask + f;
           r[i] = masked(e, full ? load(at) : load_n(at, filters), r[i]);
         }
-      if (e.relu)
+      if (e.relu || e.round)
 #pragma GCC unroll 8
         for (int i = 0; i < M; i++) r[i] = activate(e, r[i]);
       if (a.pool > 1) {

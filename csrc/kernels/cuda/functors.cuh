@@ -33,6 +33,16 @@ DAGRT_DEVICE float verf(float a) { return erff(a); }
 DAGRT_DEVICE float vfloor(float a) { return floorf(a); }
 DAGRT_DEVICE float vceil(float a) { return ceilf(a); }
 DAGRT_DEVICE float vround(float a) { return rintf(a); }
+DAGRT_DEVICE float vround_bfloat16(float a) {
+  Bf16 y;
+  narrow(a, y);
+  return widen(y);
+}
+DAGRT_DEVICE float vround_float16(float a) {
+  Half y;
+  narrow(a, y);
+  return widen(y);
+}
 DAGRT_DEVICE float vpow(float a, float b) { return powf(a, b); }
 DAGRT_DEVICE float vatan2(float a, float b) { return atan2f(a, b); }
 DAGRT_DEVICE float vsign(float a) { return a != a ? a : a > 0 ? 1.0f : a < 0 ? -1.0f : 0.0f; }
