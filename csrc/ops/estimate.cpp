@@ -12,6 +12,7 @@ namespace {
 // Of one core at about 3.4 GHz with two multiply-adds a cycle (AVX-512: one, or a slower clock), as the Winograd kernels'
 // own estimates have it.
 constexpr double multiply_ns = 0.17, overhead_ns = 500;
+constexpr int64_t few_rows = 4;   // gemm_few_rows
 constexpr double few_sum_ns = 2;  // of adding up the lanes of one sum, where vectors run over channels
 
 int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -64,10 +65,11 @@ double winograd_conv2d_ns(const ConvSizes& s, int64_t tile, bool weights) {
 
 double winograd_filter_grad_ns(const ConvSizes& s, int64_t tile) { return conv2d_filter_grad_winograd_ns(arguments(s, tile)); }
 
-// Tiles wait for their panels, which come once for all rows: bytes add to products.
+// Products of few rows wait for the weights, which come once; of more, the next panel is fetched meanwhile (float32's alone).
 double packed_matmul_ns(int64_t M, int64_t N, int64_t K) {
   const double weights = double(K) * double(N);
-  return double(M) * weights * multiply_ns / lanes() + memory_ns(4 * weights);
+  const double products = double(M) * weights * multiply_ns / lanes(), memory = memory_ns(4 * weights);
+  return M <= few_rows ? products + memory : std::max(products, memory);
 }
 
 double bf16_matmul_ns(int64_t M, int64_t N, int64_t K) {
