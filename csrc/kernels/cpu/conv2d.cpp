@@ -66,11 +66,14 @@ void pack_taps(const Stream& s, const ConvArgs& a, const Taps& t, bool few, floa
 
 constexpr int64_t conv_panels_in_l1 = 6144;  // floats
 
-/// What one unit multiplies: rows of A (through taps, or `a_col` 1) for every panel of a group, K cut so that a panel's part
+/// What one unit multiplies: rows of A (through taps, or `a_col` 1) for part `part` of `parts` of a group's panels, K cut so that a panel's part
 /// stays in L1. `following`: where the next unit's A begins, if it lies there whole.
 void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows, const float* a, int64_t a_lines, int64_t a_line,
-              float* c, int64_t c_line, int64_t place, int64_t place_line, const float* following = nullptr) {
+              float* c, int64_t c_line, int64_t place, int64_t place_line, const float* following = nullptr, int64_t part = 0,
+              int64_t parts = 1) {
   const int64_t n = t.dst_channels / t.groups, panels = (n + gemm_nr - 1) / gemm_nr;
+  const int64_t first = panels * part / parts, last = panels * (part + 1) / parts, from_column = first * gemm_nr;
+  const int64_t columns = (last * gemm_nr < n ? last * gemm_nr : n) - from_column;
   const int64_t slices = depth ? (depth + conv_slice - 1) / conv_slice : 1;
   const int32_t* taps = job.taps;
   const bool finishes = t.epilogue.simple && !t.epilogue.empty();
@@ -82,13 +85,14 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
     job.taps = taps ? taps + from : nullptr;
     job.accumulate = k > 0;
     job.finish = finishes && k + 1 == slices ? &t.epilogue : nullptr;
-    for (int64_t p = 0; p < panels; p++) {
+    for (int64_t p = first; p < last; p++) {
       job.b = t.packed + ((g * panels + p) * depth + from) * gemm_nr;
-      job.next = p + 1 < panels ? job.b + depth * gemm_nr : t.packed + (g * panels * depth + (k + 1 < slices ? to : 0)) * gemm_nr;
+      job.next = p + 1 < last ? job.b + depth * gemm_nr
+                              : t.packed + ((g * panels + first) * depth + (k + 1 < slices ? to : 0)) * gemm_nr;
       if (following) {
         const int64_t lines = rows * depth / 16;
-        job.next = following + lines * p / panels * 16;
-        job.next_lines = lines * (p + 1) / panels - lines * p / panels + 1;
+        job.next = following + lines * (p - first) / (last - first) * 16;
+        job.next_lines = lines / (last - first) + 1;
         job.next_row = 64;
       }
       job.n = int(n - p * gemm_nr < gemm_nr ? n - p * gemm_nr : gemm_nr);
@@ -98,32 +102,35 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
     }
   }
   if (!t.epilogue.simple && job.row_step == 1 && place_line == rows)  // the lines follow one another
-    apply_epilogue(t.epilogue, c, job.ldc, place, g * n, a_lines * rows, n);
+    apply_epilogue(t.epilogue, c + from_column, job.ldc, place, g * n + from_column, a_lines * rows, columns);
   else if (!t.epilogue.simple)
     for (int64_t l = 0; l < a_lines; l++) {
-      float* line = c + l * c_line;
+      float* line = c + l * c_line + from_column;
       if (job.row_step == 1)
-        apply_epilogue(t.epilogue, line, job.ldc, place + l * place_line, g * n, rows, n);
+        apply_epilogue(t.epilogue, line, job.ldc, place + l * place_line, g * n + from_column, rows, columns);
       else
         for (int64_t m = 0; m < rows; m++)
-          apply_epilogue(t.epilogue, line + m * job.ldc, t.ld_dst, place + l * place_line + m * job.row_step, g * n, 1, n);
+          apply_epilogue(t.epilogue, line + m * job.ldc, t.ld_dst, place + l * place_line + m * job.row_step, g * n + from_column,
+                         1, columns);
     }
 }
 
 /// 1 x 1 windows, strides 1: one product of all pixels.
 void pass_in_place(const Stream& s, const Pass& t) {
   const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, pixels = t.B * t.grid.I * t.grid.J;
-  const int64_t blocks = (pixels + conv_block - 1) / conv_block;
-  const double ns = double(conv_block) * double(sc + 8) * double(n + gemm_nr) * (0.3 / V) + 100;
-  s.parallel(blocks * t.groups, ns, [&](int64_t unit, char*) {
-    int64_t g = unit % t.groups, block = unit / t.groups;
+  const int64_t blocks = (pixels + conv_block - 1) / conv_block, panels = (n + gemm_nr - 1) / gemm_nr;
+  constexpr int64_t enough = 8;  // units; of few pixels the filters are parted too
+  const int64_t wanted = (enough + blocks * t.groups - 1) / (blocks * t.groups), parts = wanted < panels ? wanted : panels;
+  const double ns = double(conv_block) * double(sc + 8) * double(n / parts + gemm_nr) * (0.3 / V) + 100;
+  s.parallel(blocks * t.groups * parts, ns, [&](int64_t unit, char*) {
+    const int64_t part = unit % parts, g = unit / parts % t.groups, block = unit / parts / t.groups;
     int64_t from = pixels * block / blocks, to = pixels * (block + 1) / blocks;
     TileJob job;
     job.a_row = t.ld_src;
     job.ldc = t.ld_dst;
     const float* a = t.src + from * t.ld_src + g * sc;
     const float* following = t.ld_src == sc && to < pixels ? t.src + to * t.ld_src : nullptr;
-    multiply(t, g, job, sc, to - from, a, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0, following);
+    multiply(t, g, job, sc, to - from, a, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0, following, part, parts);
   });
 }
 
