@@ -29,7 +29,7 @@ DAGRT_DEVICE void load_weights(float* weights, const float* w, int64_t F, int64_
 }
 
 /// Finishes a tile of results in shared memory and stores what lies in the image [H, W] of rows `to`. Called, so that a chain's
-/// many registers are not the kernel's.
+/// many registers are not the kernel's; with bounds of one block kernels have room for what it leaves alone.
 __device__ __noinline__ void finish_tile(const float* room, float* to, int64_t ld, const Epilogue& e, const Tiles& t,
                                          const TilePlace& at, int64_t H, int64_t W) {
 #pragma unroll 1
@@ -51,7 +51,7 @@ DAGRT_DEVICE void store_tile(const float (&sums)[depthwise_pixels], float* room,
 }
 
 /// w is [R, S, F], F = C times a multiplier.
-__global__ void __launch_bounds__(tile_threads) depthwise_kernel(Gate gate, const __grid_constant__ ConvArgs a, Tiles t) {
+__global__ void __launch_bounds__(tile_threads, 1) depthwise_kernel(Gate gate, const __grid_constant__ ConvArgs a, Tiles t) {
   if (closed(gate)) return;
   float* image = dynamic_shared<float>();
   float* weights = image + larger(t.rows * t.across, t.high * t.wide) * tile_lanes;
@@ -84,7 +84,7 @@ DAGRT_DEVICE int64_t first_output(int64_t h, int64_t pad, int64_t reach, int64_t
   return n > 0 ? (n + stride - 1) / stride : -(-n / stride);
 }
 
-__global__ void __launch_bounds__(tile_threads)
+__global__ void __launch_bounds__(tile_threads, 1)
     depthwise_input_grad_kernel(Gate gate, const __grid_constant__ ConvArgs a, Tiles t) {
   if (closed(gate)) return;
   float* sent = dynamic_shared<float>();  // dy
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(tile_threads)
 }
 
 /// sums[part][tap][F] of the tiles part, part + parts and so on of every image.
-__global__ void __launch_bounds__(tile_threads)
+__global__ void __launch_bounds__(tile_threads, 1)
     depthwise_filter_grad_kernel(Gate gate, const __grid_constant__ ConvArgs a, Tiles t, float* sums, int64_t parts) {
   if (closed(gate)) return;
   float* image = dynamic_shared<float>();
