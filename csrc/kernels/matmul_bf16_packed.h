@@ -5,10 +5,10 @@
 namespace dagrt {
 
 struct MatmulBf16PackedArgs {
-  const float* a = nullptr;          // [M, K], rows lda apart
+  const float* a = nullptr;          // [M, K], rows a_row apart
   const uint16_t* panels = nullptr;  // B, packed by pack_matmul_bf16
   float* c = nullptr;                // [M, N], rows ldc apart
-  int64_t M = 0, N = 0, K = 0, lda = 0, ldc = 0;
+  int64_t M = 0, N = 0, K = 0, a_row = 0, ldc = 0;
   char* workspace = nullptr;  // matmul_bf16_workspace bytes
   Epilogue epilogue;          // its row of C[m] is m
 };

@@ -6,8 +6,7 @@
 #include "kernels/bf16.h"
 
 #include "kernels/gemm_splits.h"
-#include "ops/epilogue.h"
-#include "ops/registry.h"
+#include "ops/packed_matmul.h"
 
 namespace dagrt {
 namespace {
@@ -76,62 +75,17 @@ Types infer_bf16(const InferContext& c) {
   return {y};
 }
 
-struct PackAttrs {
-  bool transpose_b = false;
-  template <class V> void visit(V& v) { v("transpose_b", transpose_b, false); }
-};
-struct PackedAttrs : EpilogueAttrs {
-  int64_t columns = 0;
-  template <class V> void visit(V& v) {
-    v("columns", columns);
-    visit_epilogue(v);
-  }
-};
-
-Types infer_pack(const InferContext& c) {
-  const TensorType& b = c.in[0];
-  if (b.dtype != DType::float32 || b.rank() != 2 || !b.known())
-    c.fail(ErrorKind::shape, "expected a float32 matrix of known sizes, got ", b.text());
-  const bool t = c.attrs<PackAttrs>().transpose_b;
-  return {{DType::float32, {matmul_panel_floats(b.shape[t ? 0 : 1].value(), b.shape[t ? 1 : 0].value())}}};
-}
+constexpr Panels panels{DType::float32, matmul_panel_floats, "pack_matmul"};
 
 void run_pack(const RunContext& c) {
-  const bool t = c.attrs<PackAttrs>().transpose_b;
-  const View& b = c.in[0];
-  PackMatmulArgs k;
-  k.b = b.as<const float>(), k.panels = c.out[0].as<float>();
-  k.N = b.dims[t ? 0 : 1], k.K = b.dims[t ? 1 : 0];
-  k.b_row = t ? 1 : b.ld, k.b_col = t ? b.ld : 1;
+  auto k = pack_arguments<PackMatmulArgs>(c);
+  k.panels = c.out[0].as<float>();
   pack_matmul(k, c.stream);
 }
 
-Types infer_packed(const InferContext& c) {
-  const auto& at = c.attrs<PackedAttrs>();
-  const TensorType &a = c.in[0], &panels = c.in[1];
-  if (a.dtype != DType::float32 || a.rank() < 2) c.fail(ErrorKind::shape, "expected float32 of at least 2 axes, got ", a.text());
-  if (at.columns < 0) c.fail(ErrorKind::graph, "columns must not be negative, got ", at.columns);
-  const Dim& k = a.shape.back();
-  if (panels.dtype != DType::float32 || panels.rank() != 1 ||
-      (k.known() && panels.shape[0].known() && !panels.shape[0].is(matmul_panel_floats(at.columns, k.value()))))
-    c.fail(ErrorKind::shape, "expected float32 panels of pack_matmul for ", k.text(), " x ", at.columns, ", got ", panels.text());
-  TensorType y = a;
-  y.shape.back() = at.columns;
-  check_epilogue(c, at, 2, y);
-  return {y};
-}
-
 void run_packed(const RunContext& c) {
-  const View &a = c.in[0], &y = c.out[0];
-  MatmulArgs g;
-  g.a = a.as<const float>();
+  auto g = packed_arguments<MatmulArgs>(c);
   g.panels = c.in[1].as<const float>();
-  g.c = y.as<float>();
-  g.M = a.rows(), g.N = y.dims[y.rank - 1], g.K = a.dims[a.rank - 1];
-  g.a_row = a.ld;
-  g.ldc = y.ld;
-  g.workspace = static_cast<char*>(c.workspace);
-  g.epilogue = read_epilogue(c, c.attrs<PackedAttrs>(), 2);
   matmul(g, c.stream);
 }
 
@@ -270,7 +224,6 @@ void register_matmul(Registry& r) {
   m.cuda_memory = cuda_memory_matmul;
   r.add(std::move(m));
 
-  const char* advice = "it is made by passes after gradients are expanded; write matmul";
   Op bf16;
   bf16.name = "matmul_bf16";
   bf16.equation = "matmul of bfloat16 by tensor cores";
@@ -281,40 +234,25 @@ void register_matmul(Registry& r) {
   bf16.run = run_bf16;
   bf16.admits = admits_bf16;
   bf16.spaced = {~3u, 1};  // operands come 16 bytes at once
-  bf16.not_differentiable = advice;
+  bf16.not_differentiable = made_by_passes;
   bf16.cost = cost_matmul;
   bf16.memory = cuda_memory_matmul;
   r.add(std::move(bf16));
 
-  Op pack;
+  Op pack = pack_op();
   pack.name = "pack_matmul";
   pack.equation = "matmul's b in the order in which its kernel reads it";
-  pack.cpu_algorithm_of = "matmul";
-  pack.attrs = attr_type<PackAttrs>();
-  pack.infer = infer_pack;
+  pack.infer = [](const InferContext& c) { return infer_pack(c, panels); };
   pack.run = run_pack;
-  pack.not_differentiable = advice;
   r.add(std::move(pack));
 
-  Op packed;
+  Op packed = packed_op();
   packed.name = "matmul_packed";
   packed.equation = "matmul of a and a matrix packed by pack_matmul";
-  packed.cpu_algorithm_of = "matmul";
-  packed.attrs = prepared_attr_type<PackedAttrs>();
-  packed.min_inputs = 2, packed.max_inputs = 2 + epilogue_operands;
-  packed.infer = infer_packed;
+  packed.infer = [](const InferContext& c) { return infer_packed(c, panels); };
   packed.run = run_packed;
-  packed.spaced = {~2u, 1};  // all but the panels
-  packed.not_differentiable = advice;
-  packed.cost = [](const void* attrs, const Types& in, const Types& out) {
-    double products = double(out[0].elements()) * double(in[0].shape.back().value());
-    return with_epilogue({2 * products, double(in[0].bytes() + in[1].bytes() + out[0].bytes())},
-                         *static_cast<const PackedAttrs*>(attrs), 2, in, out[0]);
-  };
-  packed.memory = [](const void* attrs, const Types& in, const Types& out) {
-    int64_t k = in[0].shape.back().value(), n = out[0].shape.back().value(), rows = 1;
-    for (size_t i = 0; i + 1 < in[0].shape.size(); i++) rows *= in[0].shape[i].value();
-    return Memory{matmul_plan(1, rows, n, k, true).workspace, 0};
+  packed.memory = [](const void*, const Types& in, const Types& out) {
+    return Memory{matmul_plan(1, packed_rows(in), out[0].shape.back().value(), in[0].shape.back().value(), true).workspace, 0};
   };
   r.add(std::move(packed));
 }

@@ -75,7 +75,7 @@ DAGRT_INLINE vu load_pairs(const uint32_t* p) {
 
 /// MR rows of A with NV / 2 panels. Vector j of a row of pairs lies at (j / 2) panels + (j % 2) V.
 template <int MR, int NV>
-void tile(int64_t K, const Element* a, int64_t lda, const uint32_t* b, int64_t panel, float* c, int64_t ldc, int64_t n) {
+void tile(int64_t K, const Element* a, int64_t a_row, const uint32_t* b, int64_t panel, float* c, int64_t ldc, int64_t n) {
   vf sums[MR][NV];
 #pragma GCC unroll 12
   for (int m = 0; m < MR; m++)
@@ -101,10 +101,10 @@ void tile(int64_t K, const Element* a, int64_t lda, const uint32_t* b, int64_t p
     b += NR;
   };
   const int64_t whole = per_pair == 2 ? K / 2 : (K + 1) / 2;
-  for (int64_t k = 0; k < whole; k++, a += per_pair) step(a, lda);
+  for (int64_t k = 0; k < whole; k++, a += per_pair) step(a, a_row);
   if (per_pair == 2 && K % 2) {  // the last row of K has no partner
     Element last[MR][2];
-    for (int m = 0; m < MR; m++) last[m][0] = a[m * lda], last[m][1] = 0;
+    for (int m = 0; m < MR; m++) last[m][0] = a[m * a_row], last[m][1] = 0;
     step(last[0], 2);
   }
 #pragma GCC unroll 12
@@ -116,28 +116,30 @@ void tile(int64_t K, const Element* a, int64_t lda, const uint32_t* b, int64_t p
 
 /// MR rows with all of n columns, `wide` vectors at once.
 template <int MR, int wide>
-void row_of_tiles(int64_t K, const Element* a, int64_t lda, const uint32_t* b, float* c, int64_t ldc, int64_t n) {
+void row_of_tiles(int64_t K, const Element* a, int64_t a_row, const uint32_t* b, float* c, int64_t ldc, int64_t n) {
   const int64_t panel = (K + 1) / 2 * NR;
-  for (; n > (wide - 2) * V; n -= wide * V, b += wide / 2 * panel, c += wide * V) tile<MR, wide>(K, a, lda, b, panel, c, ldc, n);
+  for (; n > (wide - 2) * V; n -= wide * V, b += wide / 2 * panel, c += wide * V)
+    tile<MR, wide>(K, a, a_row, b, panel, c, ldc, n);
   if constexpr (wide > 6)
-    if (n > 4 * V) return tile<MR, 6>(K, a, lda, b, panel, c, ldc, n);
+    if (n > 4 * V) return tile<MR, 6>(K, a, a_row, b, panel, c, ldc, n);
   if constexpr (wide > 4)
-    if (n > 2 * V) return tile<MR, 4>(K, a, lda, b, panel, c, ldc, n);
+    if (n > 2 * V) return tile<MR, 4>(K, a, a_row, b, panel, c, ldc, n);
   if constexpr (wide > 2)
-    if (n > 0) return tile<MR, 2>(K, a, lda, b, panel, c, ldc, n);
+    if (n > 0) return tile<MR, 2>(K, a, a_row, b, panel, c, ldc, n);
 }
 
 /// Rows of the highest tile. Each has sums enough to hide a multiply-add's latency, but for what is left over.
 constexpr int most_rows = DAGRT_BF16_PAIRS ? 12 : 4;
 
-void rows_of_tiles(int64_t rows, int64_t K, const Element* a, int64_t lda, const uint32_t* b, float* c, int64_t ldc, int64_t n) {
-  auto next = [&](int64_t done) { rows -= done, a += done * lda, c += done * ldc; };
-  for (; most_rows > 4 && rows >= most_rows; next(most_rows)) row_of_tiles<most_rows, 2>(K, a, lda, b, c, ldc, n);
-  for (; rows >= 4; next(4)) row_of_tiles<4, 2>(K, a, lda, b, c, ldc, n);
+void rows_of_tiles(int64_t rows, int64_t K, const Element* a, int64_t a_row, const uint32_t* b, float* c, int64_t ldc,
+                   int64_t n) {
+  auto next = [&](int64_t done) { rows -= done, a += done * a_row, c += done * ldc; };
+  for (; most_rows > 4 && rows >= most_rows; next(most_rows)) row_of_tiles<most_rows, 2>(K, a, a_row, b, c, ldc, n);
+  for (; rows >= 4; next(4)) row_of_tiles<4, 2>(K, a, a_row, b, c, ldc, n);
   switch (rows) {
-    case 3: return row_of_tiles<3, 2>(K, a, lda, b, c, ldc, n);
-    case 2: return row_of_tiles<2, 4>(K, a, lda, b, c, ldc, n);
-    case 1: return row_of_tiles<1, 8>(K, a, lda, b, c, ldc, n);
+    case 3: return row_of_tiles<3, 2>(K, a, a_row, b, c, ldc, n);
+    case 2: return row_of_tiles<2, 4>(K, a, a_row, b, c, ldc, n);
+    case 1: return row_of_tiles<1, 8>(K, a, a_row, b, c, ldc, n);
     default: break;
   }
 }
@@ -162,15 +164,15 @@ void matmul_bf16_packed(const MatmulBf16PackedArgs& g, const Stream& s) {
   const int64_t pairs = (g.K + 1) / 2;
 #if DAGRT_BF16_PAIRS
   uint32_t* a = reinterpret_cast<uint32_t*>(aligned(g.workspace));
-  const int64_t lda = pairs;
+  const int64_t a_row = pairs;
   s.parallel(g.M, double(g.K) * 0.3 + 10, [&](int64_t m, char*) {
-    const float* from = g.a + m * g.lda;
+    const float* from = g.a + m * g.a_row;
     for (int64_t k = 0; k < pairs; k++)
       a[m * pairs + k] = float_to_bf16(from[2 * k]) | uint32_t(2 * k + 1 < g.K ? float_to_bf16(from[2 * k + 1]) : 0) << 16;
   });
 #else
   const float* a = g.a;
-  const int64_t lda = g.lda;
+  const int64_t a_row = g.a_row;
 #endif
   const int64_t width = 4 * NR, height = 48, columns = (g.N + width - 1) / width, rows = (g.M + height - 1) / height;
   const double tall = double(g.M < height ? g.M : height);
@@ -180,7 +182,7 @@ void matmul_bf16_packed(const MatmulBf16PackedArgs& g, const Stream& s) {
     float* c = g.c + m0 * g.ldc + n0;
     const int64_t step = m > 4 ? 2 * NR : n;  // panels that stay in cache from tile to tile
     for (int64_t at = 0; at < n; at += step)
-      rows_of_tiles(m, g.K, a + m0 * lda, lda, b + (n0 + at) * pairs, c + at, g.ldc, n - at < step ? n - at : step);
+      rows_of_tiles(m, g.K, a + m0 * a_row, a_row, b + (n0 + at) * pairs, c + at, g.ldc, n - at < step ? n - at : step);
     DAGRT_BASE_ISA::apply_epilogue(g.epilogue, c, g.ldc, m0, n0, m, n);
   });
 }
