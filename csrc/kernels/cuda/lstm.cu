@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(threads, 1) lstm_kernel(Gate gate, LstmArgs a,
 }
 
 /// Steps begin - 1 down to end; with `last`, also what flows into h0 and c0.
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(threads, 1)
     lstm_grad_kernel(Gate gate, LstmArgs a, Workspace w, int64_t begin, int64_t end, bool last, bool resident) {
   if (closed(gate)) return;
   SHARED(float, dzs, [tile_rows][ld_states]);
