@@ -240,6 +240,8 @@ struct Depthwise {
   int64_t w_row, w_col;
 };
 
+constexpr int64_t depthwise_far = int64_t(4) << 20;  // elements, of images that come from memory: less stays in a cache
+
 /// N pixels side by side, all their taps in rows [r0, r1) and columns [k0, k1): their sums under way together hide the
 /// multiply-add's latency. `x`: the first pixel's first tap in row 0. S: columns of the window, if known, all of them inside
 /// (short loops of unknown length cost more in mispredicted branches than they compute); `dense`: neighbouring pixels'
@@ -251,6 +253,7 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
   const int64_t C = t.dst_channels, next = t.w.mul * t.ld_src, ldc = t.grid.step_w * t.ld_dst, tap = t.w.step * t.ld_src;
   const SimpleEpilogue simple = finishing(t.epilogue);
   const bool here = !simple.empty();
+  const bool far = t.B * (t.src_h * t.src_w + t.dst_h * t.dst_w) * C > depthwise_far;
   const float* weights = d.w;
   const int64_t w_row = d.w_row, w_col = d.w_col, step = t.grid.step_w;
   auto strip = [&](int64_t c, int n) __attribute__((always_inline)) {
@@ -286,7 +289,7 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
         }
       }
     }
-    if (c % 16 == 0 && r1 > r0) {  // the next tile's lines of what no tile has touched: prefetchers lose such strides
+    if (far && c % 16 == 0 && r1 > r0) {  // the next tile's lines of what no tile has touched: prefetchers lose such strides
       const float* ahead = x + (r1 - 1) * x_line + c + (N + (dense ? S - 1 : 0)) * next;
 #pragma GCC unroll 8
       for (int i = 0; i < N; i++, ahead += next) {
