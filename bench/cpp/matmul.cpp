@@ -14,7 +14,7 @@ struct Case {
   const char* model;
 };
 
-MatmulPlan plan(const Case& s) { return matmul_plan(1, s.M, s.N, s.K, true); }
+MatmulPlan plan(const Case& s, bool packed) { return matmul_plan(1, s.M, s.N, s.K, true, packed); }
 
 Work dense(const Case& s, bool packed) {
   struct Held {
@@ -27,7 +27,7 @@ Work dense(const Case& s, bool packed) {
           bias(values(s.N, 3)),
           c(size_t(s.M * s.N)),
           panels(size_t(packed ? matmul_panel_floats(s.N, s.K) : 0)),
-          memory(plan(s).workspace, plan(s).scratch) {
+          memory(plan(s, packed).workspace, plan(s, packed).scratch) {
       if (packed) {
         PackMatmulArgs p;
         p.b = b.data(), p.panels = panels.data(), p.N = s.N, p.K = s.K, p.b_row = s.N;

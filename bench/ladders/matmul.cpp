@@ -12,7 +12,7 @@ constexpr int MR = 6, NR = 2 * V;
 struct Data {
   Floats a = bench::values(N * N), b = bench::values(N * N, 2), y = Floats(size_t(N * N)), panels = Floats(size_t(N * (N + NR)));
   Floats packed = Floats(size_t(dagrt::matmul_panel_floats(N, N)));
-  dagrt::MatmulPlan plan = dagrt::matmul_plan(1, N, N, N, true);
+  dagrt::MatmulPlan plan = dagrt::matmul_plan(1, N, N, N, true, true);
   bench::Memory memory{plan.workspace, plan.scratch};
   const std::vector<float>& expected();
 };

@@ -32,17 +32,20 @@ DAGRT_CPU_KERNEL(pack_matmul, PackMatmulArgs)
 /// Floats of the panels, the same for every instruction set.
 int64_t matmul_panel_floats(int64_t N, int64_t K);
 
+/// Products of so few rows wait for B rather than for multiply-adds.
+inline constexpr int64_t matmul_few_rows = 4;
 /// Rows of B in a panel that is multiplied at once: it stays in L1.
 inline constexpr int64_t matmul_depth = 256;
 
 /// How a product is cut up: a function of its sizes alone.
 struct MatmulPlan {
   bool in_place = false;          // B's rows are contiguous, and so few multiply with them that packing would not pay
+  bool streamed = false;          // few rows: B's long rows are read side by side, in the order in which they lie
   int64_t rows = 0, columns = 0;  // of C in a cell, the most; columns whole panels of every instruction set
   int64_t splits = 1;             // partial sums along K
   size_t workspace = 0;           // bytes, shared by the threads
   size_t scratch = 0;             // bytes, for each of them
 };
-MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous);
+MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_rows_contiguous, bool packed);
 
 }  // namespace dagrt

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/conv2d.h"
+#include "kernels/matmul.h"
 #include "kernels/matmul_bf16_packed.h"
 #include "kernels/winograd.h"
 
@@ -12,7 +13,6 @@ namespace {
 // Of one core at about 3.4 GHz with two multiply-adds a cycle (AVX-512: one, or a slower clock), as the Winograd kernels'
 // own estimates have it.
 constexpr double multiply_ns = 0.17, overhead_ns = 500;
-constexpr int64_t few_rows = 4;   // gemm_few_rows
 constexpr double few_sum_ns = 2;  // of adding up the lanes of one sum, where vectors run over channels
 
 int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -69,7 +69,7 @@ double winograd_filter_grad_ns(const ConvSizes& s, int64_t tile) { return conv2d
 double packed_matmul_ns(int64_t M, int64_t N, int64_t K) {
   const double weights = double(K) * double(N);
   const double products = double(M) * weights * multiply_ns / lanes(), memory = memory_ns(4 * weights);
-  return M <= few_rows ? products + memory : std::max(products, memory);
+  return M <= matmul_few_rows ? products + memory : std::max(products, memory);
 }
 
 double bf16_matmul_ns(int64_t M, int64_t N, int64_t K) {

@@ -198,7 +198,7 @@ Cost cost_matmul(const void* attrs, const Types& in, const Types& out) {
 
 Memory memory_matmul(const void* attrs, const Types& in, const Types& out) {
   Product p = product_of(attrs, in, out);
-  const MatmulPlan plan = matmul_plan(p.batches, p.M, p.N, p.K, p.b_rows);
+  const MatmulPlan plan = matmul_plan(p.batches, p.M, p.N, p.K, p.b_rows, false);
   return {plan.workspace, plan.scratch};
 }
 
@@ -252,7 +252,8 @@ void register_matmul(Registry& r) {
   packed.infer = [](const InferContext& c) { return infer_packed(c, panels); };
   packed.run = run_packed;
   packed.memory = [](const void*, const Types& in, const Types& out) {
-    return Memory{matmul_plan(1, packed_rows(in), out[0].shape.back().value(), in[0].shape.back().value(), true).workspace, 0};
+    return Memory{matmul_plan(1, packed_rows(in), out[0].shape.back().value(), in[0].shape.back().value(), true, true).workspace,
+                  0};
   };
   r.add(std::move(packed));
 }

@@ -54,6 +54,10 @@ for m, k, n in [(3, 0, 5), (0, 4, 3), (4, 3, 0), (60, 0, 40), (0, 0, 0)]:
 # A long inner axis: partial sums.
 for m, k, n in [(3, 2100, 5), (10, 4099, 7), (2, 2500, 40), (30, 2048, 9)]:
     CASES += [case((m, k), (k, n), ta, tb, tolerance=64.0, grad_tolerance=256.0) for ta, tb in FLAGS]
+# Few rows beside long ones of b: read whole, in parts of the inner axis.
+for m, k, n in [(1, 7, 259), (2, 6, 301), (3, 9, 2065), (4, 141, 263), (1, 1031, 256)]:
+    CASES += [case((m, k), (k, n), ta, tolerance=64.0, grad_tolerance=256.0) for ta in (False, True)]
+CASES.append(case((2, 3, 5), (2, 5, 257)))
 # Batches: equal, broadcast either way, absent on one side, of size 0.
 for a, b in [
     ((3,), (3,)),

@@ -210,7 +210,64 @@ void gemm_few_of(int64_t N, int64_t K, const float* a, int64_t a_row, int64_t a_
   }
 }
 
+constexpr int64_t gemm_stream_ahead = 128;  // floats
+
+/// c += a times R rows of B, side by side along them; `first`: c holds nothing yet. What comes a little later of each is fetched,
+/// behind its end of the next R rows.
+template <int MR, int R>
+void stream_rows(int64_t N, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row, float* c, int64_t ldc,
+                 bool first) {
+  vf av[MR][R];
+#pragma GCC unroll 4
+  for (int m = 0; m < MR; m++)
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) av[m][r] = splat(a[m * a_row + r * a_col]);
+  auto step = [&](int64_t i, int n) __attribute__((always_inline)) {
+    vf t[MR];
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; m++) t[m] = first ? vf{} : load_n(c + m * ldc + i, n);
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+      const vf bv = load_n(b + r * b_row + i, n);
+#pragma GCC unroll 4
+      for (int m = 0; m < MR; m++) t[m] += av[m][r] * bv;
+    }
+#pragma GCC unroll 4
+    for (int m = 0; m < MR; m++) store_n(c + m * ldc + i, t[m], n);
+  };
+  constexpr int line = 16;
+  int64_t i = 0;
+  for (; i + line <= N; i += line) {
+    const int64_t later = i + gemm_stream_ahead, ahead = later < N ? later : later - N + R * b_row;
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) __builtin_prefetch(b + r * b_row + ahead);
+#pragma GCC unroll 4
+    for (int j = 0; j < line; j += V) step(i + j, V);
+  }
+  for (; i < N; i += V) step(i, int(N - i < V ? N - i : V));
+}
+
+template <int MR>
+void gemm_stream_of(int64_t N, int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row, float* c,
+                    int64_t ldc) {
+  constexpr int R = 4;
+  int64_t k = 0;
+  for (; k + R <= K; k += R) stream_rows<MR, R>(N, a + k * a_col, a_row, a_col, b + k * b_row, b_row, c, ldc, k == 0);
+  for (; k < K; k++) stream_rows<MR, 1>(N, a + k * a_col, a_row, a_col, b + k * b_row, b_row, c, ldc, k == 0);
+}
+
 }  // namespace
+
+void gemm_stream(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
+                 float* c, int64_t ldc) {
+  switch (M) {
+    case 1: return gemm_stream_of<1>(N, K, a, a_row, a_col, b, b_row, c, ldc);
+    case 2: return gemm_stream_of<2>(N, K, a, a_row, a_col, b, b_row, c, ldc);
+    case 3: return gemm_stream_of<3>(N, K, a, a_row, a_col, b, b_row, c, ldc);
+    case 4: return gemm_stream_of<4>(N, K, a, a_row, a_col, b, b_row, c, ldc);
+    default: break;
+  }
+}
 
 void gemm_run(const TileJob& j, int64_t M, const float* a, float* c, int64_t row) {
   if (!M) return;

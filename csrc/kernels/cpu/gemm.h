@@ -9,17 +9,20 @@
 //   gemm_panel   the same for plain strides
 //   gemm_few     M <= gemm_few_rows against any number of columns: wide tiles, so that enough sums are under way to hide
 //                the multiply-add's latency, and B is streamed once
+//   gemm_stream  the same against long rows of B in place: some of them side by side, C in L1, since tiles that step down columns
+//                touch another page with every row, and no prefetcher follows
 //   gemm_pack    columns of B, any strides, to a panel
 // No function reads or writes beyond the elements named, but gemm_run reads whole vectors of its panel's rows.
 #pragma once
 #include "kernels/cpu/epilogue.h"
 #include "kernels/cpu/vec.h"
+#include "kernels/matmul.h"
 
 namespace dagrt::DAGRT_ISA {
 
 inline constexpr int gemm_mr = V == 16 ? 14 : V == 8 ? 6 : 4;
 inline constexpr int gemm_nr = 2 * V;
-inline constexpr int gemm_few_rows = 4;
+inline constexpr int gemm_few_rows = int(matmul_few_rows);
 
 /// What a run of tiles over one panel has in common.
 struct TileJob {
@@ -53,6 +56,10 @@ static inline void gemm_panel(int64_t M, int64_t K, const float* a, int64_t a_ro
 /// M <= gemm_few_rows rows. B in place: b_panel = gemm_nr; packed: b_row = gemm_nr, b_panel = K gemm_nr.
 void gemm_few(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
               int64_t b_panel, float* c, int64_t ldc, bool accumulate);
+
+/// M <= gemm_few_rows rows against long rows of B, in place.
+void gemm_stream(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
+                 float* c, int64_t ldc);
 
 /// Columns [n0, n0 + n) of B, rows [0, K), as a panel [K][gemm_nr], zero behind n.
 void gemm_pack(int64_t K, const float* b, int64_t b_row, int64_t b_col, int n, float* panel);

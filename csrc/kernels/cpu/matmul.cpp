@@ -111,8 +111,11 @@ struct Cell {
 };
 
 /// M <= gemm_few_rows.
-void run_few(const MatmulArgs& g, const Offsets& o, const Cell& t) {
+void run_few(const MatmulArgs& g, const Offsets& o, const Cell& t, bool streamed) {
   const float *a = g.a + o.a, *b = g.panels ? g.panels + t.n0 * g.K : g.b + o.b + t.n0;
+  if (streamed)
+    return gemm_stream(g.M, t.n1 - t.n0, t.k1 - t.k0, a + t.k0 * g.a_col, g.a_row, g.a_col, b + t.k0 * g.b_row, g.b_row, t.c,
+                       t.ldc);
   const int64_t b_row = g.panels ? gemm_nr : g.b_row, b_panel = g.panels ? g.K * gemm_nr : gemm_nr;
   for (int64_t k = t.k0; k < t.k1; k += matmul_depth) {
     const int64_t depth = t.k1 - k < matmul_depth ? t.k1 - k : matmul_depth;
@@ -172,10 +175,10 @@ void matmul(const MatmulArgs& g, const Stream& s) {
     return;
   }
   const bool rows = g.b_col == 1, few = g.M <= gemm_few_rows;
-  const MatmulPlan plan = matmul_plan(batches, g.M, g.N, g.K, rows);
+  const MatmulPlan plan = matmul_plan(batches, g.M, g.N, g.K, rows, g.panels);
   if (few && !rows && !g.panels) return dots(g, s, batches);
 
-  const int64_t width = few ? 4 * gemm_nr : plan.columns, columns = (g.N + width - 1) / width;
+  const int64_t width = few && !plan.streamed ? 4 * gemm_nr : plan.columns, columns = (g.N + width - 1) / width;
   const int64_t cells_m = (g.M + plan.rows - 1) / plan.rows;
   float* partial = aligned(g.workspace);
   const double deep = double(g.K) / double(plan.splits), tall = double(g.M < plan.rows ? g.M : plan.rows);
@@ -191,7 +194,7 @@ void matmul(const MatmulArgs& g, const Stream& s) {
     t.ldc = plan.splits > 1 ? g.N : g.ldc;
     t.c = (plan.splits > 1 ? partial + split * g.M * g.N : g.c + o.c) + t.m0 * t.ldc + t.n0;
     if (few)
-      run_few(g, o, t);
+      run_few(g, o, t, plan.streamed);
     else
       run_panels(g, o, t, plan.in_place, g.panels ? nullptr : aligned(scratch));
     if (plan.splits == 1) apply_epilogue(g.epilogue, t.c, t.ldc, batch * g.M + t.m0, t.n0, t.m1 - t.m0, t.n1 - t.n0);
