@@ -45,6 +45,18 @@ def test_table_reads_as_a_table() -> None:
     assert "a run over 2 runs" in lines[-1] and "the machine reaches" in lines[-1]
 
 
+def test_a_scan_counts_by_its_bodys_steps() -> None:
+    inputs = keras.Input((6, 5))
+    result = keras.Model(inputs, keras.layers.GRU(4)(inputs)).profile(np.ones((2, 6, 5), "float32"), runs=2)
+    assert {"scan"} < {s["op"] for s in result.steps}
+    rows = result.rows()
+    assert all(r["op"] != "scan" for r in rows)
+    assert any(r["calls"] == 12 for r in rows), "each of six steps, twice"
+    assert sum(r["share"] for r in rows) == pytest.approx(1)
+    spent = sum(s["end_ns"] - s["begin_ns"] for s in result.steps if s["op"] != "scan")
+    assert 0 < sum(result.by_layer().values()) <= spent / 2  # some steps are the compiler's
+
+
 def test_trace_is_chromes(tmp_path: Path) -> None:
     model = small_model()
     model.compile("sgd", "mse")

@@ -411,6 +411,7 @@ void register_conv2d(Registry& r) {
   forward.infer = infer_float<ForwardAttrs>;
   forward.run = run_conv2d;
   forward.spaced = {~2u, 1};  // all but the weights
+  forward.batched = [](const void*, const Types& in, const Types&) { return uint32_t(in.size() == 2); };
   forward.grad = grad_conv2d;
   forward.cost = [](const void* a, const Types& in, const Types& out) {
     const auto& attrs = *static_cast<const ForwardAttrs*>(a);

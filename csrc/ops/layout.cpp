@@ -511,16 +511,37 @@ bool slice_begin(const void* attrs, std::vector<int64_t>& begin) {
 }
 
 void register_layout(Registry& r) {
-  r.add(make("reshape", "y = the elements of x in order, under another shape", attr_type<ReshapeAttrs>(), 1, infer_reshape,
-             run_reshape, grad_reshape));
-  r.add(make("transpose", "y.shape[i] = x.shape[perm[i]]", attr_type<TransposeAttrs>(), 1, infer_transpose, run_transpose,
-             grad_transpose));
-  r.add(make("broadcast_to", "y = x repeated along new axes and axes of size 1", attr_type<BroadcastAttrs>(), 1, infer_broadcast,
-             run_broadcast, grad_broadcast));
-  r.add(make("concat", "y = x_0, x_1, ... one behind the other along axis", attr_type<ConcatAttrs>(), -1, infer_concat,
-             run_concat, grad_concat));
-  r.add(make("slice", "y[i] = x[begin + i stride], i < size", attr_type<SliceAttrs>(), 1, infer_slice, run_slice, grad_slice));
-  r.add(make("pad", "y[low + i (interior + 1)] = x[i], elsewhere value", attr_type<PadAttrs>(), 1, infer_pad, run_pad, grad_pad));
+  // Where a part of a batch gives the same part of the output (Op::batched).
+  auto same_batch = [](const void*, const Types& in, const Types& out) {
+    return uint32_t(in[0].rank() > 0 && out[0].rank() > 0 && in[0].shape[0] == out[0].shape[0]);
+  };
+  Op o = make("reshape", "y = the elements of x in order, under another shape", attr_type<ReshapeAttrs>(), 1, infer_reshape,
+              run_reshape, grad_reshape);
+  o.batched = same_batch, o.shape_attr = "shape";
+  r.add(std::move(o));
+  o = make("transpose", "y.shape[i] = x.shape[perm[i]]", attr_type<TransposeAttrs>(), 1, infer_transpose, run_transpose,
+           grad_transpose);
+  o.batched = [](const void* a, const Types& in, const Types&) {
+    return uint32_t(in[0].rank() > 0 && static_cast<const TransposeAttrs*>(a)->perm[0] == 0);
+  };
+  r.add(std::move(o));
+  o = make("broadcast_to", "y = x repeated along new axes and axes of size 1", attr_type<BroadcastAttrs>(), 1, infer_broadcast,
+           run_broadcast, grad_broadcast);
+  o.batched = [](const void*, const Types& in, const Types& out) {
+    return uint32_t(in[0].rank() > 0 && in[0].rank() == out[0].rank() && in[0].shape[0] == out[0].shape[0]);
+  };
+  o.shape_attr = "shape";
+  r.add(std::move(o));
+  o = make("concat", "y = x_0, x_1, ... one behind the other along axis", attr_type<ConcatAttrs>(), -1, infer_concat, run_concat,
+           grad_concat);
+  o.batched = [](const void* a, const Types& in, const Types&) { return concat_axis(a, in[0].shape.size()) ? ~0u : 0u; };
+  r.add(std::move(o));
+  o = make("slice", "y[i] = x[begin + i stride], i < size", attr_type<SliceAttrs>(), 1, infer_slice, run_slice, grad_slice);
+  o.batched = same_batch, o.shape_attr = "size";
+  r.add(std::move(o));
+  o = make("pad", "y[low + i (interior + 1)] = x[i], elsewhere value", attr_type<PadAttrs>(), 1, infer_pad, run_pad, grad_pad);
+  o.batched = same_batch;
+  r.add(std::move(o));
   r.add(
       make("reverse", "y[i] = x[n - 1 - i] along axes", attr_type<ReverseAttrs>(), 1, infer_reverse, run_reverse, grad_reverse));
   r.add(make("iota", "y[i] = i", attr_type<IotaAttrs>(), 0, infer_iota, run_iota, nullptr));

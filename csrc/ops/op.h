@@ -138,6 +138,12 @@ struct Op {
   // Algorithms that are not for all sizes: whether it takes these, which `infer` asks too; null: all that `infer` does.
   bool (*admits)(const void* attrs, const Types& in) = nullptr;
 
+  // Ops other than pointwise ones whose outputs are made part by part of a batch (axis 0): the inputs, a bit each, of which
+  // they take the same part; the others are taken whole. 0 or null: none. `shape_attr`: the attribute, if there is one, that
+  // says the output's shape and so the size of the part.
+  uint32_t (*batched)(const void* attrs, const Types& in, const Types& out) = nullptr;
+  const char* shape_attr = nullptr;
+
   int residuals = 0;  // how many trailing outputs exist only for the gradient; unused ones get null memory
   std::vector<std::pair<int, int>> in_place;  // (input, output): run allows both to be the same memory
   Spaced spaced;                              // the planner may let these stand in slices of other values (runtime/slices.h)

@@ -146,6 +146,7 @@ void register_pool2d(Registry& r) {
   m.infer = infer_pool;
   m.run = run_pool;
   m.spaced = {1, 1};  // the argmax is packed
+  m.batched = [](const void*, const Types&, const Types&) { return 1u; };
   m.grad = grad_max_pool;
   m.residuals = 1;
   r.add(m);

@@ -543,6 +543,9 @@ void register_reduce(Registry& r) {
     o.grad = row.grad;
     o.cost = cost_one_each;
     o.memory = memory_reduce;
+    o.batched = [](const void* a, const Types& in, const Types&) {
+      return uint32_t(in[0].rank() > 0 && !reduced_axes(*static_cast<const ReduceAttrs*>(a), in[0].rank())[0]);
+    };
     r.add(std::move(o));
   }
   for (bool smallest : {false, true}) {

@@ -10,8 +10,11 @@
 // hoisted: the plain ops pack inside.
 // `exact` allows the algorithms that round no worse than the direct sum: F(2,3) and packing.
 //
-// Before: a specialised module without gradients and epilogues. After: the same, values under the same ids. Only the entry
-// is looked at: in a scan's body the weights' nodes would run in every step.
+// In the body of a scan, weights are looked at that come from outside: their node stands there, before the scan, which takes
+// what it makes as one more captured value.
+//
+// Before: a specialised module without gradients and epilogues. After: the same, values under the same ids. Bodies are looked
+// at where one scan of the entry uses them.
 #include <map>
 #include <set>
 
@@ -67,7 +70,17 @@ class Chooser {
     note_upsampling();
   }
 
+  /// A body, and the one scan that uses it.
+  Chooser(Chooser& entry, Node& scan)
+      : m_(entry.m_), f_(entry.m_.function(scan.as<ScanAttrs>().body)), exact_(entry.exact_), entry_(&entry), scan_(&scan) {
+    note_upsampling();
+  }
+
   void run() {
+    std::map<std::string, int> bodies;  // how many scans use each
+    for (const Function& f : m_.functions)
+      for (const Node& n : f.nodes)
+        if (n.op->role == Structural::scan) bodies[n.as<ScanAttrs>().body]++;
     std::vector<Node> old = std::move(f_.nodes);
     f_.nodes.clear();
     f_.nodes.reserve(old.size() + 16);
@@ -77,10 +90,12 @@ class Chooser {
         convolution(n);
       else if (op == "conv2d_input_grad" && n.inputs.size() == 2)
         input_gradient(n);
-      else if (op == "conv2d_filter_grad")
+      else if (op == "conv2d_filter_grad" && !entry_)
         filter_gradient(n);
       else if (op == "matmul" && n.inputs.size() == 2)
         product(n);
+      else if (n.op->role == Structural::scan && !entry_ && bodies[n.as<ScanAttrs>().body] == 1)
+        Chooser(*this, n).run();
       note_rounding(n);
       f_.nodes.push_back(std::move(n));
     }
@@ -151,7 +166,8 @@ class Chooser {
   /// n(x, w) becomes a convolution of x by an algorithm for the sizes `c`; `map` holds its window.
   void convolve(Node& n, const Conv& c, AttrMap map, bool transpose) {
     if (c.empty()) return;
-    bool steady = steady_[size_t(n.inputs[1])];
+    if (!reachable(n.inputs[1])) return;
+    bool steady = is_steady(n.inputs[1]);
     int64_t tile = best_tile(c, direct_conv2d_ns(c.s), [&](int64_t t) { return winograd_conv2d_ns(c.s, t, !steady); });
     map["kernel_size"] = attr_list(std::vector<int64_t>{c.s.R, c.s.S});
     map["filters"] = {c.s.F};
@@ -162,10 +178,10 @@ class Chooser {
         n.inputs[0] = up->second.small;
         map["upsample"] = attr_list(std::vector<int64_t>{up->second.rows, up->second.columns});
       }
-      n.inputs[1] = weights("winograd_weights", n, {{"tile", {tile}}, {"transpose", {transpose}}});
+      n.inputs[1] = weights("winograd_weights", n.inputs[1], n.paths, {{"tile", {tile}}, {"transpose", {transpose}}});
       become(n, "conv2d_winograd", map);
     } else if (steady && find_op("conv2d_packed")) {
-      n.inputs[1] = weights("pack_conv2d", n, {{"groups", {c.s.groups}}, {"transpose", {transpose}}});
+      n.inputs[1] = weights("pack_conv2d", n.inputs[1], n.paths, {{"groups", {c.s.groups}}, {"transpose", {transpose}}});
       become(n, "conv2d_packed", map);
     }
   }
@@ -193,7 +209,7 @@ class Chooser {
   }
 
   void product(Node& n) {
-    if (!find_op("matmul_packed") || !steady_[size_t(n.inputs[1])]) return;
+    if (!find_op("matmul_packed") || !is_steady(n.inputs[1])) return;
     AttrMap map = attrs_of(n);
     const Dims& b = shape(n.inputs[1]);
     bool transpose_a = std::get<bool>(map.at("transpose_a").v), transpose_b = std::get<bool>(map.at("transpose_b").v);
@@ -204,27 +220,48 @@ class Chooser {
       for (size_t i = 0; i + 1 < shape(n.inputs[0]).size(); i++) rows *= shape(n.inputs[0])[i].value();
       if (bf16_matmul_ns(rows, columns, K) < packed_matmul_ns(rows, columns, K)) {
         n.inputs[1] = bf16_.at(n.inputs[1]);  // packing rounds
-        n.inputs[1] = weights("pack_matmul_bf16", n, {{"transpose_b", {transpose_b}}});
+        n.inputs[1] = weights("pack_matmul_bf16", n.inputs[1], n.paths, {{"transpose_b", {transpose_b}}});
         return become(n, "matmul_bf16_packed", {{"columns", {columns}}});
       }
     }
-    n.inputs[1] = weights("pack_matmul", n, {{"transpose_b", {transpose_b}}});
+    n.inputs[1] = weights("pack_matmul", n.inputs[1], n.paths, {{"transpose_b", {transpose_b}}});
     become(n, "matmul_packed", {{"columns", {columns}}});
   }
 
-  /// A node of n's weights alone, before it; one for all that want the same.
-  ValueId weights(const char* name, const Node& n, const AttrMap& attrs) {
-    Node w;
-    w.op = &op(name);
-    w.attrs = w.op->attrs.read(name, attrs);
-    w.inputs = {n.inputs[1]};
-    w.paths = n.paths;
-    auto [at, is_new] = made_.try_emplace({name + text(attrs), n.inputs[1]}, no_value);
-    if (is_new) {
-      at->second = f_.add_value(infer_node(m_, f_, w)[0]);
-      w.outputs = {at->second};
-      f_.nodes.push_back(std::move(w));
+  /// In a body: the value outside that `v` is, or no_value where it is made inside or by the scan.
+  ValueId captured(ValueId v) const {
+    const ScanAttrs& a = scan_->as<ScanAttrs>();
+    for (size_t i = size_t(a.carries + a.sequences); i + 1 < f_.inputs.size(); i++)
+      if (f_.inputs[i].value == v) return scan_->inputs[i];
+    return no_value;
+  }
+  /// Whether a node of `v` alone can stand in the entry.
+  bool reachable(ValueId v) const { return !entry_ || captured(v) != no_value; }
+  bool is_steady(ValueId v) const {
+    if (!entry_) return steady_[size_t(v)];
+    const ValueId outside = captured(v);
+    return outside != no_value && entry_->is_steady(outside);
+  }
+
+  /// A node of the weights `w` alone, before who wants it; one for all that want the same.
+  ValueId weights(const char* name, ValueId w, const std::vector<std::string>& paths, const AttrMap& attrs) {
+    auto [at, is_new] = made_.try_emplace({name + text(attrs), w}, no_value);
+    if (!is_new) return at->second;
+    if (entry_) {
+      const ValueId outside = entry_->weights(name, captured(w), paths, attrs);
+      at->second = f_.add_value(entry_->f_.types[size_t(outside)]);
+      f_.inputs.insert(f_.inputs.end() - 1, {name, at->second});  // behind it the step
+      scan_->inputs.push_back(outside);
+      return at->second;
     }
+    Node n;
+    n.op = &op(name);
+    n.attrs = n.op->attrs.read(name, attrs);
+    n.inputs = {w};
+    n.paths = paths;
+    at->second = f_.add_value(infer_node(m_, f_, n)[0]);
+    n.outputs = {at->second};
+    f_.nodes.push_back(std::move(n));
     return at->second;
   }
 
@@ -236,7 +273,9 @@ class Chooser {
   Module& m_;
   Function& f_;
   bool exact_;
-  std::vector<char> steady_;                 // by value, of before
+  Chooser* entry_ = nullptr;                 // of a body: the function around it,
+  Node* scan_ = nullptr;                     // and the scan
+  std::vector<char> steady_;                 // by value of the entry, of before
   static constexpr int64_t least_bf16 = 64;  // in smaller matrices latencies count, not bytes
   std::map<ValueId, ValueId> bf16_;
   std::map<ValueId, Upsampled> upsampled_;

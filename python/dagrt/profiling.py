@@ -50,6 +50,10 @@ class Profile:
             self._roofline = _core.measure_roofline(_core.num_threads())
         return self._roofline
 
+    def _work(self) -> list[dict[str, Any]]:
+        """Steps, but those whose time is that of others among them: a scan is what its body's steps are."""
+        return [s for s in self.steps if s["op"] != "scan"]
+
     def rows(self) -> list[dict[str, Any]]:
         """Steps of the same layer, op and shapes together, the slowest first.
 
@@ -58,9 +62,10 @@ class Profile:
         limits are not measured).
         """
         groups: dict[tuple, list[dict[str, Any]]] = {}
-        for s in self.steps:
+        steps = self._work()
+        for s in steps:
             groups.setdefault((s["path"], s["op"], s["device"], s["shapes"]), []).append(s)
-        total = sum(s["end_ns"] - s["begin_ns"] for s in self.steps) or 1
+        total = sum(s["end_ns"] - s["begin_ns"] for s in steps) or 1
         rows = []
         for (path, op, device, shapes), group in groups.items():
             times = [s["end_ns"] - s["begin_ns"] for s in group]
@@ -136,7 +141,7 @@ class Profile:
     def by_layer(self) -> dict[str, float]:
         """Nanoseconds a run by layer path; a step of several layers counts for each in equal parts."""
         times: dict[str, float] = {}
-        for s in self.steps:
+        for s in self._work():
             paths = [p for p in s["path"].split(" + ") if p]
             for p in paths:
                 times[p] = times.get(p, 0.0) + (s["end_ns"] - s["begin_ns"]) / len(paths) / max(self.runs, 1)

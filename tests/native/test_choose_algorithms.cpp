@@ -124,6 +124,34 @@ TEST_CASE("choose_algorithms: golden text of inference") {
   check_same(t, true, 5e-6);
 }
 
+TEST_CASE("choose_algorithms: the body of a scan takes its weights packed from outside") {
+  // h' = relu(h w + x[t] u + x[t] v), with v made inside and w used twice.
+  Trace t;
+  ValueId h0 = t.input("h", floats({3, 20})), x = t.input("x", floats({4, 3, 8}));
+  ValueId w = t.read(t.variable("w", floats({20, 20}))), u = t.read(t.variable("u", floats({8, 20})));
+  Trace body(t, "cell");
+  ValueId h = body.input("h", floats({3, 20})), e = body.input("x", floats({3, 8}));
+  ValueId cw = body.input("w", floats({20, 20})), cu = body.input("u", floats({8, 20}));
+  body.input("step", {DType::int32, {}});
+  ValueId next = body.b.add(body.b.emit("matmul", {body.b.emit("matmul", {h, cw}), cw}), body.b.emit("matmul", {e, cu}));
+  next = body.b.add(next, body.b.emit("matmul", {e, body.b.mul(cu, body.b.scalar(0.5))}));
+  body.out({body.b.emit("relu", {next}), next});
+  t.out(t.b.emit_all("scan", {h0, x, w, u},
+                     {{"body", {std::string("cell")}},
+                      {"carries", {int64_t(1)}},
+                      {"sequences", {int64_t(1)}},
+                      {"reverse", {false}},
+                      {"length", {int64_t(-1)}}}));
+  const std::string s = chosen(t);
+  const size_t inside = s.find("cell");
+  CHECK_MESSAGE(count(s, "pack_matmul(") == 2, s);
+  CHECK(s.rfind("pack_matmul(") < s.find("scan("));
+  CHECK(inside != std::string::npos);
+  CHECK(count(s, "matmul_packed(") == 3);
+  CHECK(count(s, "matmul(") - count(s, "pack_matmul(") == 1);
+  check_same(t, false, 1e-5);
+}
+
 TEST_CASE("choose_algorithms: a training step, whose weights change, transforms them inside and packs nothing") {
   Trace t;
   ValueId x = t.input("x", floats({2, 30, 26, 48}));

@@ -1,6 +1,8 @@
 // The passes that fuse: golden texts.
 #include <doctest/doctest.h>
 
+#include <functional>
+
 #include "ir/text.h"
 #include "ir/verify.h"
 #include "passes/passes.h"
@@ -377,6 +379,81 @@ TEST_CASE("multiply_bf16: products of widened bfloat16 read it as it is, and rou
   return %7, %10, %13, %16, %12, %4
 }
 )");
+}
+
+/// A convolution of few multiplications a byte, twice, on images of 64 x 64 x 16; their sum; and its mean for each image.
+Trace& memory_bound(Trace& t, int64_t batch) {
+  ValueId x = t.input("x", floats({batch, 64, 64, 16})), w = t.input("w", floats({3, 3, 1, 16}));
+  ValueId six = t.b.scalar(6);
+  AttrMap window{{"strides", list({1, 1})}, {"padding", {std::string("same")}}, {"groups", {int64_t(16)}}};
+  ValueId y = t.b.emit("minimum", {t.b.emit("conv2d", {x, w}, window), six});
+  ValueId z = t.b.add(t.b.emit("conv2d", {y, w}, window), x);
+  ValueId flat = t.b.reshape(z, {batch, 64 * 64, 16});
+  t.out({t.b.emit("matmul", {t.b.sum(flat, {1}), t.input("d", floats({16, 4}))})});
+  return t;
+}
+
+Types memory_bound_types(int64_t batch) { return {floats({batch, 64, 64, 16}), floats({3, 3, 1, 16}), floats({16, 4})}; }
+
+TEST_CASE("split_batch: layers whose images stay in no cache are a scan over parts of the batch") {
+  Trace t;
+  CHECK(after(memory_bound(t, 144), memory_bound_types(144), split_batch) ==
+        R"(main(%0 x: float32(144, 64, 64, 16), %1 w: float32(3, 3, 1, 16), %2 d: float32(16, 4)) {
+  %3 = reshape(%0) {shape: [6, 24, 64, 64, 16]} : float32(6, 24, 64, 64, 16)
+  %4 = scan(%3, %1) {body: "batch@1", carries: 0, length: 6, reverse: false, sequences: 1} : float32(6, 24, 16)
+  %5 = reshape(%4) {shape: [144, 16]} : float32(144, 16)
+  %6 = matmul(%5, %2) {transpose_a: false, transpose_b: false} : float32(144, 4)
+  return %6
+}
+
+batch@1(%0 part: float32(24, 64, 64, 16), %1 whole: float32(3, 3, 1, 16), %2 step: int32()) {
+  %3 = full {dtype: "float32", shape: [], value: 6} : float32()
+  %4 = conv2d(%0, %1) {dilations: [1, 1], groups: 16, padding: "same", pads: [0, 0, 0, 0], strides: [1, 1]} : float32(24, 64, 64, 16)
+  %5 = minimum(%4, %3) : float32(24, 64, 64, 16)
+  %6 = conv2d(%5, %1) {dilations: [1, 1], groups: 16, padding: "same", pads: [0, 0, 0, 0], strides: [1, 1]} : float32(24, 64, 64, 16)
+  %7 = add(%6, %0) : float32(24, 64, 64, 16)
+  %8 = reshape(%7) {shape: [24, 4096, 16]} : float32(24, 4096, 16)
+  %9 = reduce_sum(%8) {axes: [1], keepdims: false} : float32(24, 16)
+  return %9
+}
+)");
+}
+
+TEST_CASE("split_batch leaves alone what stays in the caches, what multiplies long and what crosses images") {
+  auto whole = [](const Trace& t, const Types& types) { return !contains(after(t, types, split_batch), "scan"); };
+  Trace few;
+  CHECK(whole(memory_bound(few, 64), memory_bound_types(64)));
+  Trace prime;  // parts of one image
+  CHECK(contains(after(memory_bound(prime, 151), memory_bound_types(151), split_batch), "length: 151"));
+
+  const Types types{floats({144, 64, 64, 16}), floats({5, 5, 16, 16}), floats({144, 64, 64, 16})};
+  AttrMap window{{"strides", list({1, 1})}, {"padding", {std::string("same")}}, {"groups", {int64_t(1)}}};
+  AttrMap depthwise = window;
+  depthwise["groups"] = {int64_t(16)};
+  auto graph = [&](Trace& t, const std::function<ValueId(ValueId x, ValueId other)>& make) -> Trace& {
+    ValueId x = t.input("x", types[0]);
+    t.input("w", types[1]);
+    t.out({make(x, t.input("z", types[2]))});
+    return t;
+  };
+  Trace dense;
+  CHECK(whole(graph(dense,
+                    [&](ValueId x, ValueId) {
+                      for (int i = 0; i < 3; i++) x = dense.b.emit("conv2d", {x, 1}, window);
+                      return dense.sum(x);
+                    }),
+              types));
+  Trace crossed;  // every image is seen by every image
+  CHECK(whole(graph(crossed,
+                    [&](ValueId x, ValueId z) {
+                      ValueId k = crossed.b.full({3, 3, 1, 16}, 1);
+                      for (int i = 0; i < 4; i++) {
+                        x = crossed.b.emit("conv2d", {crossed.b.sub(x, crossed.b.sum(z, {0}, true)), k}, depthwise);
+                        z = crossed.b.emit("reverse", {x}, {{"axes", list({0})}});
+                      }
+                      return crossed.sum(z);
+                    }),
+              types));
 }
 
 }  // namespace
