@@ -4,11 +4,14 @@
 //   dbeta = sum dy; dgamma = sum dy (x - mean) rstd
 //   dx = gamma rstd (dy - dbeta / n - (x - mean) rstd dgamma / n)
 // Bound by memory: x is read once for its statistics and once for the result, the gradient reads x and dy twice.
-// Statistics without cancellation: in a block of rows that stays in L1, the mean first, then the squares about it; blocks,
-// and the parts that threads work on, are joined by Chan's formula
+// Statistics in one pass and without cancellation: sums of a block of rows about a centre p, the mean of what came before it
+// (of the first block: of its first rows),
+//   s = sum (x - p), t = sum (x - p)², mean = p + s / n, M = t - s² / n
+// What cancels in M is of the size of what a centre so far off adds to the whole. Blocks, and the parts that threads work on,
+// are joined by Chan's formula
 //   M = Ma + Mb + d² na nb / (na + nb), mean = a + d nb / (na + nb), d = b - a
 // Parts are a function of the shape alone, so the bits do not depend on threads; sums of blocks keep rounding errors small
-// over millions of rows.
+// over millions of rows. Results larger than caches are written past them (vec.h).
 #include "kernels/batch_norm.h"
 
 #include "kernels/cpu/epilogue.h"
@@ -17,81 +20,40 @@
 namespace dagrt::DAGRT_ISA {
 namespace {
 
-constexpr int64_t block_floats = 4096, tile_floats = 4096;  // of a block, half of L1
+constexpr int64_t tile_floats = 4096;   // half of L1
+constexpr int64_t sum_rows = 256;       // of a block
+constexpr int64_t sum_channels = 2048;  // whose sums stay in L1
 
 int64_t rows_of(int64_t floats, int64_t C) {
   int64_t n = floats / (C ? C : 1);
   return n < 4 ? 4 : n > 256 ? 256 : n;
 }
 
-/// Sums over a block's rows of N vectors of channels from c on: f(row, c + k V, lanes, k, sums).
-template <int N, class F> DAGRT_INLINE void sum_block(int64_t from, int64_t to, int64_t c, const F& f, vf* t) {
-  for (int64_t m = from; m < to; m++)
+/// Whether four rows are read at once, so that they share their channels' numbers: short ones. Long rows come faster from memory
+/// one after another (by 1.5 from 144 channels on), and their lines may all have the same few places in L1.
+DAGRT_INLINE bool four_rows(int64_t ld) { return ld <= 128; }
+
+/// Two sums of each of up to sum_channels channels.
+struct Sums {
+  alignas(64) float first[sum_channels], second[sum_channels];
+
+  /// Over rows [from, to), ld apart: f(row, c, lanes, s, t) gives what is summed first in s, and adds to t.
+  template <class F> DAGRT_INLINE void over(int64_t from, int64_t to, int64_t ld, int64_t C, const F& f) {
+    const int64_t whole = (C + V - 1) / V * V;
+    zero(first, whole), zero(second, whole);
+    for (; four_rows(ld) && from + 4 <= to; from += 4) add<4>(from, C, f);
+    for (; from < to; from++) add<1>(from, C, f);
+  }
+
+ private:
+  template <int rows, class F> DAGRT_INLINE void add(int64_t m, int64_t C, const F& f) {
+    each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+      vf s[rows], t = load(second + c);
 #pragma GCC unroll 4
-    for (int k = 0; k < N; k++) f(m, c + k * V, V, k, t);
-}
-
-/// f over a block: 4 vectors of channels at once, then what is left; `done(c, lanes, sums of that vector)`.
-template <int S, class F, class Done>
-DAGRT_INLINE void sum_rows(int64_t from, int64_t to, int64_t C, const F& f, const Done& done) {
-  int64_t c = 0;
-  for (; c + 4 * V <= C; c += 4 * V) {
-    vf t[4 * S] = {};
-    f.start(c, 4, V);
-    sum_block<4>(from, to, c, f, t);
-    for (int k = 0; k < 4; k++) done(c + k * V, V, t + k * S);
-  }
-  for (; c < C; c += V) {
-    const int n = int(C - c < V ? C - c : V);
-    vf t[S] = {};
-    f.start(c, 1, n);
-    for (int64_t m = from; m < to; m++) f(m, c, n, 0, t);
-    done(c, n, t);
-  }
-}
-
-struct SumOf {
-  const float* x;
-  int64_t ld;
-  DAGRT_INLINE void start(int64_t, int, int) const {}
-  DAGRT_INLINE void operator()(int64_t m, int64_t c, int n, int k, vf* t) const { t[k] += load_n(x + m * ld + c, n); }
-};
-
-/// Asks for the cache line behind p, once for all vectors k in it: blocks are read a few channels at a time, in strides that
-/// the machine's own prefetchers lose.
-DAGRT_INLINE void ask(const float* p, int k) {
-  if (k * V % 16 == 0) __builtin_prefetch(p, 0, 2);
-}
-
-struct SquaresAbout {  // meanwhile asks for the next block, `ahead` elements further on
-  const float *x, *centre;
-  int64_t ld, ahead;
-  mutable vf at[4];
-  DAGRT_INLINE void start(int64_t c, int vectors, int n) const {
-    for (int k = 0; k < vectors; k++) at[k] = load_n(centre + c + k * V, n);
-  }
-  DAGRT_INLINE void operator()(int64_t m, int64_t c, int n, int k, vf* t) const {
-    const float* from = x + m * ld + c;
-    ask(from + ahead, k);
-    vf d = load_n(from, n) - at[k];
-    t[k] += d * d;
-  }
-};
-
-struct Products {  // sums of dy, and of dy (x - mean)
-  const float *x, *dy, *mean;
-  int64_t ldx, lddy, block;
-  mutable vf at[4];
-  DAGRT_INLINE void start(int64_t c, int vectors, int n) const {
-    for (int k = 0; k < vectors; k++) at[k] = load_n(mean + c + k * V, n);
-  }
-  DAGRT_INLINE void operator()(int64_t m, int64_t c, int n, int k, vf* t) const {
-    const float *from = x + m * ldx + c, *slope = dy + m * lddy + c;
-    ask(from + block * ldx, k);
-    ask(slope + block * lddy, k);
-    vf g = load_n(slope, n);
-    t[2 * k] += g;
-    t[2 * k + 1] += g * (load_n(from, n) - at[k]);
+      for (int r = 0; r < rows; r++) f(m + r, c, n, s[r], t);
+      store(first + c, load(first + c) + (rows == 4 ? (s[0] + s[1]) + (s[2] + s[3]) : s[0]));
+      store(second + c, t);
+    });
   }
 };
 
@@ -104,23 +66,35 @@ DAGRT_INLINE void join(float* mean, float* squares, int64_t c, int n, float na, 
 
 /// mean[part][c] and squares[part][c] of each part's rows.
 void statistics(const BatchNormArgs& a, const Stream& s, int64_t parts, float* means, float* squares) {
-  const int64_t block = rows_of(block_floats, a.C);
   s.parallel(parts, double(a.rows * a.C) / double(parts) * 0.15 + 50, [&](int64_t part, char*) {
-    const int64_t from = a.rows * part / parts, to = a.rows * (part + 1) / parts;
-    float *mean = means + part * a.C, *square = squares + part * a.C;
-    alignas(64) float centre[tile_floats];
-    for (int64_t m = from; m < to; m += block) {
-      const int64_t end = m + block < to ? m + block : to;
-      const float rows = float(end - m), before = float(m - from);
-      for (int64_t c0 = 0; c0 < a.C; c0 += tile_floats) {  // as many channels as fit into `centre`
-        const int64_t C = a.C - c0 < tile_floats ? a.C - c0 : tile_floats;
-        sum_rows<1>(m, end, C, SumOf{a.x + c0, a.ldx},
-                    [&](int64_t c, int n, const vf* t) { store_n(centre + c, t[0] / splat(rows), n); });
-        sum_rows<1>(m, end, C, SquaresAbout{a.x + c0, centre, a.ldx, block * a.ldx, {}}, [&](int64_t c, int n, const vf* t) {
-          vf b = load_n(centre + c, n);
-          if (m > from) return join(mean + c0, square + c0, c, n, before, b, t[0], rows);
-          store_n(mean + c0 + c, b, n);
-          store_n(square + c0 + c, t[0], n);
+    const int64_t from = a.rows * part / parts, to = a.rows * (part + 1) / parts, few = to - from < 16 ? to - from : 16;
+    Sums sums;
+    for (int64_t c0 = 0; c0 < a.C; c0 += sum_channels) {
+      const int64_t C = a.C - c0 < sum_channels ? a.C - c0 : sum_channels, ld = a.ldx;
+      const float* x = a.x + c0;
+      float *mean = means + part * a.C + c0, *square = squares + part * a.C + c0;
+      alignas(64) float centre[sum_channels];
+      sums.over(from, from + few, ld, C,
+                [&](int64_t m, int64_t c, int n, vf& s, vf&) __attribute__((always_inline)) { s = load_n(x + m * ld + c, n); });
+      each_vector(C, [&](int64_t c, int)
+                         __attribute__((always_inline)) { store(centre + c, load(sums.first + c) * splat(1 / float(few))); });
+      for (int64_t m = from; m < to; m += sum_rows) {
+        const int64_t end = m + sum_rows < to ? m + sum_rows : to;
+        sums.over(m, end, ld, C, [&](int64_t m, int64_t c, int n, vf& s, vf& t) __attribute__((always_inline)) {
+          s = load_n(x + m * ld + c, n) - load(centre + c);
+          t += s * s;
+        });
+        const float rows = float(end - m), before = float(m - from);
+        each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+          const vf off = load(sums.first + c) * splat(1 / rows), at = load(centre + c) + off;
+          const vf about = vmax(load(sums.second + c) - off * load(sums.first + c), vf{});
+          if (m > from) {
+            join(mean, square, c, n, before, at, about, rows);
+          } else {
+            store_n(mean + c, at, n);
+            store_n(square + c, about, n);
+          }
+          store(centre + c, load_n(mean + c, n));
         });
       }
     }
@@ -128,7 +102,7 @@ void statistics(const BatchNormArgs& a, const Stream& s, int64_t parts, float* m
 }
 
 /// y = (x - mean) scale + beta for `rows` rows from m on, and the epilogue; of one with `operands` all, otherwise its relu.
-template <int rows, bool operands>
+template <int rows, bool operands, bool past>
 DAGRT_INLINE void normalise_rows(const BatchNormArgs& a, const float* scale, const SimpleEpilogue& e, int64_t m) {
   const int64_t C = a.C, ldx = a.ldx, ldy = a.ldy;
   const float *mean = a.mean, *beta = a.beta, *x = a.x + m * ldx;  // here: a store may change `a`
@@ -142,15 +116,41 @@ DAGRT_INLINE void normalise_rows(const BatchNormArgs& a, const float* scale, con
         t = finish(e, t, m + r, c, n);
       else
         t = activate(e, t);
-      store_n(y + r * ldy + c, t, n);
+      put_n<past>(y + r * ldy + c, t, n);
     }
   });
 }
 
-template <bool operands>
+template <bool operands, bool past>
 void normalise(const BatchNormArgs& a, const float* scale, const SimpleEpilogue& e, int64_t from, int64_t end) {
-  for (; from + 4 <= end; from += 4) normalise_rows<4, operands>(a, scale, e, from);  // four rows share their channels' numbers
-  for (; from < end; from++) normalise_rows<1, operands>(a, scale, e, from);
+  for (; !past && from + 4 <= end; from += 4) normalise_rows<4, operands, past>(a, scale, e, from);
+  for (; from < end; from++) normalise_rows<1, operands, past>(a, scale, e, from);
+  if (past) finish_past();
+}
+
+struct Slope {  // dx = scale dy + slope (x - mean) + constant
+  const float *scale, *slope, *constant;
+};
+
+template <int rows, bool past> DAGRT_INLINE void slope_rows(const BatchNormArgs& a, const Slope& f, int64_t m) {
+  const int64_t C = a.C, ldx = a.ldx, lddy = a.lddy, lddx = a.lddx;
+  const float *mean = a.mean, *x = a.x + m * ldx, *dy = a.dy + m * lddy;
+  float* dx = a.dx + m * lddx;
+  each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+    const vf centre = load_n(mean + c, n), scale = load_n(f.scale + c, n), slope = load_n(f.slope + c, n);
+    const vf constant = load_n(f.constant + c, n);
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++) {
+      const vf part = slope * (load_n(x + r * ldx + c, n) - centre) + constant;
+      put_n<past>(dx + r * lddx + c, scale * load_n(dy + r * lddy + c, n) + part, n);
+    }
+  });
+}
+
+template <bool past> void slopes(const BatchNormArgs& a, const Slope& f, int64_t from, int64_t end) {
+  for (; four_rows(a.lddx) && from + 4 <= end; from += 4) slope_rows<4, past>(a, f, from);
+  for (; from < end; from++) slope_rows<1, past>(a, f, from);
+  if (past) finish_past();
 }
 
 }  // namespace
@@ -173,34 +173,47 @@ void batch_norm(const BatchNormArgs& a, const Stream& s) {
     store_n(scale + c, a.gamma ? rstd * load_n(a.gamma + c, n) : rstd, n);
   });
   const int64_t tile = rows_of(tile_floats, a.C);
+  const bool past = a.y != a.x && goes_past(a.y, a.ldy, a.rows, a.C);
   s.parallel((a.rows + tile - 1) / tile, double(tile * a.C) * 0.2 + 50, [&](int64_t unit, char*) {
     const int64_t from = unit * tile, end = from + tile < a.rows ? from + tile : a.rows;
     if (!finishes(a.epilogue)) {
-      normalise<false>(a, scale, {}, from, end);
+      normalise<false, false>(a, scale, {}, from, end);
       apply_epilogue(a.epilogue, a.y + from * a.ldy, a.ldy, from, 0, end - from, a.C);
       return;
     }
     const SimpleEpilogue e = finishing(a.epilogue);
-    e.bias || e.residual || e.mask ? normalise<true>(a, scale, e, from, end) : normalise<false>(a, scale, e, from, end);
+    const bool operands = e.bias || e.residual || e.mask;
+    const auto run = operands ? (past ? normalise<true, true> : normalise<true, false>)
+                              : (past ? normalise<false, true> : normalise<false, false>);
+    run(a, scale, e, from, end);
   });
 }
 
 void batch_norm_grad(const BatchNormArgs& a, const Stream& s) {
-  const int64_t parts = batch_norm_parts(a.rows, a.C), block = rows_of(block_floats / 2, a.C);
+  const int64_t parts = batch_norm_parts(a.rows, a.C);
   float *first = a.workspace, *second = first + parts * a.C, *scale = second + parts * a.C, *slope = scale + a.C,
         *constant = slope + a.C;
   s.parallel(parts, double(a.rows * a.C) / double(parts) * 0.25 + 50, [&](int64_t part, char*) {
     const int64_t from = a.rows * part / parts, to = a.rows * (part + 1) / parts;
-    float *b = first + part * a.C, *g = second + part * a.C;
-    each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) { store_n(b + c, vf{}, n), store_n(g + c, vf{}, n); });
-    for (int64_t m = from; m < to; m += block)
-      sum_rows<2>(m, m + block < to ? m + block : to, a.C, Products{a.x, a.dy, a.mean, a.ldx, a.lddy, block, {}},
-                  [&](int64_t c, int n, const vf* t) {
-                    store_n(b + c, load_n(b + c, n) + t[0], n);
-                    store_n(g + c, load_n(g + c, n) + t[1], n);
+    Sums sums;
+    for (int64_t c0 = 0; c0 < a.C; c0 += sum_channels) {
+      const int64_t C = a.C - c0 < sum_channels ? a.C - c0 : sum_channels, ldx = a.ldx, lddy = a.lddy;
+      const float *x = a.x + c0, *dy = a.dy + c0, *mean = a.mean + c0;
+      float *b = first + part * a.C + c0, *g = second + part * a.C + c0;
+      zero(b, C), zero(g, C);
+      for (int64_t m = from; m < to; m += sum_rows) {
+        sums.over(m, m + sum_rows < to ? m + sum_rows : to, ldx, C,
+                  [&](int64_t m, int64_t c, int n, vf& s, vf& t) __attribute__((always_inline)) {
+                    s = load_n(dy + m * lddy + c, n);
+                    t += s * (load_n(x + m * ldx + c, n) - load_n(mean + c, n));
                   });
+        each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+          store_n(b + c, load_n(b + c, n) + load(sums.first + c), n);
+          store_n(g + c, load_n(g + c, n) + load(sums.second + c), n);
+        });
+      }
+    }
   });
-  // dx = scale dy + slope (x - mean) + constant
   const vf share = splat(1.0f / float(a.rows));
   each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
     vf b = load_n(first + c, n), g = load_n(second + c, n), rstd = load_n(a.rstd + c, n);
@@ -215,16 +228,10 @@ void batch_norm_grad(const BatchNormArgs& a, const Stream& s) {
   });
   if (!a.dx) return;
   const int64_t tile = rows_of(tile_floats / 2, a.C);
+  const bool past = a.dx != a.x && a.dx != a.dy && goes_past(a.dx, a.lddx, a.rows, a.C);
   s.parallel((a.rows + tile - 1) / tile, double(tile * a.C) * 0.3 + 50, [&](int64_t unit, char*) {
-    const int64_t from = unit * tile, end = from + tile < a.rows ? from + tile : a.rows, C = a.C;
-    const int64_t ldx = a.ldx, lddy = a.lddy, lddx = a.lddx;
-    const float *mean = a.mean, *p = scale, *q = slope, *r = constant, *x = a.x + from * ldx, *dy = a.dy + from * lddy;
-    float* dx = a.dx + from * lddx;
-    for (int64_t m = from; m < end; m++, x += ldx, dy += lddy, dx += lddx)
-      each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
-        vf centred = load_n(x + c, n) - load_n(mean + c, n);
-        store_n(dx + c, load_n(p + c, n) * load_n(dy + c, n) + (load_n(q + c, n) * centred + load_n(r + c, n)), n);
-      });
+    const int64_t from = unit * tile, end = from + tile < a.rows ? from + tile : a.rows;
+    (past ? slopes<true> : slopes<false>)(a, {scale, slope, constant}, from, end);
   });
 }
 

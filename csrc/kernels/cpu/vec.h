@@ -97,6 +97,37 @@ DAGRT_INLINE void store_n(float* p, vf v, int n) {
 #endif
 }
 
+/// A whole vector past the caches, to a place that is a multiple of its size. A line written whole this way is not read from
+/// memory first, and puts nothing else out of the caches.
+DAGRT_INLINE void store_past(float* p, vf v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
+  _mm256_stream_ps(p, (__m256)v);
+#else
+  store(p, v);
+#endif
+}
+/// Behind the last store_past of a unit: other threads see them all.
+DAGRT_INLINE void finish_past() {
+#if defined(__AVX512F__) || defined(__AVX2__)
+  _mm_sfence();
+#endif
+}
+/// store_n, with `past` to such a place.
+template <bool past> DAGRT_INLINE void put_n(float* p, vf v, int n) {
+  if (past && n == V)
+    store_past(p, v);
+  else
+    store_n(p, v, n);
+}
+/// Whether `rows` rows of n floats, ld apart, are better written past the caches: so large that whoever reads them next finds
+/// the first of them gone from there (8 MB: even there, a fifth faster from 16 MB on), and on whole vectors' places.
+inline bool goes_past(const float* to, int64_t ld, int64_t rows, int64_t n) {
+  constexpr int64_t much = int64_t(2) << 20;
+  return rows * n >= much && n >= V && ld % V == 0 && reinterpret_cast<uintptr_t>(to) % (V * sizeof(float)) == 0;
+}
+
 /// f(i, n) for the vectors of [0, count): n is V but for the last.
 template <class F> DAGRT_INLINE void each_vector(int64_t count, const F& f) {
   int64_t i = 0;

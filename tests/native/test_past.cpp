@@ -1,0 +1,81 @@
+// Results so large that kernels write them past the caches: the same bits as where they may not (places that are no multiple of
+// a vector), with row strides, guards and threads, on every instruction set.
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <vector>
+
+#include "kernels/batch_norm.h"
+#include "run_op.h"
+
+using namespace dagrt;
+
+namespace {
+
+constexpr int64_t rows = 52000, channels = 41, ld = 48, guard = 16;  // a little above 8 MB
+
+std::vector<float> numbers(int64_t n, int64_t seed) {
+  std::vector<float> v(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n; i++) v[size_t(i)] = float((i * 37 + seed * 101 + (i * i) % 13) % 29 - 14) / 8.0f;
+  return v;
+}
+
+/// `call` writes count rows of n floats, ld apart: by one thread to a line's start, by two to one float behind a line's start.
+void check_places(int64_t count, int64_t n, int64_t ld, const std::function<void(float*, const Stream&)>& call) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::vector<float> space[2];
+  float* to[2];
+  for (int k = 0; k < 2; k++) {
+    space[k].assign(size_t(count * ld + 2 * guard + 32), nan);
+    float* line = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(space[k].data()) + 63) / 64 * 64);
+    to[k] = line + guard + k;
+    Stream s;
+    s.threads = k + 1;
+    call(to[k], s);
+  }
+  CHECK(std::memcmp(to[0] - guard, to[1] - guard, size_t(count * ld + 2 * guard) * 4) == 0);
+  bool intact = true, written = true;
+  for (int64_t i = -guard; i < count * ld + guard; i++)
+    if (i < 0 || i % ld >= n || i / ld >= count)
+      intact = intact && std::isnan(to[0][i]);
+    else
+      written = written && !std::isnan(to[0][i]);
+  CHECK(intact);
+  CHECK(written);
+}
+
+void on_every_isa(const std::function<void()>& check) {
+  const Isa before = chosen_isa;
+  for (const char* isa : {"scalar", "avx2", "avx512"}) {
+    try {
+      choose_isa(isa);
+    } catch (const Error&) {
+      continue;
+    }
+    CAPTURE(isa);
+    check();
+  }
+  chosen_isa = before;
+}
+
+}  // namespace
+
+TEST_CASE("batch normalisation past the caches") {
+  const std::vector<float> x = numbers(rows * channels, 1), dy = numbers(rows * channels, 2), factors = numbers(channels, 3);
+  on_every_isa([&] {
+    std::vector<float> numbers_of(size_t(5 * channels)), workspace(size_t(batch_norm_workspace(rows, channels)));
+    BatchNormArgs a;
+    a.x = x.data(), a.gamma = a.beta = factors.data(), a.rows = rows, a.C = a.ldx = a.lddy = channels, a.epsilon = 1e-3f;
+    a.mean = numbers_of.data(), a.variance = a.mean + channels, a.rstd = a.variance + channels, a.workspace = workspace.data();
+    check_places(rows, channels, ld, [&](float* y, const Stream& s) {
+      a.y = y, a.ldy = ld, a.epilogue.relu = true;
+      batch_norm(a, s);
+    });
+    a.dgamma = a.rstd + channels, a.dbeta = a.dgamma + channels, a.dy = dy.data();
+    check_places(rows, channels, ld, [&](float* dx, const Stream& s) {
+      a.dx = dx, a.lddx = ld;
+      batch_norm_grad(a, s);
+    });
+  });
+}
