@@ -58,9 +58,11 @@ DAGRT_INLINE void finish_part(const TileJob& j, const SimpleEpilogue& e, const v
   finish_rows(j, e, rows, MR, NV * V, c, row);
 }
 
+constexpr int64_t gemm_packing_ahead = 16;  // rows of B
+
 /// `tiles` tiles of MR rows each, one behind the other; `row`: the first row's place in the epilogue's operands.
-/// `ahead`: the next line to be fetched, one in every `every` steps.
-template <int MR, int NV, bool scattered>
+/// `ahead`: the next line to be fetched, one in every `every` steps. `packing`: B's rows are copied to j.packed on their way.
+template <int MR, int NV, bool scattered, bool packing = false>
 void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64_t row, const char*& ahead, int64_t every) {
   const int64_t K = j.K, a_row = j.a_row, a_col = j.a_col, b_row = j.b_row, ldc = j.ldc, row_step = j.row_step;
   const int64_t next_row = j.next ? j.next_row : 0;
@@ -75,6 +77,7 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
 #pragma GCC unroll 2
       for (int i = 0; i < NV; i++) acc[m][i] = vf{};
     const float *b = panel, *ak = a;
+    float* packed = j.packed;
     for (int64_t k = 0; k < K;) {
       __builtin_prefetch(ahead, 0, 2);
       ahead += next_row;
@@ -83,6 +86,12 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
         vf bv[NV];
 #pragma GCC unroll 2
         for (int i = 0; i < NV; i++) bv[i] = load(b + i * V);
+        if (packing) {
+          __builtin_prefetch(b + gemm_packing_ahead * b_row + NV * V - 1);
+#pragma GCC unroll 2
+          for (int i = 0; i < NV; i++) store(packed + i * V, bv[i]);
+          packed += NV * V;
+        }
 #pragma GCC unroll 16
         for (int m = 0; m < MR; m++) {
           vf av = splat(ak[m * a_row]);
@@ -269,13 +278,21 @@ void gemm_stream(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row,
   }
 }
 
-void gemm_run(const TileJob& j, int64_t M, const float* a, float* c, int64_t row) {
+void gemm_run(TileJob j, int64_t M, const float* a, float* c, int64_t row) {
   if (!M) return;
-  const int64_t tiles = (M + gemm_mr - 1) / gemm_mr, low = M / tiles, high = M - low * tiles;  // `high` tiles have low + 1 rows
+  int64_t tiles = (M + gemm_mr - 1) / gemm_mr;
   const bool narrow = j.n <= V;
   const char* ahead = reinterpret_cast<const char*>(j.next ? j.next : j.b);
   const int64_t lines = j.next_lines ? j.next_lines : j.K, steps = tiles * j.K;
   const int64_t every = j.next ? (steps > lines ? steps / lines : 1) : j.K;
+  if (j.packed) {
+    gemm_tiles<gemm_mr, 2, false, true>(j, 1, a, c, row, ahead, every);
+    j.b = j.packed, j.b_row = gemm_nr;
+    a += gemm_mr * j.a_row, c += gemm_mr * j.ldc, row += gemm_mr * j.row_step;
+    M -= gemm_mr, tiles--;
+    if (!M) return;
+  }
+  const int64_t low = M / tiles, high = M - low * tiles;  // `high` tiles have low + 1 rows
   auto run = [&](int64_t rows, int64_t count) {
     GemmTiles f = j.taps ? (narrow ? gemm_tiles_of<1, true>(rows) : gemm_tiles_of<2, true>(rows))
                          : (narrow ? gemm_tiles_of<1, false>(rows) : gemm_tiles_of<2, false>(rows));

@@ -31,6 +31,8 @@ struct TileJob {
   int64_t a_row = 0, a_col = 1;
   const float* b = nullptr;  // rows b_row apart, NV V floats of each are read
   int64_t b_row = gemm_nr;
+  // Of whole rows in place, M >= gemm_mr and no taps: the first tile leaves them here as a panel for the others. Null: it does not.
+  float* packed = nullptr;
   int64_t ldc = 0;
   int n = gemm_nr;                   // columns to store
   bool accumulate = false;           // onto what C holds
@@ -42,7 +44,7 @@ struct TileJob {
 };
 
 /// M rows against one panel, in tiles of two heights that differ by one. `row`: the first row's place in the epilogue's operands.
-void gemm_run(const TileJob& j, int64_t M, const float* a, float* c, int64_t row);
+void gemm_run(TileJob j, int64_t M, const float* a, float* c, int64_t row);
 
 /// M rows against one panel of up to gemm_nr columns.
 static inline void gemm_panel(int64_t M, int64_t K, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,

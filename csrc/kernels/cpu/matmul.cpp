@@ -123,8 +123,8 @@ void run_few(const MatmulArgs& g, const Offsets& o, const Cell& t, bool streamed
   }
 }
 
-/// Block by block of K, panel by panel: what is not packed is packed to `room` just before, unless it is read in place, and
-/// the panel that comes next is fetched from memory meanwhile.
+/// Block by block of K, panel by panel: what is not packed is packed to `room`, unless it is read in place, whole rows by the first
+/// tile that multiplies with them, others just before; the panel that comes next is fetched from memory meanwhile.
 void run_panels(const MatmulArgs& g, const Offsets& o, const Cell& t, bool in_place, float* room) {
   TileJob j;
   j.a_row = g.a_row, j.a_col = g.a_col, j.ldc = t.ldc;
@@ -140,12 +140,17 @@ void run_panels(const MatmulArgs& g, const Offsets& o, const Cell& t, bool in_pl
       j.b = at(k, n);
       if (g.panels) {
         j.next = next, j.next_row = 4 * gemm_nr;
-      } else if (in_place && j.n == gemm_nr) {
-        j.b_row = g.b_row;
       } else {
-        gemm_pack(j.K, j.b, g.b_row, g.b_col, j.n, room);
-        j.b = room, j.b_row = gemm_nr;
-        if (g.b_col == 1) j.next = next, j.next_row = 4 * g.b_row;
+        const bool whole = g.b_col == 1 && j.n == gemm_nr;
+        j.packed = nullptr;
+        if (whole && (in_place || t.m1 - t.m0 >= gemm_mr)) {
+          j.b_row = g.b_row;
+          if (!in_place) j.packed = room;
+        } else {
+          gemm_pack(j.K, j.b, g.b_row, g.b_col, j.n, room);
+          j.b = room, j.b_row = gemm_nr;
+        }
+        if (g.b_col == 1 && !in_place) j.next = next + gemm_nr - 1, j.next_row = 4 * g.b_row;  // the line that rows end in
       }
       gemm_run(j, t.m1 - t.m0, a + k * g.a_col, t.c + n - t.n0, 0);
     }
