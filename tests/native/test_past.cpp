@@ -7,13 +7,14 @@
 #include <vector>
 
 #include "kernels/batch_norm.h"
+#include "kernels/pool2d.h"
 #include "run_op.h"
 
 using namespace dagrt;
 
 namespace {
 
-constexpr int64_t rows = 52000, channels = 41, ld = 48, guard = 16;  // a little above 8 MB
+constexpr int64_t rows = 64100, channels = 41, ld = 48, guard = 16;  // a little above 2 x 10 MB
 
 std::vector<float> numbers(int64_t n, int64_t seed) {
   std::vector<float> v(static_cast<size_t>(n));
@@ -78,4 +79,29 @@ TEST_CASE("batch normalisation past the caches") {
       batch_norm_grad(a, s);
     });
   });
+}
+
+TEST_CASE("pooling past the caches") {
+  const int64_t H = 461, P = 230;
+  for (const bool maximum : {true, false}) {
+    const int64_t C = maximum ? 40 : 41;  // places lie without gaps
+    const std::vector<float> x = numbers(H * H * C, 1), dy = numbers(P * P * C, 2);
+    std::vector<int32_t> taken(maximum ? size_t(2 * P * P * C + 16) : 0);
+    int32_t* places = reinterpret_cast<int32_t*>((reinterpret_cast<uintptr_t>(taken.data()) + 63) / 64 * 64);
+    on_every_isa([&] {
+      PoolArgs a;
+      a.B = 1, a.H = a.W = H, a.P = a.Q = P, a.C = C, a.x = x.data(), a.ldx = C;
+      a.pool_h = a.pool_w = a.stride_h = a.stride_w = 2;
+      check_places(P * P, C, ld, [&](float* y, const Stream& s) {
+        a.y = y, a.ldy = ld, a.argmax = maximum ? places + (s.threads - 1) * P * P * C : nullptr;
+        maximum ? max_pool2d(a, s) : avg_pool2d(a, s);
+      });
+      if (maximum) CHECK(std::memcmp(places, places + P * P * C, size_t(P * P * C) * 4) == 0);
+      a.x = dy.data(), a.taken = places;
+      check_places(H * H, C, ld, [&](float* dx, const Stream& s) {
+        a.dx = dx, a.lddx = ld;
+        maximum ? max_pool2d_grad(a, s) : avg_pool2d_grad(a, s);
+      });
+    });
+  }
 }

@@ -173,7 +173,7 @@ void batch_norm(const BatchNormArgs& a, const Stream& s) {
     store_n(scale + c, a.gamma ? rstd * load_n(a.gamma + c, n) : rstd, n);
   });
   const int64_t tile = rows_of(tile_floats, a.C);
-  const bool past = a.y != a.x && goes_past(a.y, a.ldy, a.rows, a.C);
+  const bool past = a.y != a.x && goes_past(a.y, a.ldy, a.rows, a.C, 2 * a.rows * a.C);
   s.parallel((a.rows + tile - 1) / tile, double(tile * a.C) * 0.2 + 50, [&](int64_t unit, char*) {
     const int64_t from = unit * tile, end = from + tile < a.rows ? from + tile : a.rows;
     if (!finishes(a.epilogue)) {
@@ -228,7 +228,7 @@ void batch_norm_grad(const BatchNormArgs& a, const Stream& s) {
   });
   if (!a.dx) return;
   const int64_t tile = rows_of(tile_floats / 2, a.C);
-  const bool past = a.dx != a.x && a.dx != a.dy && goes_past(a.dx, a.lddx, a.rows, a.C);
+  const bool past = a.dx != a.x && a.dx != a.dy && goes_past(a.dx, a.lddx, a.rows, a.C, 3 * a.rows * a.C);
   s.parallel((a.rows + tile - 1) / tile, double(tile * a.C) * 0.3 + 50, [&](int64_t unit, char*) {
     const int64_t from = unit * tile, end = from + tile < a.rows ? from + tile : a.rows;
     (past ? slopes<true> : slopes<false>)(a, {scale, slope, constant}, from, end);

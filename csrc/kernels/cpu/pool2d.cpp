@@ -2,7 +2,7 @@
 //
 // The maximum keeps the first of equals, in window order; NaN wins (the first of them). Windows of 3 x 3 that overlap by two
 // share their work: two rows of outputs are made of four of inputs, so that an output takes 6 loads and 6 comparisons instead
-// of 9 and 8. Backward gathers: an input pixel looks at the windows
+// of 9 and 8. Results larger than caches are written past them (vec.h). Backward gathers: an input pixel looks at the windows
 // that cover it, in order, so that no two threads write one place; of windows of 3 x 3 a row of pixels reads each once.
 #include "kernels/pool2d.h"
 
@@ -94,67 +94,114 @@ template <bool places> void max_pool_overlapping(const PoolArgs& a, const Stream
   });
 }
 
-/// One window of `rows` rows (`high`, if that is not 0) of `wide` pixels from `corner` on, whose place is `first`.
-template <bool places, int high, int wide>
-void max_of_window(const PoolArgs& a, const float* corner, int64_t rows, int32_t first, float* y, int32_t* argmax) {
-  if (high) rows = high;
-  const int64_t ld = a.ldx, line = a.W * a.ldx;
+/// Windows side by side: `count` of them, each `rows` rows of `wide` pixels, the first from `corner` on, whose place is `first`.
+struct Windows {
+  const float* corner;
+  int64_t rows, wide, count;
+  int32_t first;
+  float* y;
+  int32_t* argmax;  // or null
+};
+
+/// `window(w)` for the windows of row p of image b: at once for those that lie inside along the row.
+template <class F> void each_run(const PoolArgs& a, int64_t unit, const F& run) {
+  const int64_t b = unit / a.P, p = unit % a.P;
+  const Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
+  for (int64_t q = 0; q < a.Q;) {
+    const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
+    int64_t count = 1;
+    if (w.to - w.from == a.pool_w) count = (a.W - w.to) / a.stride_w + 1;
+    if (count > a.Q - q) count = a.Q - q;
+    const int64_t out = unit * a.Q + q, first = h.from * a.W + w.from;
+    run(Windows{a.x + (b * a.H * a.W + first) * a.ldx, h.to - h.from, w.to - w.from, count, int32_t(first), a.y + out * a.ldy,
+                a.argmax ? a.argmax + out * a.C : nullptr});
+    q += count;
+  }
+}
+
+/// Asks for the same line of the next window: walked window by window, rows come in pieces too short for the machine's own
+/// prefetchers.
+DAGRT_INLINE void ask_next(const PoolArgs& a, const float* pixel, int64_t c) {
+  if (c % 16 == 0) __builtin_prefetch(pixel + a.stride_w * a.ldx);
+}
+
+/// Of `high` rows, if that is not 0, and `wide` pixels.
+template <bool places, bool past, int high, int wide> void max_of_windows(const PoolArgs& a, Windows w) {
+  const int64_t rows = high ? high : w.rows, ld = a.ldx, line = a.W * a.ldx, C = a.C;
   const vi down = splat_i(int32_t(a.W));
-  vi corners[wide];  // places of the first row
-  for (int j = 0; j < wide; j++) corners[j] = splat_i(first + j);
-  each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
-    const float* row = corner + c;
-    Best<places> best{load_n(row, n), corners[0]};
-    vi place[wide];
-    for (int j = 0; j < wide; j++) place[j] = corners[j];
+  for (int64_t q = 0; q < w.count; q++) {
+    vi corners[wide];  // places of the first row
+    for (int j = 0; j < wide; j++) corners[j] = splat_i(w.first + j);
+    each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+      const float* row = w.corner + c;
+      Best<places> best{load_n(row, n), corners[0]};
+      vi place[wide];
+      for (int j = 0; j < wide; j++) place[j] = corners[j];
 #pragma GCC unroll 3
-    for (int64_t i = 0; i < rows; i++, row += line)
+      for (int64_t i = 0; i < rows; i++, row += line)
 #pragma GCC unroll 3
-      for (int j = 0; j < wide; j++) {
-        if (i || j) best.take({load_n(row + j * ld, n), place[j]});
-        place[j] += down;
-      }
-    store_n(y + c, best.value, n);
-    if (places) store_n(reinterpret_cast<float*>(argmax) + c, as_f(best.at), n);
+        for (int j = 0; j < wide; j++) {
+          ask_next(a, row + j * ld, c);
+          if (i || j) best.take({load_n(row + j * ld, n), place[j]});
+          place[j] += down;
+        }
+      put_n<past>(w.y + c, best.value, n);
+      if (places) put_n<past>(reinterpret_cast<float*>(w.argmax) + c, as_f(best.at), n);
+    });
+    w.corner += a.stride_w * ld, w.y += a.ldy, w.first += int32_t(a.stride_w);
+    if (places) w.argmax += C;
+  }
+}
+
+template <bool places> void max_of_any(const PoolArgs& a, Windows w) {
+  const int64_t line = a.W * a.ldx;
+  for (int64_t q = 0; q < w.count; q++) {
+    each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
+      vf best = splat(-__builtin_inff());
+      vi at = splat_i(w.first);
+      for (int64_t i = 0; i < w.rows; i++)
+        for (int64_t j = 0; j < w.wide; j++) {
+          const vf value = load_n(w.corner + i * line + j * a.ldx + c, n);
+          const vi better = ~(value <= best) & (best == best);  // larger, or the first NaN
+          best = select(better, value, best);
+          if (places) at = select_i(better, splat_i(int32_t(w.first + i * a.W + j)), at);
+        }
+      store_n(w.y + c, best, n);
+      if (places) store_n(reinterpret_cast<float*>(w.argmax) + c, as_f(at), n);
+    });
+    w.corner += a.stride_w * a.ldx, w.y += a.ldy, w.first += int32_t(a.stride_w);
+    if (places) w.argmax += a.C;
+  }
+}
+
+/// Floats (or places) of the larger and of the smaller images.
+int64_t touched(const PoolArgs& a, bool places) { return (a.B * a.H * a.W + a.B * a.P * a.Q * (places ? 2 : 1)) * a.C; }
+
+/// Whether results go past the caches: y, and the places if there are any.
+bool pools_past(const PoolArgs& a) {
+  const int64_t outputs = a.B * a.P * a.Q, all = touched(a, a.argmax);
+  return goes_past(a.y, a.ldy, outputs, a.C, all) &&
+         (!a.argmax || goes_past(reinterpret_cast<const float*>(a.argmax), a.C, outputs, a.C, all));
+}
+
+using PoolWindows = void (*)(const PoolArgs&, Windows);
+
+template <bool places, bool past> void max_row(const PoolArgs& a, int64_t unit) {
+  each_run(a, unit, [&](const Windows& w) {
+    PoolWindows f = max_of_any<places>;
+    if (w.rows > 0 && w.wide == 2) f = w.rows == 2 ? max_of_windows<places, past, 2, 2> : max_of_windows<places, past, 0, 2>;
+    if (w.rows > 0 && w.wide == 3) f = w.rows == 3 ? max_of_windows<places, past, 3, 3> : max_of_windows<places, past, 0, 3>;
+    f(a, w);
   });
+  if (past) finish_past();
 }
 
 /// `places`: also where the maximum was.
 template <bool places> void max_pool(const PoolArgs& a, const Stream& s) {
   if (a.pool_h == 3 && a.pool_w == 3 && a.stride_h == 1 && a.stride_w == 1 && a.C >= V && a.H > 0 && a.W > 0)
     return max_pool_overlapping<places>(a, s);
-  s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.4 / V) + 50, [&](int64_t unit, char*) {
-    int64_t b = unit / a.P, p = unit % a.P;
-    Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
-    for (int64_t q = 0; q < a.Q; q++) {
-      const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
-      const int64_t out = unit * a.Q + q, first = h.from * a.W + w.from, wide = w.to - w.from;
-      const float* corner = a.x + (b * a.H * a.W + first) * a.ldx;
-      if (h.to > h.from && (wide == 2 || wide == 3)) {
-        const int64_t high = h.to - h.from;
-        const auto pool = wide == 2 ? (high == 2 ? max_of_window<places, 2, 2> : max_of_window<places, 0, 2>)
-                                    : (high == 3 ? max_of_window<places, 3, 3> : max_of_window<places, 0, 3>);
-        pool(a, corner, high, int32_t(first), a.y + out * a.ldy, places ? a.argmax + out * a.C : nullptr);
-        continue;
-      }
-      each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
-        vf best = splat(-__builtin_inff());
-        vi at = splat_i(int32_t(first));
-        const float* row = corner + c;
-        for (int64_t i = h.from, place = first; i < h.to; i++, row += a.W * a.ldx, place += a.W) {
-          const float* x = row;
-          for (int64_t j = 0; j < wide; j++, x += a.ldx) {
-            vf value = load_n(x, n);
-            vi better = ~(value <= best) & (best == best);  // larger, or the first NaN
-            best = select(better, value, best);
-            if (places) at = select_i(better, splat_i(int32_t(place + j)), at);
-          }
-        }
-        store_n(a.y + out * a.ldy + c, best, n);
-        if (places) store_n(reinterpret_cast<float*>(a.argmax) + out * a.C + c, as_f(at), n);
-      });
-    }
-  });
+  const auto row = pools_past(a) ? max_row<places, true> : max_row<places, false>;
+  s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.4 / V) + 50, [&](int64_t unit, char*) { row(a, unit); });
 }
 
 constexpr int most_windows = 16;  // that are summed at once
@@ -182,22 +229,33 @@ struct Gather {
   }
 };
 
-/// The mean of a window of `rows` rows of `wide` pixels, which are known to be `high` and `columns`, if those are not 0.
-template <int high, int columns>
-void mean_of_window(const PoolArgs& a, const float* corner, int64_t rows, int64_t wide, float* y) {
-  if (high) rows = high;
-  if (columns) wide = columns;
-  const int64_t ld = a.ldx, line = a.W * a.ldx;
+/// Of `high` rows and `columns` pixels, if those are not 0.
+template <bool past, int high, int columns> void mean_of_windows(const PoolArgs& a, Windows w) {
+  const int64_t rows = high ? high : w.rows, wide = columns ? columns : w.wide, ld = a.ldx, line = a.W * a.ldx;
   const vf share = splat(1.0f / float(rows * wide));
-  each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
-    vf t{};
-    const float* row = corner + c;
+  for (int64_t q = 0; q < w.count; q++, w.corner += a.stride_w * ld, w.y += a.ldy)
+    each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
+      vf t{};
+      const float* row = w.corner + c;
 #pragma GCC unroll 2
-    for (int64_t i = 0; i < rows; i++, row += line)
+      for (int64_t i = 0; i < rows; i++, row += line)
 #pragma GCC unroll 3
-      for (int64_t j = 0; j < wide; j++) t += load_n(row + j * ld, n);
-    store_n(y + c, t * share, n);
+        for (int64_t j = 0; j < wide; j++) {
+          ask_next(a, row + j * ld, c);
+          t += load_n(row + j * ld, n);
+        }
+      put_n<past>(w.y + c, t * share, n);
+    });
+}
+
+template <bool past> void mean_row(const PoolArgs& a, int64_t unit) {
+  each_run(a, unit, [&](const Windows& w) {
+    const PoolWindows f = w.wide == 2   ? (w.rows == 2 ? mean_of_windows<past, 2, 2> : mean_of_windows<past, 0, 2>)
+                          : w.wide == 3 ? mean_of_windows<past, 0, 3>
+                                        : mean_of_windows<past, 0, 0>;
+    f(a, w);
   });
+  if (past) finish_past();
 }
 
 /// A row of means of windows three columns wide, one column apart: each column is summed once, for all three.
@@ -224,35 +282,53 @@ void mean_of_row(const PoolArgs& a, int64_t b, Span h, int64_t unit) {
   });
 }
 
-/// Windows side by side: a pixel hears of one window, which is read once for all its pixels.
-template <bool maximum> void pool_apart_grad(const PoolArgs& a, const Stream& s) {
-  s.parallel(a.B * a.P, double(a.pool_h * a.W * a.C) * (0.5 / V) + 50, [&](int64_t unit, char*) {
-    const int64_t b = unit / a.P, p = unit % a.P;
-    const Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
-    const int64_t below = p + 1 < a.P ? h.to : a.H;  // rows behind the last window belong to its unit
-    const float *dy = a.x + unit * a.Q * a.ldx, *taken = nullptr;
-    if (maximum) taken = reinterpret_cast<const float*>(a.taken) + unit * a.Q * a.C;
-    float* image = a.dx + b * a.H * a.W * a.lddx;
-    for (int64_t q = 0; q < a.Q; q++, dy += a.ldx, taken += maximum ? a.C : 0) {
-      const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
-      const vf share = splat(1.0f / float((h.to - h.from) * (w.to - w.from)));
-      each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
-        if (!maximum) {
-          const vf part = load_n(dy + c, n) * share;
-          for (int64_t i = h.from; i < h.to; i++)
-            for (int64_t place = i * a.W + w.from; place < i * a.W + w.to; place++) store_n(image + place * a.lddx + c, part, n);
-          return;
-        }
-        const vi g = as_i(load_n(dy + c, n)), at = as_i(load_n(taken + c, n));
-        for (int64_t i = h.from; i < h.to; i++)
-          for (int64_t place = i * a.W + w.from; place < i * a.W + w.to; place++)
-            store_n(image + place * a.lddx + c, as_f(g & (at == splat_i(int32_t(place)))), n);
-      });
-    }
-    const int64_t right = window(a.Q - 1, a.stride_w, a.pad_left, a.pool_w, a.W).to;
-    for (int64_t i = h.from; i < below; i++)
-      for (int64_t j = i < h.to ? right : 0; j < a.W; j++) zero(image + (i * a.W + j) * a.lddx, a.C);
+/// What one window gives each of its pixels, `rows` rows of `wide` (`size` each way, if that is not 0) from dx on, line apart;
+/// of a maximum to the pixel whose place, counted from `first` on, is `taken`.
+template <bool maximum, bool past, int size>
+DAGRT_INLINE void spread_window(const PoolArgs& a, const float* dy, const float* taken, float* dx, int64_t rows, int64_t wide,
+                                int64_t first) {
+  if (size) rows = wide = size;
+  const int64_t W = a.W, ld = a.lddx;
+  const vf share = splat(1.0f / float(rows * wide));
+  each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
+    const vf g = maximum ? load_n(dy + c, n) : load_n(dy + c, n) * share;
+    const vi at = maximum ? as_i(load_n(taken + c, n)) : vi{};
+#pragma GCC unroll 2
+    for (int64_t i = 0; i < rows; i++)
+#pragma GCC unroll 2
+      for (int64_t j = 0; j < wide; j++) {
+        const vf part = maximum ? as_f(as_i(g) & (at == splat_i(int32_t(first + i * W + j)))) : g;
+        put_n<past>(dx + (i * W + j) * ld + c, part, n);
+      }
   });
+}
+
+/// Row `unit` of windows side by side: a pixel hears of one window, which is read once for all its pixels.
+template <bool maximum, bool past> void apart_row_grad(const PoolArgs& a, int64_t unit) {
+  const int64_t b = unit / a.P, p = unit % a.P, W = a.W, C = a.C, lddx = a.lddx;
+  const Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
+  const int64_t rows = h.to - h.from, below = p + 1 < a.P ? h.to : a.H;  // rows behind the last window belong to its unit
+  const float *dy = a.x + unit * a.Q * a.ldx, *taken = nullptr;
+  if (maximum) taken = reinterpret_cast<const float*>(a.taken) + unit * a.Q * C;
+  float* image = a.dx + b * a.H * W * lddx;
+  for (int64_t q = 0; q < a.Q; q++, dy += a.ldx, taken += maximum ? C : 0) {
+    const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, W);
+    const int64_t first = h.from * W + w.from, wide = w.to - w.from;
+    if (rows == 2 && wide == 2)
+      spread_window<maximum, past, 2>(a, dy, taken, image + first * lddx, rows, wide, first);
+    else
+      spread_window<maximum, past, 0>(a, dy, taken, image + first * lddx, rows, wide, first);
+  }
+  const int64_t right = window(a.Q - 1, a.stride_w, a.pad_left, a.pool_w, W).to;
+  for (int64_t i = h.from; i < below; i++)
+    for (int64_t j = i < h.to ? right : 0; j < W; j++) zero(image + (i * W + j) * lddx, C);
+  if (past) finish_past();
+}
+
+template <bool maximum> void pool_apart_grad(const PoolArgs& a, const Stream& s) {
+  const bool past = goes_past(a.dx, a.lddx, a.B * a.H * a.W, a.C, touched(a, maximum));
+  const auto row = past ? apart_row_grad<maximum, true> : apart_row_grad<maximum, false>;
+  s.parallel(a.B * a.P, double(a.pool_h * a.W * a.C) * (0.5 / V) + 50, [&](int64_t unit, char*) { row(a, unit); });
 }
 
 /// Row i of image b's gradient, of windows three columns wide and `stride` (1 or 2) apart, which cover it in `rows` rows of
@@ -338,19 +414,11 @@ void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
 }
 
 void avg_pool2d(const PoolArgs& a, const Stream& s) {
+  const auto row = pools_past(a) ? mean_row<true> : mean_row<false>;
   s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.3 / V) + 50, [&](int64_t unit, char*) {
-    int64_t b = unit / a.P, p = unit % a.P;
-    Span h = window(p, a.stride_h, a.pad_top, a.pool_h, a.H);
-    if (a.pool_w == 3 && a.stride_w == 1 && a.W >= 3) return mean_of_row(a, b, h, unit);
-    for (int64_t q = 0; q < a.Q; q++) {
-      const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, a.W);
-      const float* corner = a.x + ((b * a.H + h.from) * a.W + w.from) * a.ldx;
-      const int64_t rows = h.to - h.from, wide = w.to - w.from;
-      const auto mean = wide == 2   ? (rows == 2 ? mean_of_window<2, 2> : mean_of_window<0, 2>)
-                        : wide == 3 ? mean_of_window<0, 3>
-                                    : mean_of_window<0, 0>;
-      mean(a, corner, rows, wide, a.y + (unit * a.Q + q) * a.ldy);
-    }
+    if (a.pool_w != 3 || a.stride_w != 1 || a.W < 3) return row(a, unit);
+    const int64_t b = unit / a.P, p = unit % a.P;
+    mean_of_row(a, b, window(p, a.stride_h, a.pad_top, a.pool_h, a.H), unit);
   });
 }
 

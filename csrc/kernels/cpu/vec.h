@@ -121,11 +121,12 @@ template <bool past> DAGRT_INLINE void put_n(float* p, vf v, int n) {
   else
     store_n(p, v, n);
 }
-/// Whether `rows` rows of n floats, ld apart, are better written past the caches: so large that whoever reads them next finds
-/// the first of them gone from there (8 MB: even there, a fifth faster from 16 MB on), and on whole vectors' places.
-inline bool goes_past(const float* to, int64_t ld, int64_t rows, int64_t n) {
-  constexpr int64_t much = int64_t(2) << 20;
-  return rows * n >= much && n >= V && ld % V == 0 && reinterpret_cast<uintptr_t>(to) % (V * sizeof(float)) == 0;
+/// Whether `rows` rows of n floats, ld apart, are better written past the caches by a kernel that touches `all` floats: where
+/// those do not stay in a cache until somebody reads them, and on whole vectors' places.
+inline bool goes_past(const float* to, int64_t ld, int64_t rows, int64_t n, int64_t all) {
+  constexpr int64_t much = int64_t(2) << 20, too_much = int64_t(5) << 20;  // 8 and 20 MB
+  const bool places = n >= V && ld % V == 0 && reinterpret_cast<uintptr_t>(to) % (V * sizeof(float)) == 0;
+  return places && rows * n >= much && all >= too_much;
 }
 
 /// f(i, n) for the vectors of [0, count): n is V but for the last.
