@@ -68,6 +68,9 @@ inline bool conv_few(int64_t groups, int64_t filters, int64_t window_columns, in
 }
 /// Whether a filter gradient's vectors run over channels rather than over filters; `run`: contiguous floats under the window.
 inline bool conv_grad_few(int64_t filters, int64_t run) { return filters <= 4 && run >= 8; }
+/// Of a filter gradient with windows: floats between the pixels of its copy of the image, where these would lie on the same sets of
+/// a cache (1 x 1 windows copy a chunk's channels alone).
+inline int64_t conv_grad_gap(int64_t R, int64_t S, int64_t channels) { return R * S > 1 && channels % 64 == 0 ? 16 : 0; }
 /// Whether tiles run along the image's rows, and of how many rows a unit of work is.
 inline bool conv_by_rows(int64_t columns) { return columns >= 12; }
 inline int64_t conv_rows(int64_t rows, int64_t columns, int64_t depth, int64_t filters) {

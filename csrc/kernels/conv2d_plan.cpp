@@ -89,8 +89,9 @@ ConvMemory conv2d_filter_grad_memory(const ConvArgs& a) {
   const int64_t wide = (a.Q - 1) * a.stride_w + (a.S - 1) * a.dilation_w + 1;
   const bool outside = a.pad_top > 0 || a.pad_left > 0 || (a.P - 1) * a.stride_h - a.pad_top + (a.R - 1) * a.dilation_h >= a.H ||
                        (a.Q - 1) * a.stride_w - a.pad_left + (a.S - 1) * a.dilation_w >= a.W;
+  const int64_t gap = conv_grad_gap(a.R, a.S, c);
   const int64_t copied = pixels <= 0      ? 0
-                         : outside        ? high * wide * c
+                         : outside || gap ? high * wide * (c + gap)
                          : a.R * a.S == 1 ? pixels * (std::min(c, 2 * conv_grad_chunk) + 48)
                                           : 0;
   const int64_t floats = pixels * 32 + int64_t(round_up(pixels)) + copied;

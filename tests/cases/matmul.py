@@ -58,6 +58,9 @@ for m, k, n in [(3, 2100, 5), (10, 4099, 7), (2, 2500, 40), (30, 2048, 9)]:
 for m, k, n in [(1, 7, 259), (2, 6, 301), (3, 9, 2065), (4, 141, 263), (1, 1031, 256)]:
     CASES += [case((m, k), (k, n), ta, tolerance=64.0, grad_tolerance=256.0) for ta in (False, True)]
 CASES.append(case((2, 3, 5), (2, 5, 257)))
+CASES += [
+    case((31, 300), (300, 67), ta, grad_tolerance=64.0) for ta in (False, True)
+]  # blocks of the inner axis, whole panels
 # Batches: equal, broadcast either way, absent on one side, of size 0.
 for a, b in [
     ((3,), (3,)),

@@ -66,8 +66,8 @@ void pack_taps(const Stream& s, const ConvArgs& a, const Taps& t, bool few, floa
 
 constexpr int64_t conv_panels_in_l1 = 6144;  // floats
 
-/// What one unit multiplies: rows of A (through taps, or `a_col` 1) for part `part` of `parts` of a group's panels, K cut so that a panel's part
-/// stays in L1. `following`: where the next unit's A begins, if it lies there whole.
+/// What one unit multiplies: rows of A (through taps, or `a_col` 1) for part `part` of `parts` of a group's panels, K cut so that
+/// a panel's part stays in L1. `following`: where the next unit's A begins, if it lies there whole.
 void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows, const float* a, int64_t a_lines, int64_t a_line,
               float* c, int64_t c_line, int64_t place, int64_t place_line, const float* following = nullptr, int64_t part = 0,
               int64_t parts = 1) {

@@ -281,12 +281,13 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
                a.F,
                a.groups,
                none};
-  const bool outside = reaches_outside(t);
-  const bool joined = a.dilation_w == 1 && (outside || a.ldx == c);  // the channels under a window's row are contiguous
+  // A tile takes a few channels of many pixels: where these lie multiples of 256 bytes apart, they share a few of the cache's
+  // sets, and a copy pays once several panels read it.
+  const int64_t gap = f > 2 * gemm_nr ? conv_grad_gap(a.R, a.S, c) : 0;
+  const bool outside = reaches_outside(t) || gap;
+  const bool joined = a.dilation_w == 1 && !gap && (outside || a.ldx == c);  // the channels under a window's row are contiguous
   const int64_t runs = joined ? a.R : a.R * a.S, run = joined ? a.S * c : c;
   const int64_t parts = run > conv_grad_chunk ? run / conv_grad_chunk : 1, pieces = runs * parts;
-  // A tile takes a few channels of many pixels: where these lie multiples of 512 bytes apart, they share a few of the cache's
-  // sets, and a copy pays once several panels read it.
   const bool few = conv_grad_few(f, run);
   const bool spread = a.R * a.S == 1 && !outside && a.stride_w * a.ldx % 128 == 0 && f > 2 * gemm_nr;
   const double ns = double(blocks * high * a.Q) / double(splits * chunks) * double(a.R * a.S * c) * double(f) * (0.3 / V) + 200;
@@ -307,7 +308,7 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
       const int64_t b = block / per_image, i = block % per_image, i0 = a.P * i / per_image, i1 = a.P * (i + 1) / per_image;
       job.K = (i1 - i0) * a.Q;
       job.accumulate = block > begin;
-      Rows x = rows_under(t, b, g, i0, i1, outside, copied);
+      Rows x = rows_under(t, b, g, i0, i1, outside, copied, gap);
       const float* dy = a.y + (b * a.P + i0) * a.Q * a.ldy + g * f;
       auto each_piece = [&](const auto& multiply) {  // multiply(floats, them under the first pixel, their rows of dw)
         for (int64_t piece = first; piece < last; piece++) {
