@@ -1,6 +1,8 @@
 // Where a block's threads meet and what they share: barriers, warp operations, shared memory, asynchronous copies.
 #include "machine.h"
 
+#include <cstdio>
+
 namespace emulator {
 namespace {
 
@@ -24,7 +26,7 @@ void release(Block& b) {
 }  // namespace
 
 bool barrier(bool value, const char* file, int line) {
-  Thread* t = m.current;
+  Thread* t = worker->current;
   if (left_out(*t, file, line)) return value;
   Block& b = *t->block;
   b.any |= value;
@@ -44,27 +46,89 @@ bool barrier(bool value, const char* file, int line) {
   return b.result;
 }
 
-void together(void* data, void (*join)(void** lanes), const char* file, int line) {
-  Thread* t = m.current;
-  Warp& w = t->block->warps[t->number / 32];
-  unsigned lanes = 0;
-  for (Thread* p : w.threads) lanes += p != nullptr;
-  w.lanes[t->number % 32] = data;
-  if (++w.arrived < lanes) {
-    wait_here(file, line);
-    return;
-  }
-  for (Thread* p : w.threads)
-    if (p && p != t && (p->line != line || std::strcmp(p->file, file)))
-      give_up("a warp of block " + name_of(t->block->index) + " meets at two operations: " + file + ":" + std::to_string(line) +
-              " and " + p->file + ":" + std::to_string(p->line));
-  join(w.lanes);
-  w.arrived = 0;
-  w.clock++;
+namespace {
+
+std::string hex(unsigned mask) {
+  char text[16];
+  std::snprintf(text, sizeof text, "0x%08x", mask);
+  return text;
+}
+
+/// Does the operation of that mask if all whom it waits for are there; `last`: who came last, and runs on. Null: it left.
+bool meet(Block& b, Warp& w, unsigned mask, const Thread* last) {
+  unsigned there = 0;
+  const Thread* first = nullptr;
+  void* lanes[32] = {};
+  const Arrival* arrival = nullptr;
   for (int i = 0; i < 32; i++) {
-    w.lanes[i] = nullptr;
-    if (w.threads[i] && w.threads[i] != t) wake(w.threads[i]);
+    if (!(w.waiting >> i & 1) || w.arrivals[i].mask != mask) continue;
+    there |= 1u << i;
+    arrival = &w.arrivals[i];
+    lanes[i] = arrival->data;
+    const Thread* p = w.threads[i];
+    if (first && (p->line != first->line || std::strcmp(p->file, first->file))) {
+      give_up("a warp of block " + name_of(b.index) + " meets at two operations: " + first->file + ":" +
+              std::to_string(first->line) + " and " + p->file + ":" + std::to_string(p->line));
+      return true;
+    }
+    first = p;
   }
+  if (there != (mask & w.present & ~w.left)) return false;
+  if (arrival->whole && ~there) {
+    give_up("a warp of block " + name_of(b.index) + " lacks lanes " + hex(~there) + " at an operation of whole warps, at " +
+            first->file + ":" + std::to_string(first->line));
+    return true;
+  }
+  arrival->join(lanes);
+  if (note_access) {
+    w.operations.push_back(there);
+    here.partial |= there != w.present;
+  }
+  w.clock++;
+  w.waiting &= ~there;
+  for (int i = 0; i < 32; i++)
+    if (there >> i & 1 && w.threads[i] != last) wake(w.threads[i]);
+  return true;
+}
+
+void arrive(const Arrival& a, const char* file, int line) {
+  Thread* t = worker->current;
+  Block& b = *t->block;
+  Warp& w = b.warps[t->number / 32];
+  const unsigned lane = t->number % 32;
+  if (!(a.mask >> lane & 1)) stop_thread("lane " + std::to_string(lane) + " is not in its own mask " + hex(a.mask), file, line);
+  for (unsigned i = 0; i < 32; i++)
+    if (w.waiting >> i & a.mask >> i & 1 && w.arrivals[i].mask != a.mask && w.arrivals[i].mask >> lane & 1)
+      stop_thread("lanes " + std::to_string(lane) + " and " + std::to_string(i) + " wait for each other with different masks, " +
+                      hex(a.mask) + " and " + hex(w.arrivals[i].mask) + " of " + w.threads[i]->file + ":" +
+                      std::to_string(w.threads[i]->line),
+                  file, line);
+  w.arrivals[lane] = a;
+  w.waiting |= 1u << lane;
+  t->file = file, t->line = line;
+  if (!meet(b, w, a.mask, t) || stopped()) wait_here(file, line);
+}
+
+}  // namespace
+
+void together(unsigned mask, void* data, void (*join)(void** lanes), const char* file, int line) {
+  arrive({data, join, mask, false}, file, line);
+}
+void all_together(void* data, void (*join)(void** lanes), const char* file, int line) {
+  arrive({data, join, ~0u, true}, file, line);
+}
+
+void leave_warp(Thread& t) {
+  Warp& w = t.block->warps[t.number / 32];
+  const unsigned lane = t.number % 32;
+  w.left |= 1u << lane;
+  for (unsigned i = 0; i < 32 && w.waiting; i++)
+    if (w.waiting >> i & w.arrivals[i].mask >> lane & 1) meet(*t.block, w, w.arrivals[i].mask, nullptr);
+}
+
+void fence() {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  if (note_fence) note_fence();
 }
 
 void check_shared(Block& b) {
@@ -83,7 +147,7 @@ void check_shared(Block& b) {
 }
 
 void* shared_bytes(const void* key, size_t bytes) {
-  Block& b = *m.current->block;
+  Block& b = *worker->current->block;
   auto [it, fresh] = b.variables.try_emplace(key, planted == Fault::overlap ? 0 : b.used, bytes);
   if (fresh) {
     if (b.used + bytes + red_zone > shared_capacity) stop_thread("more shared memory than there is", "", 0);
@@ -94,20 +158,20 @@ void* shared_bytes(const void* key, size_t bytes) {
   return b.shared.get() + it->second.first;
 }
 
-void* dynamic_bytes() { return m.current->block->shared.get(); }
+void* dynamic_bytes() { return worker->current->block->shared.get(); }
 
 __attribute__((noinline)) void copy_later(void* dst, const void* src, size_t bytes) {
-  Thread* t = m.current;
+  Thread* t = worker->current;
   void* at = __builtin_return_address(0);
   if (note_access) note_access(dst, bytes, true, at);
   if (note_access && src) note_access(src, bytes, false, static_cast<char*>(at) + 1);  // another place of the code, for counting
   std::memset(dst, 0xFF, bytes);
   t->copies.push_back({dst, src, bytes, t->groups});
 }
-void commit_copies() { m.current->groups++; }
+void commit_copies() { worker->current->groups++; }
 void wait_copies(int left) {
   if (left > 0 && planted == Fault::copy_wait) return;
-  Thread* t = m.current;
+  Thread* t = worker->current;
   size_t kept = 0;
   for (Copy& c : t->copies) {
     if (c.group >= t->groups - left) {

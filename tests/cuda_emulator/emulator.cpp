@@ -1,20 +1,28 @@
 // Runs a kernel's threads as fibers.
 //
-// Ready threads are taken in random order. A thread that meets a barrier or a warp operation waits in its block or warp; the
-// last to arrive wakes the others. Where nobody is ready and some wait, the launch is given up with a report of who waits where.
-// Fibers of a launch that was given up are dropped as they stand.
+// Blocks are run by several OS threads (workers.cpp): each takes the next that has not begun, in an order of which any block may
+// be the first; those of a cooperative launch are dealt out, and each OS thread runs all of its own at once. Ready threads are
+// taken in random order, which follows from the seed and the block's number. A thread that meets a barrier or a warp operation
+// waits in its block or warp; the last to arrive wakes the others. Where nobody is ready and some wait, or where all that is left
+// asks for something that nobody changes, the launch is given up with a report of who waits where. Fibers of a launch that was
+// given up are dropped as they stand.
+//
+// Of several blocks' faults the one of the block that began first is reported, which all earlier ones are run to the end for: the
+// same report, however many OS threads there are.
 #include "machine.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <map>
-#include <mutex>
 #include <sstream>
+#include <thread>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-uint3 threadIdx, blockIdx, blockDim, gridDim;
+DAGRT_OF_OS_THREAD uint3 threadIdx, blockIdx;
+uint3 blockDim, gridDim;
 
 #if !defined(__x86_64__)
 #error "the emulator's switch of fibers is written for x86-64"
@@ -48,13 +56,14 @@ namespace emulator {
 
 thread_local const char* kernel_name = "a kernel";
 thread_local std::vector<Extent> extents;
-Here here;
+DAGRT_OF_OS_THREAD Here here;
 void (*forget_accesses)() = nullptr;
 void (*note_atomic)(const void* where) = nullptr;
 void (*note_fence)() = nullptr;
 void (*note_access)(const void* where, size_t bytes, bool write, void* at) = nullptr;
 Counter counter;
 Machine m;
+DAGRT_OF_OS_THREAD Worker* worker = nullptr;
 
 namespace {
 
@@ -62,19 +71,14 @@ std::mutex launches;  // one at a time: what a kernel sees is global
 thread_local std::string last_fault;
 
 // AddressSanitizer is told of every change of stacks.
-struct Stack {
-  const void* bottom = nullptr;
-  size_t bytes = 0;
-};
-Stack scheduler_stack;
 #if defined(__SANITIZE_ADDRESS__)
 void leave_for(void** fake, const void* bottom, size_t bytes) { __sanitizer_start_switch_fiber(fake, bottom, bytes); }
-void arrive_from(void* fake, Stack* left) {
-  __sanitizer_finish_switch_fiber(fake, left ? &left->bottom : nullptr, left ? &left->bytes : nullptr);
-}
+void arrive(void* fake) { __sanitizer_finish_switch_fiber(fake, nullptr, nullptr); }
+void arrive_in_fiber(void* fake) { __sanitizer_finish_switch_fiber(fake, &worker->stack, &worker->stack_bytes); }
 #else
 void leave_for(void**, const void*, size_t) {}
-void arrive_from(void*, Stack*) {}
+void arrive(void*) {}
+void arrive_in_fiber(void*) {}
 #endif
 
 }  // namespace
@@ -82,20 +86,23 @@ void arrive_from(void*, Stack*) {}
 std::string name_of(uint3 i) { return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")"; }
 
 void give_up(const std::string& what) {
-  if (m.fault.empty()) m.fault = std::string(m.launch->name) + ": " + what;
+  std::lock_guard<std::mutex> lock(m.mutex);
+  if (m.failed_at <= worker->position) return;
+  m.fault = std::string(m.launch->name) + ": " + what;
+  m.failed_at = worker->position;
 }
 
 void to_scheduler() {
-  Thread* t = m.current;
+  Thread* t = worker->current;
   here.running = false;
   void* fake = nullptr;
-  leave_for(&fake, scheduler_stack.bottom, scheduler_stack.bytes);
-  dagrt_switch_fiber(&t->fiber->sp, m.scheduler);
-  arrive_from(fake, &scheduler_stack);
+  leave_for(&fake, worker->stack, worker->stack_bytes);
+  dagrt_switch_fiber(&t->fiber->sp, worker->scheduler);
+  arrive_in_fiber(fake);
 }
 
 void wait_here(const char* file, int line) {
-  Thread* t = m.current;
+  Thread* t = worker->current;
   t->file = file, t->line = line, t->waiting = true;
   to_scheduler();
   t->waiting = false;
@@ -105,34 +112,36 @@ void wait_here(const char* file, int line) {
 namespace {
 
 void thread_main() {
-  arrive_from(nullptr, &scheduler_stack);
+  arrive_in_fiber(nullptr);
   for (;;) {
-    Thread* t = m.current;
+    Thread* t = worker->current;
     here.running = true;
     m.launch->body();
     here.running = false;
     Block& b = *t->block;
     b.done++;
-    m.unfinished--;
+    leave_warp(*t);
+    worker->unfinished--;
     if (!t->copies.empty())
       give_up("thread " + name_of(t->index) + " of block " + name_of(b.index) + " ends with copies it never waited for");
     if (b.arrived && b.arrived + b.done == b.threads.size())
       give_up("block " + name_of(b.index) + ": a barrier that " + std::to_string(b.done) + " threads have passed by leaving");
-    m.idle.push_back(t->fiber);
+    worker->idle.push_back(t->fiber);
     to_scheduler();
   }
 }
 
 void start(Thread* t) {
-  if (m.idle.empty()) {
-    m.fibers.push_back(std::make_unique<Fiber>());
-    m.idle.push_back(m.fibers.back().get());
+  Worker& w = *worker;
+  if (w.idle.empty()) {
+    w.fibers.push_back(std::make_unique<Fiber>());
+    w.idle.push_back(w.fibers.back().get());
   }
-  t->fiber = m.idle.back();
-  m.idle.pop_back();
+  t->fiber = w.idle.back();
+  w.idle.pop_back();
   if (t->fiber->sp) return;  // it stands at the end of thread_main's loop
   // Stacks that begin at one offset of a page would crowd the same sets of the cache.
-  size_t stagger = (m.fibers.size() * 192) % 4096;
+  size_t stagger = (w.fibers.size() * 192) % 4096;
   auto top = reinterpret_cast<uintptr_t>(t->fiber->stack.get() + stack_bytes - stagger) / 16 * 16;
   auto* sp = reinterpret_cast<void**>(top) - 1;
   *--sp = reinterpret_cast<void*>(thread_main);
@@ -146,7 +155,7 @@ uint64_t number_of(const Block& b) {
 }
 
 void resume(Thread* t) {
-  m.current = t;
+  worker->current = t;
   threadIdx = t->index;
   blockIdx = t->block->index;
   here.block = unsigned(number_of(*t->block)), here.thread = t->number, here.epoch = &t->block->epoch,
@@ -155,82 +164,174 @@ void resume(Thread* t) {
   if (!t->fiber) start(t);
   void* fake = nullptr;
   leave_for(&fake, t->fiber->stack.get(), stack_bytes);
-  dagrt_switch_fiber(&m.scheduler, t->fiber->sp);
-  arrive_from(fake, nullptr);
+  dagrt_switch_fiber(&worker->scheduler, t->fiber->sp);
+  arrive(fake);
 }
 
-std::string who_waits(const std::vector<std::unique_ptr<Block>>& blocks) {
+std::string who_waits(size_t blocks, bool Thread::*how) {
   std::map<std::string, int> places;
-  for (auto& b : blocks)
-    for (Thread& t : b->threads)
-      if (t.waiting) places[std::string(t.file) + ":" + std::to_string(t.line)]++;
+  const Block* first = nullptr;
+  for (size_t i = 0; i < blocks; i++)
+    for (Thread& t : worker->blocks[i]->threads)
+      if (t.*how) {
+        if (!first) first = t.block;
+        places[std::string(t.file) + ":" + std::to_string(t.line)]++;
+      }
   std::ostringstream text;
-  text << "deadlock in block " << name_of(blocks[0]->index) << ":";
+  text << "deadlock in block " << name_of(first->index) << ":";
   for (auto& [place, count] : places) text << " " << count << " threads wait at " << place << ";";
   return text.str();
 }
 
-void run_together(std::vector<std::unique_ptr<Block>> blocks, double weight) {
-  for (auto& b : blocks)
-    for (Thread& t : b->threads) m.ready.push_back(&t);
-  m.unfinished = m.ready.size();
-  while (m.unfinished && m.fault.empty()) {
-    if (m.ready.empty()) {
-      give_up(who_waits(blocks));
+/// Scatters the bits of a number (splitmix64).
+uint64_t hashed(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+  x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+  return x ^ (x >> 31);
+}
+size_t below(size_t n) {  // 2^32 at most
+  return size_t((hashed(worker->random += 0x9E3779B97F4A7C15u) >> 32) * n >> 32);
+}
+
+constexpr uint64_t long_asked = 1'000'000;  // turns
+
+/// What others had come to when this OS thread began to look: nobody has taken a step since, and all that are left have asked
+/// long enough to have seen what was done before.
+class Standstill {
+ public:
+  bool found() {
+    bool still = true, long_enough = true;
+    now.clear();
+    for (const Progress& p : m.progress) {
+      const uint64_t asked = p.asked;  // read before what would make it meaningless
+      now.push_back({p.steps, asked, p.ended});
+      const size_t i = now.size() - 1;
+      if (i >= then.size() || now[i].steps != then[i].steps || now[i].ended != then[i].ended)
+        still = false;
+      else if (!now[i].ended && now[i].asked < then[i].asked + long_asked)
+        long_enough = false;
+    }
+    if (!still) then = now;
+    return still && long_enough;
+  }
+
+ private:
+  struct Seen {
+    uint64_t steps, asked;
+    bool ended;
+  };
+  std::vector<Seen> then, now;
+};
+
+/// Runs the worker's first blocks, all at once.
+void run_together(size_t blocks, double weight) {
+  Worker& w = *worker;
+  for (size_t i = 0; i < blocks; i++)
+    for (Thread& t : w.blocks[i]->threads) w.ready.push_back(&t);
+  w.unfinished = w.ready.size();
+  Standstill standstill;
+  uint64_t asked = 0;  // turns, since one of its fibers came on
+  auto count = [](std::atomic<uint64_t>& n) { n.store(n.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed); };
+  while (w.unfinished && !stopped()) {
+    if (w.ready.empty()) {
+      give_up(who_waits(blocks, &Thread::waiting));
       break;
     }
-    size_t at = m.random() % m.ready.size();
-    Thread* t = m.ready[at];
-    m.ready[at] = m.ready.back();
-    m.ready.pop_back();
+    size_t at = below(w.ready.size());
+    Thread* t = w.ready[at];
+    w.ready[at] = w.ready.back();
+    w.ready.pop_back();
+    t->asking = false;
     resume(t);
-  }
-  if (m.fault.empty())
-    for (auto& b : blocks) {
-      check_shared(*b);
-      if (counter.end_block) counter.end_block({number_of(*b), weight}, b->epoch);
+    if (!t->asking) {
+      count(w.progress->steps);
+      asked = 0;
+      continue;
     }
-  if (!m.fault.empty()) {  // threads stand anywhere: their fibers go with them
-    m.ready.clear();
-    m.idle.clear();
-    m.fibers.clear();
+    count(w.progress->asked);
+    if (++asked % w.ready.size() == 0 && m.progress.size() > 1) std::this_thread::yield();  // others have the next move
+    if (asked % (long_asked / 4) == 0 && standstill.found()) give_up(who_waits(blocks, &Thread::asking));
+  }
+  if (!stopped())
+    for (size_t i = 0; i < blocks; i++) {
+      Block& b = *w.blocks[i];
+      check_shared(b);
+      if (counter.end_block) counter.end_block({number_of(b), weight}, b.epoch);
+    }
+  if (stopped()) {  // threads stand anywhere: their fibers go with them
+    w.ready.clear();
+    w.idle.clear();
+    w.fibers.clear();
   }
 }
 
-std::unique_ptr<Block> make_block(const Launch& l, uint64_t number) {
-  auto b = std::make_unique<Block>();
-  b->index = {unsigned(number % l.grid.x), unsigned(number / l.grid.x % l.grid.y), unsigned(number / l.grid.x / l.grid.y)};
-  unsigned count = l.block.x * l.block.y * l.block.z;
-  b->threads.resize(count);
-  b->warps.resize((count + 31) / 32);
+void make_block(const Launch& l, uint64_t number, size_t place) {
+  if (worker->blocks.size() <= place) worker->blocks.push_back(std::make_unique<Block>());
+  Block& b = *worker->blocks[place];
+  b.index = {unsigned(number % l.grid.x), unsigned(number / l.grid.x % l.grid.y), unsigned(number / l.grid.x / l.grid.y)};
+  b.arrived = b.done = b.epoch = b.fences = 0;
+  b.any = b.result = false;
+  b.used = 0;
+  b.variables.clear();
+  const unsigned count = l.block.x * l.block.y * l.block.z;
+  b.threads.assign(count, {});
+  b.warps.assign((count + 31) / 32, {});
   for (unsigned i = 0; i < count; i++) {
-    Thread& t = b->threads[i];
+    Thread& t = b.threads[i];
     t.index = {i % l.block.x, i / l.block.x % l.block.y, i / l.block.x / l.block.y};
-    t.block = b.get();
+    t.block = &b;
     t.number = i;
-    b->warps[i / 32].threads[i % 32] = &t;
+    b.warps[i / 32].threads[i % 32] = &t;
+    b.warps[i / 32].present |= 1u << i % 32;
   }
   if (l.shared_bytes) {
-    std::memset(b->shared.get(), 0xFF, l.shared_bytes);
-    std::memset(b->shared.get() + l.shared_bytes, red, red_zone);
-    b->used = (l.shared_bytes + red_zone + 127) / 128 * 128;
+    std::memset(b.shared.get(), 0xFF, l.shared_bytes);
+    std::memset(b.shared.get() + l.shared_bytes, red, red_zone);
+    b.used = (l.shared_bytes + red_zone + 127) / 128 * 128;
   }
-  return b;
+}
+
+/// What one OS thread does of a launch.
+void run_part(const Launch& l, const std::vector<Sample>& blocks, uint64_t seed, int part, int parts) {
+  static thread_local std::unique_ptr<Worker> own;
+  if (!own) own = std::make_unique<Worker>();
+  worker = own.get();
+  worker->progress = &m.progress[size_t(part)];
+  here.cooperative = l.cooperative;
+  here.sampled = sample_size() != 0;
+  here.partial = false;
+  if (l.cooperative) {
+    worker->position = 0;
+    worker->random = hashed(seed + uint64_t(part));
+    size_t count = 0;
+    for (uint64_t i = uint64_t(part); i < blocks.size(); i += uint64_t(parts)) make_block(l, blocks[i].block, count++);
+    run_together(count, 1);
+    worker->blocks.resize(std::min<size_t>(worker->blocks.size(), 16));
+  } else {
+    while (m.failed_at == UINT64_MAX && (worker->position = m.next++) < blocks.size()) {
+      const Sample& s = blocks[worker->position];
+      worker->random = hashed(seed + s.block);
+      make_block(l, s.block, 0);
+      run_together(1, s.weight);
+    }
+  }
+  worker->progress->ended = true;
 }
 
 }  // namespace
 
 void report(const std::string& fault) { last_fault = fault; }
 
-void yield() {
-  if (++m.idle_turns > 50'000'000) give_up("threads wait for something that never comes");
-  wake(m.current);
+void yield(const char* file, int line) {
+  Thread* t = worker->current;
+  t->file = file, t->line = line, t->asking = true;
+  wake(t);
   to_scheduler();
   here.running = true;
 }
 
-void stop_thread(const char* what, const char* file, int line) {
-  Thread* t = m.current;
+void stop_thread(const std::string& what, const char* file, int line) {
+  Thread* t = worker->current;
   give_up("thread " + name_of(t->index) + " of block " + name_of(t->block->index) + ": " + what + ", at " + file + ":" +
           std::to_string(line));
   to_scheduler();
@@ -239,15 +340,22 @@ void stop_thread(const char* what, const char* file, int line) {
 
 void race(const char* what) { give_up(what); }
 
+const std::vector<unsigned>& operations_of(unsigned block, unsigned warp) {
+  return worker->blocks[here.cooperative ? block : 0]->warps[warp].operations;
+}
+
 void run(const Launch& l) {
   std::lock_guard<std::mutex> lock(launches);
-  const char* seed = std::getenv("DAGRT_EMULATOR_SEED");
-  m.random.seed(seed ? std::strtoull(seed, nullptr, 10) : 1);
+  const char* text = std::getenv("DAGRT_EMULATOR_SEED");
+  const uint64_t seed = hashed(text ? std::strtoull(text, nullptr, 10) : 1);
+  const uint64_t count = uint64_t(l.grid.x) * l.grid.y * l.grid.z;
+  const auto blocks = blocks_to_run(l.grid, l.cooperative ? 0 : sample_size(), l.cooperative ? 0 : seed % count);
+  const int parts = workers_for(blocks.size());
   m.launch = &l;
   m.fault.clear();
-  m.idle_turns = 0;
-  here.cooperative = l.cooperative;
-  here.sampled = sample_size() != 0;
+  m.failed_at = UINT64_MAX;
+  m.next = 0;
+  m.progress = std::vector<Progress>(size_t(parts));
   plant();
   m.extents = l.extents;
   if (size_t k = operand_cut_short(); k < m.extents.size() && m.extents[k].bytes) m.extents[k].bytes--;
@@ -255,29 +363,13 @@ void run(const Launch& l) {
   if (forget_accesses) forget_accesses();
   if (counter.begin) counter.begin();
   blockDim = l.block, gridDim = l.grid;
-  const uint64_t count = uint64_t(l.grid.x) * l.grid.y * l.grid.z;
-  std::vector<std::unique_ptr<Block>> blocks;
-  uint64_t blocks_run = count;
-  if (l.cooperative) {
-    for (uint64_t i = 0; i < count; i++) blocks.push_back(make_block(l, i));
-    run_together(std::move(blocks), 1);
-  } else {
-    const uint64_t first = m.random() % (count ? count : 1);  // any block may be the first
-    const auto chosen = blocks_to_run(l.grid, sample_size(), first);
-    blocks_run = chosen.size();
-    for (const Sample& s : chosen) {
-      if (!m.fault.empty()) break;
-      blocks.clear();
-      blocks.push_back(make_block(l, s.block));
-      run_together(std::move(blocks), s.weight);
-    }
-  }
+  run_parts(parts, [&](int part) { run_part(l, blocks, seed, part, parts); });
   poison_but({});
   if (loses_device()) m.fault = illegal_access;
   if (!m.fault.empty())
     report(m.fault);
   else if (counter.end)
-    counter.end(l, blocks_run);
+    counter.end(l, blocks.size());
 }
 
 bool may_touch(uintptr_t at, size_t bytes) {

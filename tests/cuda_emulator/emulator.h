@@ -1,8 +1,8 @@
 // What a kernel sees of the GPU, on the host: indices, barriers, warp operations, atomics, shared memory, launches.
 //
-// Launches run one at a time. A block's threads are fibers of one OS thread, run in random order (DAGRT_EMULATOR_SEED) from
-// barrier to barrier. A blocked thread says where: default arguments carry the file and line of the caller. See README.md for
-// what is found and what is not.
+// Launches run one at a time, the blocks of each on several OS threads. A block's threads are fibers of one of them, run in random
+// order (DAGRT_EMULATOR_SEED) from barrier to barrier. A blocked thread says where: default arguments carry the file and line of
+// the caller. See README.md for what is found and what is not.
 #pragma once
 #include <cuda_runtime_api.h>
 #include <math.h>
@@ -16,7 +16,10 @@
 #include <utility>
 #include <vector>
 
-extern uint3 threadIdx, blockIdx, blockDim, gridDim;
+// Of an OS thread; a fiber stays with the one it began on.
+#define DAGRT_OF_OS_THREAD __thread __attribute__((tls_model("initial-exec")))
+extern DAGRT_OF_OS_THREAD uint3 threadIdx, blockIdx;
+extern uint3 blockDim, gridDim;
 
 namespace emulator {
 
@@ -29,27 +32,29 @@ struct Here {
   bool running = false;  // a kernel's own code, not the emulator's
   bool cooperative = false;
   bool sampled = false;  // only some blocks of the launch run: values mean nothing
+  bool partial = false;  // some warp operation of the launch was not of all that the warp has
   unsigned block = 0, thread = 0;
   const unsigned *epoch = nullptr, *clock = nullptr;
   unsigned* fences = nullptr;
   uintptr_t shared = 0;
 };
-extern Here here;
+extern DAGRT_OF_OS_THREAD Here here;
 extern void (*note_atomic)(const void* where);  // set by race.cpp
 extern void (*note_fence)();
 
-struct Lane {  // of a warp operation: what the thread brings, and takes home
-  void* data;
-};
-/// All lanes of the warp come here; the last one runs `join` over what they brought. Lanes that do not exist are null.
-void together(void* data, void (*join)(void** lanes), const char* file, int line);
+/// All lanes of the mask come here, but those that have left the kernel; the last one runs `join` over what they brought, null
+/// for lanes that take no part.
+void together(unsigned mask, void* data, void (*join)(void** lanes), const char* file, int line);
+/// For what only a whole warp may do: 32 lanes, none of which has left.
+void all_together(void* data, void (*join)(void** lanes), const char* file, int line);
 bool barrier(bool value, const char* file, int line);  // true where any thread's value is
-void yield();
+void fence();
+void yield(const char* file, int line);  // of a thread that waits for something to change
 bool skips_grid_wait();  // planted faults
 bool swaps_fragments();
 void* shared_bytes(const void* key, size_t bytes);
 void* dynamic_bytes();
-[[noreturn]] void stop_thread(const char* what, const char* file, int line);
+[[noreturn]] void stop_thread(const std::string& what, const char* file, int line);
 
 // Asynchronous copies arrive at the matching wait; until then the destination holds NaN bits.
 void copy_later(void* dst, const void* src, size_t bytes);
@@ -80,18 +85,24 @@ uint64_t sample_size();  // DAGRT_EMULATOR_BLOCKS: about so many blocks of each 
 template <class T> struct Shuffle {
   T in, out;
   int from;
+  bool missing;
 };
-template <class T> T shuffle(T v, int from, const char* file, int line) {
-  Shuffle<T> mine{v, v, from};
+template <class T> T shuffle(unsigned mask, T v, int from, const char* file, int line) {
+  Shuffle<T> mine{v, v, from, false};
   together(
-      &mine,
+      mask, &mine,
       [](void** lanes) {
         for (int i = 0; i < 32; i++) {
           auto* l = static_cast<Shuffle<T>*>(lanes[i]);
-          if (l && l->from >= 0 && l->from < 32 && lanes[l->from]) l->out = static_cast<Shuffle<T>*>(lanes[l->from])->in;
+          if (!l) continue;
+          if (auto* source = static_cast<const Shuffle<T>*>(lanes[l->from]))
+            l->out = source->in;
+          else
+            l->missing = true;
         }
       },
       file, line);
+  if (mine.missing) stop_thread("reads lane " + std::to_string(from) + ", which takes no part in the shuffle", file, line);
   return mine.out;
 }
 
@@ -106,22 +117,31 @@ template <class T> T* dynamic_shared() { return static_cast<T*>(emulator::dynami
 inline int emulator_lane() { return int((threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32); }
 inline void __syncthreads(DAGRT_WHERE) { emulator::barrier(false, file, line); }
 inline int __syncthreads_or(int v, DAGRT_WHERE) { return emulator::barrier(v != 0, file, line); }
-template <class T> T __shfl_xor_sync(unsigned, T v, int w, DAGRT_WHERE) {
-  return emulator::shuffle(v, emulator_lane() ^ w, file, line);
+// Segments of `width` lanes, a power of two, shuffle each for itself; who would read beyond keeps its own value.
+template <class T> T __shfl_sync(unsigned mask, T v, int from, int width = 32, DAGRT_WHERE) {
+  return emulator::shuffle(mask, v, (emulator_lane() & -width) + (from & (width - 1)), file, line);
 }
-template <class T> T __shfl_down_sync(unsigned, T v, int w, DAGRT_WHERE) {
-  return emulator::shuffle(v, emulator_lane() + w, file, line);
+template <class T> T __shfl_xor_sync(unsigned mask, T v, int with, int width = 32, DAGRT_WHERE) {
+  const int lane = emulator_lane(), from = lane ^ with;
+  return emulator::shuffle(mask, v, from <= (lane | (width - 1)) ? from : lane, file, line);
 }
-template <class T> T __shfl_sync(unsigned, T v, int from, DAGRT_WHERE) { return emulator::shuffle(v, from, file, line); }
+template <class T> T __shfl_down_sync(unsigned mask, T v, unsigned by, int width = 32, DAGRT_WHERE) {
+  const int lane = emulator_lane(), from = lane + int(by);
+  return emulator::shuffle(mask, v, from <= (lane | (width - 1)) ? from : lane, file, line);
+}
+template <class T> T __shfl_up_sync(unsigned mask, T v, unsigned by, int width = 32, DAGRT_WHERE) {
+  const int lane = emulator_lane(), from = lane - int(by);
+  return emulator::shuffle(mask, v, from >= (lane & -width) ? from : lane, file, line);
+}
 
 namespace emulator {
-/// op over the values of a warp's lanes, in their order, given to each.
-template <class Op, class T> T fold(T v, const char* file, int line) {
+/// op over the values of the mask's lanes, in their order, given to each.
+template <class Op, class T> T fold(unsigned mask, T v, const char* file, int line) {
   struct Lane {
     T in, out;
   } mine{v, v};
   together(
-      &mine,
+      mask, &mine,
       [](void** lanes) {
         const Lane* first = nullptr;
         T all{};
@@ -141,54 +161,58 @@ struct Greatest {
 };
 }  // namespace emulator
 
-inline unsigned __ballot_sync(unsigned, int v, DAGRT_WHERE) {
-  return emulator::fold<std::bit_or<>>(v ? 1u << emulator_lane() : 0u, file, line);
+inline unsigned __ballot_sync(unsigned mask, int v, DAGRT_WHERE) {
+  return emulator::fold<std::bit_or<>>(mask, v ? 1u << emulator_lane() : 0u, file, line);
 }
-inline int __any_sync(unsigned, int v, DAGRT_WHERE) { return emulator::fold<std::bit_or<>>(int(v != 0), file, line); }
-inline int __all_sync(unsigned, int v, DAGRT_WHERE) { return emulator::fold<std::bit_and<>>(int(v != 0), file, line); }
-template <class T> T __reduce_add_sync(unsigned, T v, DAGRT_WHERE) { return emulator::fold<std::plus<>>(v, file, line); }
-template <class T> T __reduce_min_sync(unsigned, T v, DAGRT_WHERE) { return emulator::fold<emulator::Least>(v, file, line); }
-template <class T> T __reduce_max_sync(unsigned, T v, DAGRT_WHERE) { return emulator::fold<emulator::Greatest>(v, file, line); }
-inline unsigned __reduce_and_sync(unsigned, unsigned v, DAGRT_WHERE) { return emulator::fold<std::bit_and<>>(v, file, line); }
-inline unsigned __reduce_or_sync(unsigned, unsigned v, DAGRT_WHERE) { return emulator::fold<std::bit_or<>>(v, file, line); }
-inline unsigned __reduce_xor_sync(unsigned, unsigned v, DAGRT_WHERE) { return emulator::fold<std::bit_xor<>>(v, file, line); }
-inline void __syncwarp(unsigned = ~0u, DAGRT_WHERE) { emulator::fold<std::bit_or<>>(0, file, line); }
+inline int __any_sync(unsigned mask, int v, DAGRT_WHERE) { return emulator::fold<std::bit_or<>>(mask, int(v != 0), file, line); }
+inline int __all_sync(unsigned mask, int v, DAGRT_WHERE) { return emulator::fold<std::bit_and<>>(mask, int(v != 0), file, line); }
+template <class T> T __reduce_add_sync(unsigned mask, T v, DAGRT_WHERE) {
+  return emulator::fold<std::plus<>>(mask, v, file, line);
+}
+template <class T> T __reduce_min_sync(unsigned mask, T v, DAGRT_WHERE) {
+  return emulator::fold<emulator::Least>(mask, v, file, line);
+}
+template <class T> T __reduce_max_sync(unsigned mask, T v, DAGRT_WHERE) {
+  return emulator::fold<emulator::Greatest>(mask, v, file, line);
+}
+inline unsigned __reduce_and_sync(unsigned mask, unsigned v, DAGRT_WHERE) {
+  return emulator::fold<std::bit_and<>>(mask, v, file, line);
+}
+inline unsigned __reduce_or_sync(unsigned mask, unsigned v, DAGRT_WHERE) {
+  return emulator::fold<std::bit_or<>>(mask, v, file, line);
+}
+inline unsigned __reduce_xor_sync(unsigned mask, unsigned v, DAGRT_WHERE) {
+  return emulator::fold<std::bit_xor<>>(mask, v, file, line);
+}
+inline void __syncwarp(unsigned mask = ~0u, DAGRT_WHERE) { emulator::fold<std::bit_or<>>(mask, 0, file, line); }
 
-// Blocks of one launch run one after another, or as fibers of one OS thread: plain operations are atomic.
-#define DAGRT_UNWATCHED __attribute__((noinline, no_sanitize("thread")))
-template <class T> DAGRT_UNWATCHED T atomicAdd(T* p, T v) {
-  T before = *p;
-  *p = T(before + v);
-  if (emulator::note_atomic) emulator::note_atomic(p);
+namespace emulator {
+enum class Change { add, least, greatest, exchange, swap };
+/// Blocks run side by side: what is atomic on a GPU is here. Its place is not watched as others are.
+template <Change change, class T> __attribute__((noinline, no_sanitize("thread"))) T atomically(T* p, T v, T compare = T()) {
+  T before, after;
+  __atomic_load(p, &before, __ATOMIC_RELAXED);
+  do {
+    if constexpr (change == Change::add) after = T(before + v);
+    if constexpr (change == Change::least) after = v < before ? v : before;
+    if constexpr (change == Change::greatest) after = before < v ? v : before;
+    if constexpr (change == Change::exchange) after = v;
+    if constexpr (change == Change::swap) after = before == compare ? v : before;
+  } while (!__atomic_compare_exchange(p, &before, &after, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+  if (note_atomic) note_atomic(p);
+  return before;
+}
+}  // namespace emulator
+
+template <class T> T atomicAdd(T* p, T v) {
+  const T before = emulator::atomically<emulator::Change::add>(p, v);
   return v == T(0) && emulator::skips_grid_wait() ? std::numeric_limits<T>::max() : before;
 }
-template <class T> DAGRT_UNWATCHED T atomicMin(T* p, T v) {
-  T before = *p;
-  if (v < before) *p = v;
-  if (emulator::note_atomic) emulator::note_atomic(p);
-  return before;
-}
-template <class T> DAGRT_UNWATCHED T atomicMax(T* p, T v) {
-  T before = *p;
-  if (before < v) *p = v;
-  if (emulator::note_atomic) emulator::note_atomic(p);
-  return before;
-}
-template <class T> DAGRT_UNWATCHED T atomicExch(T* p, T v) {
-  T before = *p;
-  *p = v;
-  if (emulator::note_atomic) emulator::note_atomic(p);
-  return before;
-}
-template <class T> DAGRT_UNWATCHED T atomicCAS(T* p, T compare, T v) {
-  T before = *p;
-  if (before == compare) *p = v;
-  if (emulator::note_atomic) emulator::note_atomic(p);
-  return before;
-}
-inline void __threadfence() {
-  if (emulator::note_fence) emulator::note_fence();
-}
+template <class T> T atomicMin(T* p, T v) { return emulator::atomically<emulator::Change::least>(p, v); }
+template <class T> T atomicMax(T* p, T v) { return emulator::atomically<emulator::Change::greatest>(p, v); }
+template <class T> T atomicExch(T* p, T v) { return emulator::atomically<emulator::Change::exchange>(p, v); }
+template <class T> T atomicCAS(T* p, T compare, T v) { return emulator::atomically<emulator::Change::swap>(p, v, compare); }
+inline void __threadfence() { emulator::fence(); }
 template <class T> __forceinline__ T __ldcg(const T* p) { return *p; }
 
 inline uint32_t __umulhi(uint32_t a, uint32_t b) { return uint32_t((uint64_t(a) * b) >> 32); }

@@ -1,8 +1,9 @@
 // What the emulator knows of the launch that runs: emulator.cpp changes threads, block.cpp lets them meet.
 #pragma once
+#include <atomic>
 #include <map>
 #include <memory>
-#include <random>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -34,14 +35,22 @@ struct Thread {
   Fiber* fiber = nullptr;
   const char* file = nullptr;  // where it waits
   int line = 0;
-  bool waiting = false;
+  bool waiting = false, asking = false;  // asking: it runs again and again until something has changed
   int groups = 0;
   std::vector<Copy> copies;
 };
 
+struct Arrival {  // of a lane at a warp operation
+  void* data;
+  void (*join)(void** lanes);
+  unsigned mask;
+  bool whole;  // the warp
+};
 struct Warp {
-  unsigned arrived = 0, clock = 0;  // clock: operations passed
-  void* lanes[32] = {};
+  unsigned present = 0, left = 0, waiting = 0;  // lanes, as bits
+  unsigned clock = 0;                           // operations passed
+  std::vector<unsigned> operations;             // where accesses are watched: the lanes of each
+  Arrival arrivals[32] = {};
   Thread* threads[32] = {};
 };
 
@@ -56,27 +65,54 @@ struct Block {
   std::map<const void*, std::pair<size_t, size_t>> variables;  // key -> offset, bytes
 };
 
-/// The launch that runs now.
-struct Machine {
-  const Launch* launch = nullptr;
+/// How far an OS thread's fibers have come, for the others: turns that brought one on, turns of those that ask.
+struct alignas(64) Progress {
+  std::atomic<uint64_t> steps{0}, asked{0};
+  std::atomic<bool> ended{false};
+};
+
+/// What an OS thread needs to run blocks.
+struct Worker {
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Fiber*> idle;
   std::vector<Thread*> ready;
-  size_t unfinished = 0, idle_turns = 0;
+  size_t unfinished = 0;
   void* scheduler = nullptr;
+  const void* stack = nullptr;  // the scheduler's
+  size_t stack_bytes = 0;
   Thread* current = nullptr;
-  std::mt19937_64 random;
+  uint64_t random = 0;
+  uint64_t position = 0;  // of the block that runs, in the order in which the launch's blocks begin
+  Progress* progress = nullptr;
+  std::vector<std::unique_ptr<Block>> blocks;  // used again by the next launch
+};
+extern DAGRT_OF_OS_THREAD Worker* worker;
+
+/// The launch that runs now.
+struct Machine {
+  const Launch* launch = nullptr;
   std::vector<Extent> extents;  // of the launch
-  std::string fault;
+  std::atomic<uint64_t> next{0};  // position of the block that begins next
+  std::vector<Progress> progress;  // of each OS thread
+  std::mutex mutex;
+  std::string fault;                           // of the first position that has one
+  std::atomic<uint64_t> failed_at{UINT64_MAX};  // that position
 };
 extern Machine m;
+inline bool stopped() { return m.failed_at.load(std::memory_order_relaxed) <= worker->position; }
 
 std::string name_of(uint3 index);
-void give_up(const std::string& what);  // ends the launch with this report
+void give_up(const std::string& what);  // ends the launch with this report, unless a block that began earlier has one
 void to_scheduler();
 void wait_here(const char* file, int line);
+void leave_warp(Thread& t);   // who waits for it need not any more
 void check_shared(Block& b);  // that nothing was written behind its variables
-inline void wake(Thread* t) { m.ready.push_back(t); }
+inline void wake(Thread* t) { worker->ready.push_back(t); }
+
+/// The OS threads that a launch of so many blocks runs on, of which this one is the first.
+int workers_for(uint64_t blocks);
+/// Calls part(0) to part(parts - 1), side by side where the machine can, and waits for all; this OS thread takes part.
+void run_parts(int parts, const std::function<void(int)>& part);
 
 /// For AddressSanitizer: no device memory but these may be touched; none: all may.
 void poison_but(const std::vector<Extent>& extents);

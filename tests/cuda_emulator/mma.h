@@ -9,7 +9,7 @@ namespace {
 template <int bytes> DAGRT_DEVICE void copy_async(void* dst, const void* src) { emulator::copy_later(dst, src, bytes); }
 inline void commit_copies() { emulator::commit_copies(); }
 template <int left> void wait_copies() { emulator::wait_copies(left); }
-inline void relax() { emulator::yield(); }
+inline void relax(DAGRT_WHERE) { emulator::yield(file, line); }
 
 constexpr bool has_tf32 = true;
 
@@ -25,7 +25,7 @@ inline void load_matrices(uint32_t (&r)[4], const void* row, DAGRT_WHERE) {
   struct Rows {
     const void *mine, *of[4];
   } rows{row, {}};
-  emulator::together(
+  emulator::all_together(
       &rows,
       [](void** lanes) {
         for (int i = 0; i < 32; i++)
@@ -41,7 +41,7 @@ inline void load_transposed(uint32_t (&r)[4], const void* row, DAGRT_WHERE) {
   struct Words {
     uint32_t read[4], *kept;
   } mine{{r[0], r[1], r[2], r[3]}, r};
-  emulator::together(
+  emulator::all_together(
       &mine,
       [](void** lanes) {
         auto element = [&](int m, int i, int k) {  // of row i
@@ -66,7 +66,7 @@ inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
     if (x & 0x1fff) emulator::stop_thread("operand A is not rounded to TF32", file, line);
   for (uint32_t x : b)
     if (x & 0x1fff) emulator::stop_thread("operand B is not rounded to TF32", file, line);
-  emulator::together(
+  emulator::all_together(
       &mine,
       [](void** lanes) {
         float A[16][8], B[8][8];
@@ -93,7 +93,7 @@ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
   if (emulator::here.sampled) return;
   const uint32_t swapped[2] = {b[1], b[0]};
   MmaLane mine{c, a, emulator::swaps_fragments() ? swapped : b};
-  emulator::together(
+  emulator::all_together(
       &mine,
       [](void** lanes) {
         float A[16][16], B[16][8];

@@ -3,7 +3,7 @@
 //
 // An access is (block, thread, number of block barriers passed, number of warp operations passed, number of the block's fences).
 // Of two accesses to one place, one of them a write, the earlier must be known to come first: the same thread's, or before a
-// barrier that both passed, or before an operation of the warp that both belong to. Blocks of a cooperative launch order
+// barrier that both passed, or before an operation of the warp that both took part in, or several that lead from the one to the other. Blocks of a cooperative launch order
 // themselves by atomics: an atomic tells what its thread's last fence covers, a fence makes known what that thread's atomics
 // were told (release and acquire, block by block, through any number of blocks). Blocks of other launches are never ordered.
 // Atomics themselves are not compared.
@@ -29,9 +29,18 @@ struct Place {
 };
 std::unordered_map<uintptr_t, Place> places;
 
+/// Whether operations between the two lead from the one's lane to the other's.
+bool linked(const Moment& a, const Moment& b) {
+  if (!here.partial) return true;
+  const auto& operations = operations_of(a.block, a.thread / 32);
+  unsigned reached = 1u << a.thread % 32;
+  for (size_t i = a.clock; i < b.clock; i++)
+    if (operations[i] & reached) reached |= operations[i];
+  return reached >> b.thread % 32 & 1;
+}
 bool before_in_block(const Moment& a, const Moment& b) {
   if (a.thread == b.thread) return a.fences <= b.fences;
-  return a.epoch < b.epoch || (a.thread / 32 == b.thread / 32 && a.clock < b.clock);
+  return a.epoch < b.epoch || (a.thread / 32 == b.thread / 32 && a.clock < b.clock && linked(a, b));
 }
 
 using Told = std::map<unsigned, Moment>;  // of each block, up to when its accesses are known

@@ -37,6 +37,7 @@ __global__ void two_barriers_kernel(Gate, float* y) {
 }
 __global__ void half_a_warp_kernel(Gate, float* y) {
   if (threadIdx.x % 32 < 16) y[threadIdx.x] = __shfl_xor_sync(all_lanes, 1.0f, 1);
+  __syncthreads();
 }
 __global__ void overrun_kernel(Gate, float*) {
   SHARED(float, held, [n]);
@@ -134,6 +135,53 @@ template <class T, bool written> __global__ void unwritten_kernel(Gate, float* y
   __syncthreads();
   y[blockIdx.x * n + threadIdx.x] = float(reinterpret_cast<T*>(held)[threadIdx.x]);
 }
+/// Halves of a warp that go different ways, each for itself: votes, shuffles of segments, then the whole again.
+__global__ void halves_kernel(Gate, int* y) {
+  const int lane = int(threadIdx.x % 32);
+  const unsigned mask = lane < 16 ? 0xFFFFu : 0xFFFF0000u;
+  int sum = 0;
+  if (lane < 16) {
+    for (int i = 0; i < 3; i++) sum = __reduce_add_sync(mask, lane);
+    sum += __any_sync(mask, lane == 20) + __all_sync(mask, lane < 16) + int(__ballot_sync(mask, lane % 4 == 0));
+  } else {
+    sum = __shfl_sync(mask, lane, 3, 8);            // lane 3 of each eight
+    sum = sum * 100 + __shfl_up_sync(mask, lane, 1, 8);
+    sum = sum * 100 + __shfl_down_sync(mask, lane, 2, 8);
+    sum = sum * 100 + __shfl_xor_sync(mask, lane, 4, 8);
+  }
+  __syncwarp();
+  y[threadIdx.x] = sum + __shfl_sync(all_lanes, lane, 33) * 1000000000;  // of lane 1
+}
+/// Every other lane leaves; who stays is all that the mask asks for.
+template <int from> __global__ void leave_kernel(Gate, int* y) {
+  if (threadIdx.x % 2) return;
+  y[threadIdx.x] = __shfl_sync(all_lanes, int(threadIdx.x), from);
+}
+__global__ void not_in_mask_kernel(Gate, int* y) { y[threadIdx.x] = __any_sync(0xFFFFu, 1); }
+__global__ void other_masks_kernel(Gate, int* y) { y[threadIdx.x] = __any_sync(threadIdx.x < 8 ? 0xFFFFu : all_lanes, 1); }
+__global__ void beyond_mask_kernel(Gate, int* y) {
+  if (threadIdx.x < 16) y[threadIdx.x] = __shfl_xor_sync(0xFFFFu, 1, 16);
+}
+__global__ void matrices_of_half_a_warp_kernel(Gate, uint32_t* y) {
+  SHARED(float, held, [32 * 4]);
+  for (int k = 0; k < 4; k++) held[threadIdx.x * 4 + k] = 0;
+  __syncthreads();
+  uint32_t r[4];
+  load_matrices(r, held + threadIdx.x * 4);
+  y[threadIdx.x] = r[0];
+}
+/// Lane i reads what lane i ^ 1 wrote, behind an operation of pairs, or of the halves that each of a pair belongs to.
+template <bool pairs> __global__ void ordered_lanes_kernel(Gate, float* y) {
+  SHARED(float, held, [32]);
+  const unsigned lane = threadIdx.x;
+  held[lane] = float(lane);
+  __syncwarp(pairs ? 3u << (lane & ~1u) : lane % 2 ? 0xAAAAAAAAu : 0x55555555u);
+  y[lane] = held[lane ^ 1];
+}
+/// One block waits for what only another could tell it, and which that never does.
+__global__ void never_told_kernel(Gate, unsigned* counter) {
+  while (atomicAdd(counter, 0u) < gridDim.x) relax();
+}
 /// Of a warp and a half: votes, sums, atomics.
 __global__ void votes_kernel(Gate, float* y, unsigned* at) {
   const int i = int(threadIdx.x);
@@ -161,6 +209,38 @@ TEST_CASE("votes, sums and atomics of warps, the last of half a warp") {
   for (int i = 0; i < 48; i++) CHECK(y.p[i] == 1);
   CHECK(counters[0] == 47);
   CHECK(counters[1] >= 1);  // threads come in any order
+}
+
+TEST_CASE("warp operations are of their masks' lanes") {
+  Memory y(32);
+  int* at = reinterpret_cast<int*>(y.p);
+  CHECK(report_of(halves_kernel, 1, 32, 0, at) == "");
+  for (int i = 0; i < 32; i++) {
+    const int first = i / 8 * 8, k = i % 8;
+    const int right = ((first + 3) * 100 + (k ? i - 1 : i)) * 10000 + (k < 6 ? i + 2 : i) * 100 + (i ^ 4);
+    CHECK(at[i] == (i < 16 ? 120 + 0 + 1 + 0x1111 : right) + 1000000000);
+  }
+  CHECK(report_of(leave_kernel<4>, 1, 32, 0, at) == "");
+  for (int i = 0; i < 32; i += 2) CHECK(at[i] == 4);
+  CHECK(report_of(leave_kernel<4>, 1, 24, 0, at) == "");
+  CHECK(report_of(ordered_lanes_kernel<true>, 1, 32, 0, y.p) == "");
+  for (int i = 0; i < 32; i++) CHECK(y.p[i] == float(i ^ 1));
+}
+
+TEST_CASE("masks that do not fit who calls, waits or is read") {
+  Memory y(64);
+  int* at = reinterpret_cast<int*>(y.p);
+  const std::string left = report_of(leave_kernel<5>, 1, 32, 0, at), outside = report_of(not_in_mask_kernel, 1, 32, 0, at);
+  CHECK(says(left, "reads lane 5, which takes no part in the shuffle, at "));
+  CHECK(says(left, "test_emulator.cpp:"));
+  CHECK(says(report_of(leave_kernel<30>, 1, 24, 0, at), "reads lane 30, which takes no part in the shuffle, at "));
+  CHECK(says(report_of(beyond_mask_kernel, 1, 32, 0, at), "which takes no part in the shuffle, at "));
+  CHECK(says(outside, " of block (0, 0, 0): lane "));
+  CHECK(says(outside, " is not in its own mask 0x0000ffff, at "));
+  CHECK(says(report_of(other_masks_kernel, 1, 32, 0, at), "wait for each other with different masks, 0x"));
+  CHECK(says(report_of(matrices_of_half_a_warp_kernel, 1, 16, 0, reinterpret_cast<uint32_t*>(y.p)),
+             "lacks lanes 0xffff0000 at an operation of whole warps, at "));
+  CHECK(says(report_of(ordered_lanes_kernel<false>, 1, 32, 0, y.p), "race: "));
 }
 
 TEST_CASE("shared memory that nobody has written is reported by who reads it") {
@@ -266,6 +346,10 @@ TEST_CASE("blocks that wait for each other are ordered by their atomics and fenc
   CHECK(says(report(neighbours_kernel<false, true, true>, 32), "race: "));
   CHECK(says(report(neighbours_kernel<true, false, true>, 32), "race: "));
   CHECK(says(report(neighbours_kernel<true, true, false>, 32), "race: "));
+  *c = 0;
+  const std::string never = report_of(never_told_kernel, 2, 32, 0, c);
+  CHECK(says(never, "deadlock in block "));
+  CHECK(says(never, ": 32 threads wait at "));
   CHECK(report(all_tell_kernel<true>, n) == "");
   CHECK(says(report(all_tell_kernel<false>, n), "race: "));
 }

@@ -13,6 +13,7 @@ struct Moment {
 bool in_device_memory(uintptr_t at);
 bool may_touch(uintptr_t at, size_t bytes);  // device memory: whether it lies in an extent of the launch
 void race(const char* what);  // ends the launch
+const std::vector<unsigned>& operations_of(unsigned block, unsigned warp);  // the lanes of each that it has passed
 
 // Set by race.cpp; null in other builds. A copy that arrives has no place in the code.
 extern void (*forget_accesses)();
