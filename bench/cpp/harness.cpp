@@ -1,6 +1,9 @@
 #include "harness.h"
 
 #include <time.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include <algorithm>
 #include <cmath>
@@ -65,14 +68,29 @@ struct Traffic {
   Floats from, to;
   size_t write;
   int passes, streams = 1;
+  bool past = false;
   explicit Traffic(const Work& w)
       : from(up(w.read)), to(w.in_place ? 0 : up(w.written)), write(up(w.written)), passes(w.read_passes) {}
   static size_t up(double bytes) { return (size_t(bytes / 4) + 1023) / 1024 * 1024; }
-  /// From one place, or from four side by side, in turns: whichever this memory
-  /// likes better.
+  /// From one place, or from four side by side, written through the caches or
+  /// past them, in turns: whichever this memory likes best.
   void run(const dagrt::Stream& s) {
-    constexpr int64_t units = 16, block = 64;
+    past ? move<true>(s) : move<false>(s);
     streams = streams == 1 ? 4 : 1;
+    if (streams == 1) past = !past && !to.empty();
+  }
+
+ private:
+  template <bool past> static void put(vf* there, vf v) {
+#if defined(__AVX512F__)
+    if (past) return _mm512_stream_ps(reinterpret_cast<float*>(there), reinterpret_cast<__m512>(v));
+#elif defined(__AVX2__)
+    if (past) return _mm256_stream_ps(reinterpret_cast<float*>(there), reinterpret_cast<__m256>(v));
+#endif
+    *there = v;
+  }
+  template <bool past> void move(const dagrt::Stream& s) {
+    constexpr int64_t units = 16, block = 64;
     for (int pass = 0; pass < passes; pass++)
       s.parallel(units, 1e6, [&](int64_t unit, char*) {
         const int64_t reads = int64_t(from.size()) / (units * block),
@@ -89,7 +107,7 @@ struct Traffic {
           for (; w * reads < writes * (i + 1); w++) {
             float* there = to.empty() ? here : to.data() + at(writes, w);
 #pragma GCC unroll 16
-            for (int j = 0; j < 256 / width; j++) *reinterpret_cast<vf*>(there + j * (width / 4)) = sum[j % 4];
+            for (int j = 0; j < 256 / width; j++) put<past>(reinterpret_cast<vf*>(there + j * (width / 4)), sum[j % 4]);
           }
         }
         for (vf& t : sum) asm volatile("" ::"x"(t));

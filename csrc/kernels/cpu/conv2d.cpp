@@ -242,6 +242,28 @@ struct Depthwise {
 
 constexpr int64_t depthwise_far = int64_t(4) << 20;  // elements, of images that come from memory: less stays in a cache
 
+/// Asks for a line of each of the next tile's pixels, channels from c on, of what no tile has touched: prefetchers lose such
+/// strides. A function of its own, for that it leaves the tiles their registers. `x`: the first new pixel in the last row;
+/// `line`: how far back the row before lies, where that is new too (of windows two pixels apart, mostly), or 0.
+__attribute__((noinline)) void depthwise_ask(const Depthwise& d, const float* mask, const float* x, int64_t line, int N,
+                                             const float* y, int64_t place, int64_t c) {
+  const Pass& t = d.t;
+  const int64_t next = t.w.mul * t.ld_src, tap = t.w.step * t.ld_src, step = t.grid.step_w, ldc = step * t.ld_dst;
+  y += N * ldc;
+  if (mask) mask += (place + N * step) * t.epilogue.ld_mask + c;
+  for (int i = 0; i < N; i++, x += next, y += ldc) {
+    __builtin_prefetch(x, 0, 2);
+    if (line) {
+      __builtin_prefetch(x + tap, 0, 2);
+      __builtin_prefetch(x - line, 0, 2);
+      __builtin_prefetch(x + tap - line, 0, 2);
+    }
+    if (mask) __builtin_prefetch(mask + i * step * t.epilogue.ld_mask, 0, 2);
+    __builtin_prefetch(y, 1, 2);
+  }
+  asm volatile("");  // GCC leaves out calls of functions that only prefetch
+}
+
 /// N pixels side by side, all their taps in rows [r0, r1) and columns [k0, k1): their sums under way together hide the
 /// multiply-add's latency. `x`: the first pixel's first tap in row 0. S: columns of the window, if known, all of them inside
 /// (short loops of unknown length cost more in mispredicted branches than they compute); `dense`: neighbouring pixels'
@@ -253,7 +275,7 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
   const int64_t C = t.dst_channels, next = t.w.mul * t.ld_src, ldc = t.grid.step_w * t.ld_dst, tap = t.w.step * t.ld_src;
   const SimpleEpilogue simple = finishing(t.epilogue);
   const bool here = !simple.empty();
-  const bool far = t.B * (t.src_h * t.src_w + t.dst_h * t.dst_w) * C > depthwise_far;
+  const bool far = r1 > r0 && t.B * (t.src_h * t.src_w + t.dst_h * t.dst_w) * C > depthwise_far;
   const float* weights = d.w;
   const int64_t w_row = d.w_row, w_col = d.w_col, step = t.grid.step_w;
   auto strip = [&](int64_t c, int n) __attribute__((always_inline)) {
@@ -289,20 +311,6 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
         }
       }
     }
-    if (far && c % 16 == 0 && r1 > r0) {  // the next tile's lines of what no tile has touched: prefetchers lose such strides
-      const float* ahead = x + (r1 - 1) * x_line + c + (N + (dense ? S - 1 : 0)) * next;
-#pragma GCC unroll 8
-      for (int i = 0; i < N; i++, ahead += next) {
-        __builtin_prefetch(ahead, 0, 2);
-        if (!dense) {  // windows two pixels apart, mostly
-          __builtin_prefetch(ahead + tap, 0, 2);
-          __builtin_prefetch(ahead - x_line, 0, 2);
-          __builtin_prefetch(ahead + tap - x_line, 0, 2);
-        }
-        if (simple.mask) __builtin_prefetch(simple.mask + (place + (N + i) * step) * simple.ld_mask + c, 0, 2);
-        __builtin_prefetch(y + (N + i) * ldc + c, 1, 2);
-      }
-    }
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
       vf v = here ? finish(simple, acc[i], place + i * step, c, n) : acc[i];
@@ -312,9 +320,15 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
         store_n(y + i * ldc + c, v, n);
     }
   };
-  int64_t c = 0;
-  for (; c + V <= C; c += V) strip(c, V);
-  if (c < C) strip(c, int(C - c));
+  const int64_t piece = far ? 16 : C;
+  for (int64_t c = 0; c < C;) {
+    const int64_t end = c + piece < C ? c + piece : C;
+    if (far)
+      depthwise_ask(d, simple.mask, x + (r1 - 1) * x_line + (N + (dense ? S - 1 : 0)) * next + c, dense ? 0 : x_line, N, y + c,
+                    place, c);
+    for (; c + V <= end; c += V) strip(c, V);
+    if (c < end) strip(c, int(end - c)), c = end;
+  }
 }
 
 using DepthwiseTile = void (*)(const Depthwise&, const float*, int64_t, int64_t, int64_t, int64_t, int64_t, float*, int64_t);
@@ -380,17 +394,14 @@ void depthwise_row(const Depthwise& d, int64_t unit) {
       apply_epilogue(t.epilogue, y + j * t.grid.step_w * t.ld_dst, t.ld_dst, place + j * t.grid.step_w, 0, 1, t.dst_channels);
 }
 
-/// Passes 0.. over the same rows, of other columns: a row is whole before the next begins, as memory likes it.
-template <class F> void depthwise(const Stream& s, int64_t passes, const F& pass) {
-  const Depthwise first = pass(0);
-  const Pass& t = first.t;
+/// Passes over the same rows, of other columns: a row is whole before the next begins, as memory likes it.
+void depthwise(const Stream& s, const Depthwise* d, int passes) {
+  const Pass& t = d[0].t;
   if (!t.B || t.grid.I <= 0 || !t.dst_channels) return;
   const double taps = double(t.h.count * t.w.count + 2) * double(passes);
   s.parallel(t.B * t.grid.I, double(t.grid.J * t.dst_channels) * taps * (0.35 / V) + 50, [&](int64_t unit, char*) {
-    for (int64_t k = 0; k < passes; k++) {
-      const Depthwise d = pass(k);
-      if (d.t.grid.J > 0) depthwise_row(d, unit);
-    }
+    for (int k = 0; k < passes; k++)
+      if (d[k].t.grid.J > 0) depthwise_row(d[k], unit);
   });
 }
 
@@ -488,8 +499,10 @@ void conv2d(const ConvArgs& a, const Stream& s) {
   Axis h{a.stride_h, -a.pad_top, a.dilation_h, a.R, a.H}, w{a.stride_w, -a.pad_left, a.dilation_w, a.S, a.W};
   Pass pass{a.B,     a.x, a.H, a.W, a.ldx, a.C, h,        w,          Grid{a.P, a.Q},
             nullptr, a.y, a.P, a.Q, a.ldy, a.F, a.groups, a.epilogue, a.pool};
-  if (is_depthwise(a.groups, a.C, a.F))
-    return depthwise(s, 1, [&](int64_t) { return Depthwise{pass, a.panels ? a.panels : a.w, a.S * a.C, a.C}; });
+  if (is_depthwise(a.groups, a.C, a.F)) {
+    const Depthwise d{pass, a.panels ? a.panels : a.w, a.S * a.C, a.C};
+    return depthwise(s, &d, 1);
+  }
   const float* packed = a.panels;
   if (!packed) {
     float* to = aligned(a.workspace);
@@ -504,12 +517,16 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
   if (!a.B || !a.H || !a.W || !a.C) return;
   const int64_t rows = a.stride_h < a.H ? a.stride_h : a.H, columns = a.stride_w < a.W ? a.stride_w : a.W;
   if (is_depthwise(a.groups, a.C, a.F)) {
+    auto pass = [&](int64_t rh, int64_t rw) {
+      const Residue r(a, rh, rw);
+      return Depthwise{r.pass(a, nullptr), a.w + (r.taps.r * a.S + r.taps.q) * a.C, -r.taps.every_r * a.S * a.C,
+                       -r.taps.every_q * a.C};
+    };
     for (int64_t rh = 0; rh < rows; rh++)
-      depthwise(s, columns, [&](int64_t rw) {
-        const Residue r(a, rh, rw);
-        return Depthwise{r.pass(a, nullptr), a.w + (r.taps.r * a.S + r.taps.q) * a.C, -r.taps.every_r * a.S * a.C,
-                         -r.taps.every_q * a.C};
-      });
+      for (int64_t rw = 0; rw < columns; rw += 2) {
+        const Depthwise d[] = {pass(rh, rw), pass(rh, rw + 1)};  // of an odd last one the second is not used
+        depthwise(s, d, rw + 1 < columns ? 2 : 1);
+      }
     return;
   }
   const bool few = few_filters(a.groups, a.C, a.S, a.F);
