@@ -8,6 +8,7 @@ namespace dagrt {
 namespace {
 
 constexpr int64_t least_columns = 8;  // narrower ones are copied
+constexpr int64_t block_bytes = 16;   // read at once where blocks alone are allowed
 
 class Finder {
  public:
@@ -75,9 +76,13 @@ class Finder {
   }
   bool dense(ValueId v, int64_t ld) const { return ld == width(v) || rows(v) <= 1; }
 
-  /// Whether all that write and read r's memory can do so with rows `ld` apart.
-  bool fits(ValueId r, int64_t ld, bool written) const {
-    if (dense(r, ld)) return true;
+  /// Whether a value may be one of many, of a scan's sequence, that begin anywhere.
+  bool in_a_row(ValueId r) const { return (input_[size_t(r)] || kept_[size_t(r)]) && f_.types[size_t(r)].bytes() % block_bytes; }
+
+  /// Whether all that write and read r's memory can do so at p.
+  bool fits(ValueId r, const Place& p, bool written) const {
+    if (!spaced_ && (p.offset * int64_t(size_of(f_.types[size_t(r)].dtype)) % block_bytes || in_a_row(p.host))) return false;
+    if (dense(r, p.ld)) return true;
     if (!spaced_ || width(r) < least_columns) return false;
     if (written) {
       const Node& n = f_.nodes[size_t(producer_[size_t(r)])];
@@ -127,7 +132,7 @@ class Finder {
       Place p = place_of(whole);
       auto twice = std::count_if(n.inputs.begin(), n.inputs.end(), [&](ValueId o) { return root(o) == r; }) > 1;
       if (producer_[size_t(r)] >= 0 && !kept_[size_t(r)] && !twice && slices_.at[size_t(r)].host == no_value &&
-          part(whole, p, axis, from, v) && (dense(v, p.ld) || width(v) == width(r)) && fits(r, p.ld, true))
+          part(whole, p, axis, from, v) && (dense(v, p.ld) || width(v) == width(r)) && fits(r, p, true))
         place(r, p);
       else
         all = false;
@@ -150,7 +155,7 @@ class Finder {
       if (a + 1 < rank && ++cuts > 1) return;
       if (!part(x, p, a, begin[a], y)) return;
     }
-    if (!fits(y, p.ld, false)) return;
+    if (!fits(y, p, false)) return;
     place(y, p);
     slices_.gone[i] = 1;
   }

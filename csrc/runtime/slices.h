@@ -24,7 +24,8 @@ struct Slices {
   std::vector<char> gone;  // by node: a concat or slice that has nothing to do
 };
 
-/// `hoisted` (by node, or empty): nodes that are not run. `spaced`: whether columns are allowed, or blocks alone.
+/// `hoisted` (by node, or empty): nodes that are not run. `spaced`: whether columns are allowed, or blocks alone, and those where
+/// 16 bytes can be read at once: CUDA's kernels choose by sizes, and a GPU faults at other addresses.
 Slices find_slices(const Function& f, const std::vector<char>& hoisted, bool spaced);
 
 }  // namespace dagrt

@@ -132,6 +132,13 @@ void fence() {
 }
 
 void check_shared(Block& b) {
+  size_t held = 0;
+  for (auto& [key, place] : b.variables) held += place.second;
+  if (m.launch->function) note_static_shared(m.launch->function, held);
+  if (held + m.launch->shared_bytes > m.launch->shared_allowed)
+    give_up("block " + name_of(b.index) + " has " + std::to_string(held) + " bytes of static and " +
+            std::to_string(m.launch->shared_bytes) + " of dynamic shared memory, and may have " +
+            std::to_string(m.launch->shared_allowed) + " in all");
   for (auto& [key, place] : b.variables)
     for (size_t i = 0; i < red_zone; i++)
       if (static_cast<unsigned char>(b.shared[place.first + place.second + i]) != red) {
@@ -160,9 +167,11 @@ void* shared_bytes(const void* key, size_t bytes) {
 
 void* dynamic_bytes() { return worker->current->block->shared.get(); }
 
-__attribute__((noinline)) void copy_later(void* dst, const void* src, size_t bytes) {
+__attribute__((noinline)) void copy_later(void* dst, const void* src, size_t bytes, const char* file, int line) {
   Thread* t = worker->current;
   void* at = __builtin_return_address(0);
+  if ((reinterpret_cast<uintptr_t>(dst) | reinterpret_cast<uintptr_t>(src)) % bytes)
+    stop_thread("a copy of " + std::to_string(bytes) + " bytes between addresses that are no multiples of that", file, line);
   if (note_access) note_access(dst, bytes, true, at);
   if (note_access && src) note_access(src, bytes, false, static_cast<char*>(at) + 1);  // another place of the code, for counting
   std::memset(dst, 0xFF, bytes);

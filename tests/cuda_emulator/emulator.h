@@ -26,6 +26,8 @@ namespace emulator {
 #define DAGRT_WHERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 constexpr size_t shared_capacity = 227 << 10;
+int capability();       // of the device: DAGRT_EMULATOR_CAPABILITY, or 80
+size_t shared_limit();  // of its shared memory, for one block
 
 /// The thread that runs now, for what happens at every access.
 struct Here {
@@ -57,7 +59,7 @@ void* dynamic_bytes();
 [[noreturn]] void stop_thread(const std::string& what, const char* file, int line);
 
 // Asynchronous copies arrive at the matching wait; until then the destination holds NaN bits.
-void copy_later(void* dst, const void* src, size_t bytes);
+void copy_later(void* dst, const void* src, size_t bytes, const char* file, int line);
 void commit_copies();
 void wait_copies(int left);
 
@@ -73,11 +75,14 @@ struct Launch {
   bool cooperative;
   std::function<void()> body;
   std::vector<Extent> extents;  // of device memory, which it may touch; none: all
+  const void* function = nullptr;  // the kernel
+  size_t shared_allowed = 0;       // to one block, static and dynamic
 };
 extern thread_local const char* kernel_name;  // of the next launch
 extern thread_local std::vector<Extent> extents;
 cudaError_t launch(cudaStream_t stream, Launch launch);
 void run(const Launch& launch);  // what a stream does when it comes to it
+void note_static_shared(const void* function, size_t bytes);  // what its blocks have been seen to have
 void report(const std::string& fault);
 inline constexpr const char* illegal_access = "an illegal memory access was encountered";  // such a report ends the context
 uint64_t sample_size();  // DAGRT_EMULATOR_BLOCKS: about so many blocks of each launch run, and values mean nothing; 0: all
@@ -241,6 +246,7 @@ template <class... P, class... A> cudaError_t cudaLaunchKernelEx(const cudaLaunc
                      std::exchange(emulator::extents, {})};
   for (unsigned i = 0; i < c->numAttrs; i++)
     if (c->attrs[i].id == cudaLaunchAttributeCooperative) l.cooperative = c->attrs[i].val.cooperative;
+  l.function = reinterpret_cast<const void*>(kernel);
   l.body = [kernel, held = std::tuple<P...>(std::forward<A>(args)...)] { std::apply(kernel, held); };
   return emulator::launch(c->stream, std::move(l));
 }

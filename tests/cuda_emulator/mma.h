@@ -6,7 +6,9 @@
 namespace dagrt {
 namespace {
 
-template <int bytes> DAGRT_DEVICE void copy_async(void* dst, const void* src) { emulator::copy_later(dst, src, bytes); }
+template <int bytes> DAGRT_DEVICE void copy_async(void* dst, const void* src, DAGRT_WHERE) {
+  emulator::copy_later(dst, src, bytes, file, line);
+}
 inline void commit_copies() { emulator::commit_copies(); }
 template <int left> void wait_copies() { emulator::wait_copies(left); }
 inline void relax(DAGRT_WHERE) { emulator::yield(file, line); }
@@ -54,11 +56,16 @@ inline void load_transposed(uint32_t (&r)[4], const void* row, DAGRT_WHERE) {
       file, line);
 }
 
+inline void needs_generation(int least, const char* file, int line) {
+  if (emulator::capability() < least) emulator::stop_thread("an instruction that the device's generation does not have", file, line);
+}
+
 struct MmaLane {
   float* c;
   const uint32_t *a, *b;
 };
 inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], DAGRT_WHERE) {
+  needs_generation(80, file, line);
   if (emulator::here.sampled) return;
   const uint32_t swapped[2] = {b[1], b[0]};
   MmaLane mine{c, a, emulator::swaps_fragments() ? swapped : b};
@@ -90,6 +97,7 @@ inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[
 }
 
 inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], DAGRT_WHERE) {
+  needs_generation(80, file, line);
   if (emulator::here.sampled) return;
   const uint32_t swapped[2] = {b[1], b[0]};
   MmaLane mine{c, a, emulator::swaps_fragments() ? swapped : b};

@@ -11,6 +11,7 @@
 // Shared memory that is read before it was written is reported here too; elsewhere it is NaN.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -132,6 +133,12 @@ void outside(const Moment& m, size_t bytes, bool write, void* at) {
   race((text + line_of(at)).c_str());
 }
 
+[[noreturn]] void misaligned(size_t bytes, void* at) {  // the host may not go on either
+  const std::string place = line_of(at), what = "touches " + std::to_string(bytes) + " bytes at an address that is no multiple of that";
+  const size_t colon = std::min(place.rfind(':'), place.size());
+  stop_thread(what, place.substr(0, colon).c_str(), colon < place.size() ? std::atoi(place.c_str() + colon + 1) : 0);
+}
+
 void unwritten(const Moment& m, void* at) {
   char text[256];
   std::snprintf(text, sizeof text, "race: a read of shared memory before any write, by thread %u of block %u, at ", m.thread, m.block);
@@ -166,14 +173,16 @@ void access_one(Place& p, const Moment& m, bool write, bool shared, void* at) {
   p.reader = m, p.read = true;
 }
 
-// Words; bytes of their own where less than a word is touched, compared with the word that they lie in.
-void access(const volatile void* where, size_t bytes, bool write, void* at) {
+// Words; bytes of their own where less than a word is touched, compared with the word that they lie in. `typed`: a GPU has one
+// instruction for it, which wants an address that is a multiple of its bytes.
+void access(const volatile void* where, size_t bytes, bool write, void* at, bool typed = false) {
   auto a = reinterpret_cast<uintptr_t>(where);
   if (!here.running) return;
   const bool shared = a - here.shared < shared_capacity;
   if (!shared && !in_device_memory(a)) return;
   const Moment m{here.block, here.thread, *here.epoch, *here.clock, *here.fences};
   if (!shared && !may_touch(a, bytes)) outside(m, bytes, write, at);
+  if (typed && a % bytes) misaligned(bytes, at);
   count_access(a, unsigned(bytes), write, shared, at, m);
   if (here.sampled) return;
   constexpr uintptr_t single = uintptr_t(1) << 63;
@@ -215,13 +224,13 @@ void access(const volatile void* where, size_t bytes, bool write, void* at) {
 }  // namespace
 }  // namespace emulator
 
-#define DAGRT_ACCESS(size)                                                                                                \
-  extern "C" void __tsan_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0)); }           \
-  extern "C" void __tsan_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0)); }           \
-  extern "C" void __tsan_unaligned_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0)); } \
-  extern "C" void __tsan_unaligned_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0)); } \
-  extern "C" void __tsan_volatile_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0)); }  \
-  extern "C" void __tsan_volatile_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0)); }
+#define DAGRT_ACCESS(size)                                                                                                     \
+  extern "C" void __tsan_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0), true); }          \
+  extern "C" void __tsan_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0), true); }          \
+  extern "C" void __tsan_unaligned_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0)); }      \
+  extern "C" void __tsan_unaligned_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0)); }      \
+  extern "C" void __tsan_volatile_read##size(void* p) { emulator::access(p, size, false, __builtin_return_address(0), true); } \
+  extern "C" void __tsan_volatile_write##size(void* p) { emulator::access(p, size, true, __builtin_return_address(0), true); }
 DAGRT_ACCESS(1)
 DAGRT_ACCESS(2)
 DAGRT_ACCESS(4)

@@ -10,7 +10,7 @@
 // Of cooperative launches one must always come before the other, whichever streams, graphs and threads they are of: at the same
 // time, some blocks of each may find room and wait for others that find none. Who does not see to it is told at the launch.
 //
-// A fault of a kernel is cudaErrorLaunchFailure, and its text is what cudaGetErrorString answers for that.
+// A fault of a kernel is cudaErrorUnknown, after which the context lives on, and its text is what cudaGetErrorString answers for that.
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
 
@@ -81,6 +81,20 @@ std::atomic<bool> lost{false};  // the context: every call says so from then on
 std::recursive_mutex streams_mutex;  // one thread's streams may be advanced by another's that wait for their events
 using Lock = std::lock_guard<std::recursive_mutex>;
 
+/// A planted fault: the first such call finds no memory (of an event, while a run is recorded).
+bool fails(const char* call) {
+  static std::atomic<bool> done{false};
+  const char* text = std::getenv("DAGRT_EMULATOR_FAULT");
+  return text && std::string("call ") + call == text && !done.exchange(true);
+}
+thread_local int captures = 0;  // that this thread has begun and not ended
+thread_local bool spoilt = false;  // by a call that must not be made meanwhile
+cudaError_t in_no_capture() {
+  if (captures == 0) return cudaSuccess;
+  spoilt = true;
+  return cudaErrorStreamCaptureUnsupported;
+}
+
 void give(cudaStream_t s, Work w, bool cooperative = false) {
   Lock lock(streams_mutex);
   if (!s->capturing) {
@@ -107,7 +121,7 @@ void advance(cudaStream_t s, uint64_t upto) {
     s->done += s->work.size();
     s->work.clear();
     lost = lost || f == emulator::illegal_access;
-    s->failed = lost ? cudaErrorIllegalAddress : cudaErrorLaunchFailure;
+    s->failed = lost ? cudaErrorIllegalAddress : cudaErrorUnknown;
   }
 }
 
@@ -189,6 +203,16 @@ bool pinned(const void* at) {
   return it != pinned_memory.begin() && p < std::prev(it)->first + std::prev(it)->second;
 }
 
+// A block has 48 KB of shared memory, static and dynamic together, unless the kernel was given more; which static memory a kernel
+// has shows when a block of it has run.
+constexpr size_t unasked = 48 << 10;
+struct Function {
+  size_t static_bytes = 0, dynamic_allowed = unasked;
+  bool asked = false;
+};
+std::mutex functions_mutex;
+std::map<const void*, Function> functions;
+
 size_t memory() {  // the device's, in bytes
   const char* e = std::getenv("DAGRT_EMULATOR_MEMORY");
   return e ? size_t(std::atoll(e)) : size_t(4) << 30;
@@ -210,12 +234,30 @@ void emulator::poison_but([[maybe_unused]] const std::vector<Extent>& extents) {
 #endif
 }
 
+int emulator::capability() {
+  static const int it = [] {
+    const char* e = std::getenv("DAGRT_EMULATOR_CAPABILITY");
+    return e ? std::atoi(e) : 80;
+  }();
+  return it;
+}
+size_t emulator::shared_limit() {
+  const int c = capability();
+  return size_t(c < 80 ? 64 : c == 80 ? 163 : c < 90 || c >= 120 ? 99 : 227) << 10;
+}
+
 bool emulator::in_device_memory(uintptr_t at) { return at - reinterpret_cast<uintptr_t>(range) < range_bytes; }
 
 cudaError_t emulator::launch(cudaStream_t s, Launch l) {
   if (l.grid.x == 0 || l.grid.y == 0 || l.grid.z == 0 || l.block.x * l.block.y * l.block.z == 0 ||
       l.block.x * l.block.y * l.block.z > 1024)
     return cudaErrorInvalidConfiguration;
+  {
+    std::lock_guard<std::mutex> lock(functions_mutex);
+    const Function& f = functions[l.function];
+    if (l.shared_bytes > f.dynamic_allowed) return cudaErrorInvalidValue;
+    l.shared_allowed = f.asked ? shared_limit() : unasked;
+  }
   const bool cooperative = l.cooperative;
   Lock lock(streams_mutex);
   if (cooperative && !s->capturing && !cooperative_ones_are_ordered(s)) return cudaErrorCooperativeLaunchTooLarge;
@@ -235,31 +277,53 @@ cudaError_t cudaGetDeviceCount(int* n) {
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   *p = {};
-  p->major = 8;
-  p->minor = 0;
+  p->major = emulator::capability() / 10;
+  p->minor = emulator::capability() % 10;
   const char* all = std::getenv("DAGRT_EMULATOR_MULTIPROCESSORS");
   p->multiProcessorCount = all ? std::atoi(all) : 16;
-  p->sharedMemPerBlockOptin = 163 << 10;
+  p->sharedMemPerBlockOptin = emulator::shared_limit();
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int) { return state(); }
 cudaError_t cudaGetLastError() { return state(); }
 const char* cudaGetErrorString(cudaError_t e) {
-  if (e == cudaErrorLaunchFailure) return fault.c_str();
+  if (e == cudaErrorUnknown) return fault.c_str();
   if (e == cudaErrorIllegalAddress) return emulator::illegal_access;
   return e == cudaErrorInvalidConfiguration ? "invalid configuration"
+         : e == cudaErrorInvalidValue       ? "invalid argument"
          : e == cudaErrorMemoryAllocation   ? "out of memory"
          : e == cudaErrorCooperativeLaunchTooLarge ? "two cooperative launches may run at the same time"
+         : e == cudaErrorStreamCaptureUnsupported ? "not while a stream is captured"
+         : e == cudaErrorStreamCaptureInvalidated ? "a call spoilt the capture"
          : e == cudaErrorStreamCaptureUnjoined ? "a stream of the capture was not joined"
                                                : "an error";
 }
-cudaError_t cudaFuncSetAttribute(const void*, cudaFuncAttribute, int bytes) {
-  return bytes > 227 * 1024 ? cudaErrorInvalidValue : cudaSuccess;
+cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute which, int bytes) {
+  std::lock_guard<std::mutex> lock(functions_mutex);
+  Function& f = functions[function];
+  if (which != cudaFuncAttributeMaxDynamicSharedMemorySize || bytes < 0 || f.static_bytes + size_t(bytes) > emulator::shared_limit())
+    return cudaErrorInvalidValue;
+  f.dynamic_allowed = size_t(bytes), f.asked = true;
+  return cudaSuccess;
+}
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, const void* function) {
+  std::lock_guard<std::mutex> lock(functions_mutex);
+  const Function& f = functions[function];
+  *a = {};
+  a->sharedSizeBytes = f.static_bytes;
+  a->maxDynamicSharedSizeBytes = int(f.dynamic_allowed);
+  return state();
+}
+void emulator::note_static_shared(const void* function, size_t bytes) {
+  std::lock_guard<std::mutex> lock(functions_mutex);
+  Function& f = functions[function];
+  f.static_bytes = std::max(f.static_bytes, bytes);
 }
 
 /// Right-aligned against a page that cannot be touched, but for 256 bytes' alignment; poisoned.
 cudaError_t cudaMalloc(void** p, size_t bytes) {
   if (lost) return state();
+  if (cudaError_t e = in_no_capture()) return e;
   size_t body = (bytes + guard - 1) / guard * guard, all = body + guard;
   std::lock_guard<std::mutex> lock(allocations_mutex);
   if (allocated + all > memory()) return cudaErrorMemoryAllocation;
@@ -275,6 +339,7 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* p) {
+  if (cudaError_t e = in_no_capture()) return e;
   if (!p || lost) return state();
   std::lock_guard<std::mutex> lock(allocations_mutex);
   auto it = allocations.find(p);
@@ -304,12 +369,14 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 }
 
 cudaError_t cudaMallocHost(void** p, size_t bytes) {
+  if (cudaError_t e = in_no_capture()) return e;
   *p = std::malloc(bytes ? bytes : 1);
   std::lock_guard<std::mutex> lock(allocations_mutex);
   pinned_memory[static_cast<char*>(*p)] = bytes;
   return *p ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFreeHost(void* p) {
+  if (cudaError_t e = in_no_capture()) return e;
   std::lock_guard<std::mutex> lock(allocations_mutex);
   if (!pinned_memory.erase(static_cast<char*>(p))) return cudaErrorInvalidValue;
   std::free(p);
@@ -343,6 +410,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned flags) {
+  if (captures && fails("event")) return cudaErrorMemoryAllocation;
   *e = new CUevent_st;
   (*e)->timed = !(flags & cudaEventDisableTiming);
   return cudaSuccess;
@@ -401,12 +469,15 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+  captures++;
+  spoilt = false;
   s->capturing = new CUgraph_st;
   s->capturing->streams = {s};
   s->last.clear();
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
+  captures--;
   CUgraph_st* graph = s->capturing;
   std::vector<char> joined(graph->nodes.size(), 0);
   for (size_t n : s->last) joined[n] = 1;
@@ -414,13 +485,15 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
     for (size_t a : n.after) joined[a] = 1;
   for (cudaStream_t drawn : graph->streams) drawn->capturing = nullptr;
   *g = graph;
-  if (std::find(joined.begin(), joined.end(), 0) == joined.end()) return cudaSuccess;
+  const bool all = std::find(joined.begin(), joined.end(), 0) == joined.end();
+  if (all && !spoilt) return cudaSuccess;
   delete graph;
   *g = nullptr;
-  return cudaErrorStreamCaptureUnjoined;
+  return spoilt ? cudaErrorStreamCaptureInvalidated : cudaErrorStreamCaptureUnjoined;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t g, unsigned long long) {
   if (!cooperative_ones_are_ordered(g->nodes)) return cudaErrorCooperativeLaunchTooLarge;
+  if (fails("graph")) return cudaErrorMemoryAllocation;
   *e = new CUgraphExec_st{g->nodes};
   return cudaSuccess;
 }
@@ -433,6 +506,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
+  if (fails("launch")) return cudaErrorMemoryAllocation;
   Lock lock(streams_mutex);
   const bool cooperative = std::any_of(e->nodes.begin(), e->nodes.end(), [](const auto& n) { return n.cooperative; });
   if (cooperative && !cooperative_ones_are_ordered(s)) return cudaErrorCooperativeLaunchTooLarge;

@@ -43,6 +43,24 @@ __global__ void overrun_kernel(Gate, float*) {
   SHARED(float, held, [n]);
   held[threadIdx.x + 1] = 0;
 }
+/// Copies fours of floats that begin `off` floats late, asynchronously or not.
+template <bool later> __global__ void fours_kernel(Gate, float* y, const float* x, int off) {
+  SHARED(float4, held, [n]);
+  if constexpr (later) {
+    copy_async<16>(held + threadIdx.x, x + off + threadIdx.x * 4);
+    commit_copies();
+    wait_copies<0>();
+  } else {
+    held[threadIdx.x] = *reinterpret_cast<const float4*>(x + off + threadIdx.x * 4);
+  }
+  y[threadIdx.x] = held[threadIdx.x].x;
+}
+/// Needs 8 KB beside its dynamic memory.
+__global__ void large_kernel(Gate, float* y) {
+  SHARED(float, held, [2048]);
+  held[threadIdx.x] = dynamic_shared<float>()[threadIdx.x] = 1;
+  y[threadIdx.x] = held[threadIdx.x];
+}
 __global__ void dynamic_overrun_kernel(Gate, float*) { dynamic_shared<float>()[threadIdx.x + 1] = 0; }
 __global__ void same_place_kernel(Gate, float* y) { y[0] = float(blockIdx.x); }
 __global__ void unrounded_kernel(Gate, float* y) {
@@ -316,6 +334,44 @@ TEST_CASE("stores beyond shared memory") {
   Memory y(1);
   CHECK(says(report_of(overrun_kernel, 1, n, 0, y.p), "wrote behind a shared variable of 512 bytes"));
   CHECK(says(report_of(dynamic_overrun_kernel, 1, n, n * 4, y.p), "wrote behind its dynamic shared memory"));
+}
+
+TEST_CASE("sixteen bytes at once are read and copied at multiples of sixteen") {
+  Memory x(4 * n + 4), y(n);
+  const float* from = x.p;
+  CHECK(report_of(fours_kernel<true>, 1, n, 0, y.p, from, 0) == "");
+  CHECK(report_of(fours_kernel<false>, 1, n, 0, y.p, from, 4) == "");
+  CHECK(says(report_of(fours_kernel<true>, 1, n, 0, y.p, from, 2), "a copy of 16 bytes between addresses that are no multiples of that"));
+  CHECK(says(report_of(fours_kernel<false>, 1, n, 0, y.p, from, 1), "touches 16 bytes at an address that is no multiple of that"));
+}
+
+TEST_CASE("static and dynamic shared memory beyond 48 KB must be asked for, beyond the device's 163 KB cannot be had") {
+  Memory y(n);
+  const auto* function = reinterpret_cast<const void*>(large_kernel);
+  cudaLaunchConfig_t config{};
+  config.gridDim = {1, 1, 1}, config.blockDim = {n, 1, 1};
+  CudaStream s;
+  REQUIRE(cudaStreamCreateWithFlags(&s.handle, 0) == cudaSuccess);
+  config.stream = s.handle;
+  auto report = [&](size_t bytes) {
+    config.dynamicSmemBytes = bytes;
+    cudaError_t e = cudaLaunchKernelEx(&config, large_kernel, Gate{}, y.p);
+    if (e == cudaSuccess) e = cudaStreamSynchronize(s.handle);
+    return std::string(e == cudaSuccess ? "" : cudaGetErrorString(e));
+  };
+  CHECK(report(40 << 10) == "");
+  CHECK(says(report((40 << 10) + 4), "8192 bytes of static and 40964 of dynamic shared memory, and may have 49152 in all"));
+  CHECK(report((48 << 10) + 4) == "invalid argument");
+  CHECK(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, 163 << 10) == cudaErrorInvalidValue);
+  s.shared_bytes = 163 << 10;
+  for (size_t bytes : {155 << 10, 44 << 10}) {
+    launch_with(s, "large", large_kernel, 1, n, bytes, y.p);
+    CHECK(s.refused == nullptr);
+    CHECK(cudaStreamSynchronize(s.handle) == cudaSuccess);
+  }
+  CHECK(report(155 << 10) == "");  // the smaller launch has taken nothing from it
+  CHECK(report((155 << 10) + 4) == "invalid argument");
+  cudaStreamDestroy(s.handle);
 }
 
 TEST_CASE("two blocks that write one place") {

@@ -55,15 +55,22 @@ inline std::vector<emulator::Extent> extents_of(const CudaStream& s) {
 }
 #endif
 
+/// Lets a kernel have all the shared memory that its device gives to one block: static and dynamic together are 48 KB unless asked
+/// for. The same words whatever the launch needs, so that threads that launch one kernel do not take from each other.
+inline cudaError_t allow_shared(const void* kernel, const CudaStream& s) {
+  cudaFuncAttributes of{};
+  if (cudaError_t e = cudaFuncGetAttributes(&of, kernel); e != cudaSuccess) return e;
+  const size_t left = s.shared_bytes > of.sharedSizeBytes ? s.shared_bytes - of.sharedSizeBytes : 0;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(left));
+}
+
 /// Launches kernel(gate, args...). A failure is kept in the stream, with the kernel's name, for the runtime to raise.
 template <class... P>
 void launch_as(bool together, CudaStream& s, const char* name, void (*kernel)(Gate, P...), dim3 grid, dim3 block,
                size_t shared_bytes, const P&... args) {
   if (s.refused) return;
   if (s.watch) s.watch->before(s, name, together);
-  cudaError_t e = cudaSuccess;
-  if (shared_bytes > 48 * 1024)
-    e = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
+  cudaError_t e = shared_bytes ? allow_shared(reinterpret_cast<const void*>(kernel), s) : cudaSuccess;
   if (e == cudaSuccess) {
     cudaLaunchAttribute cooperative{};
     cooperative.id = cudaLaunchAttributeCooperative;
