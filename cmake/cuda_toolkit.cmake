@@ -16,4 +16,7 @@ find_path(DAGRT_CUDA_INCLUDE cuda_runtime_api.h HINTS "${DAGRT_CUDA_ROOT}/includ
 if(DAGRT_CUDA_INCLUDE)
   add_library(cuda_device OBJECT EXCLUDE_FROM_ALL csrc/runtime/cuda_device.cpp)
   target_include_directories(cuda_device PRIVATE csrc SYSTEM "${DAGRT_CUDA_INCLUDE}")
+  string(REGEX MATCHALL "[0-9]+" generations "${DAGRT_CUDA_ARCHS}")
+  list(JOIN generations "," generations)
+  target_compile_definitions(cuda_device PRIVATE "DAGRT_CUDA_ARCHS=${generations}")
 endif()

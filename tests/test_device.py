@@ -446,6 +446,81 @@ def test_a_fault_that_ends_the_driver_names_kernel_and_node() -> None:
     assert "functional/first" in seen[0] and "functional/last" in seen[1], seen
 
 
+GENERATION = """
+import dagrt as keras, numpy as np
+from dagrt import _core
+losses, x, y = {}, np.random.default_rng(0).normal(size=(4, 8, 8, 8)).astype("float32"), np.ones((4, 8), "float32")
+for policy in ("float32", "mixed_bfloat16"):
+    for device in ("cpu", "cuda"):
+        keras.clear_session()
+        keras.utils.set_random_seed(2)
+        keras.mixed_precision.set_global_policy(policy)
+        h = inputs = keras.Input((8, 8, 8))
+        h = keras.layers.Conv2D(16, 3, activation="relu")(h)
+        h = keras.layers.LSTM(8)(keras.layers.Reshape((6, 96))(h))
+        model = keras.Model(inputs, keras.layers.Dense(8, dtype="float32")(keras.layers.Dense(16)(h)))
+        model.compile(keras.optimizers.SGD(0.1), "mse", device=device)
+        step = model._step("train").prepare((x, y, None))
+        assert "_bf16(" not in step._traced._core.text([a.shape for a in step._arrays]) or device == "cpu"
+        losses[device] = [model.train_on_batch(x, y) for _ in range(2)]
+    error = np.abs(np.subtract(losses["cpu"], losses["cuda"])).max()
+    assert error < (1e-5 if policy == "float32" else 1e-2), losses
+print("as on the CPU")
+"""
+
+
+@needs_cuda
+@emulated
+def test_an_older_generation_is_given_nothing_that_it_does_not_have() -> None:
+    """No products of tensor cores, no bfloat16, 64 KB of shared memory."""
+    assert in_new_process(GENERATION, DAGRT_EMULATOR_CAPABILITY="75") == "as on the CPU"
+
+
+@needs_cuda
+@emulated
+def test_a_generation_without_code_in_this_build_is_not_taken_for_a_device() -> None:
+    code = """
+import dagrt as keras
+print(keras.device(), keras.devices())
+try:
+    keras.set_device("cuda")
+except keras.DeviceError as e:
+    print(e)
+"""
+    first, error = in_new_process(code, DAGRT_EMULATOR_CAPABILITY="61").splitlines()
+    assert first == "cpu ['cpu']"
+    assert re.search(
+        r"no GPU was found \(cuda:0 is of generation 61, for which this build has no code: DAGRT_CUDA_ARCHS was 75",
+        error,
+    )
+    assert "cuda:0" in in_new_process("import dagrt; print(dagrt.devices())", DAGRT_EMULATOR_CAPABILITY="130")
+
+
+NO_EVENT = """
+import dagrt as keras, numpy as np
+x = keras.Input((3, 4))
+model = keras.Model(x, keras.layers.LSTM(5)(x))  # behind a cooperative launch stands an event
+model.compile("sgd", "mse", device="cuda")
+for _ in range(2):
+    try:
+        print(model.predict_on_batch(np.ones((2, 3, 4), "float32")).shape)
+    except keras.DeviceError as e:
+        print(e)
+"""
+
+
+@needs_cuda
+@emulated
+@pytest.mark.parametrize("call", ["event", "graph", "launch"])
+def test_an_error_while_a_run_is_recorded_or_started_is_no_lost_device(call: str) -> None:
+    """Of a call that would be refused while a run is recorded, nothing is asked; the next run is as if nothing had been."""
+    first, second = in_new_process(NO_EVENT, DAGRT_EMULATOR_FAULT=f"call {call}").splitlines()
+    assert re.fullmatch(
+        "cuda:0: (making an event|making a graph of a run|starting a run) failed: out of memory.*", first
+    )
+    assert second == "(2, 5)"
+
+
 @needs_cuda
 def test_a_profile_has_the_devices_times() -> None:
     x, y = data(12)

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <deque>
+#include <iterator>
 #include <mutex>
 
 #include "base/cuda_stream.h"
@@ -27,6 +28,28 @@
 namespace dagrt {
 
 namespace {
+
+/// Whether the error ends the driver's context: whatever is called afterwards says it again (driver_types.h). No call is tried to
+/// find out: in a recording it would be refused, and would end that.
+bool ends_context(cudaError_t e) {
+  switch (e) {
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorContextIsDestroyed:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorMpsClientTerminated:
+    case cudaErrorExternalDevice: return true;
+    default: return false;
+  }
+}
 
 class Cuda final : public Device {
  public:
@@ -82,8 +105,7 @@ class Cuda final : public Device {
     std::lock_guard<std::mutex> lock(lost_mutex_);
     cudaGetLastError();  // errors that do not end the context are forgotten
     const bool before = !lost_.empty();
-    if (!before && (cudaGetLastError() != cudaSuccess || cudaFree(nullptr) != cudaSuccess))
-      lost_ = std::string(cudaGetErrorString(e)) + where;
+    if (!before && ends_context(e)) lost_ = std::string(cudaGetErrorString(e)) + where;
     if (!lost_.empty())
       fail(ErrorKind::device, name_, before ? ": an earlier run failed: " : ": a run failed: ", lost_,
            "; this process cannot use ", name_,
@@ -101,7 +123,6 @@ class Cuda final : public Device {
       streams_.push_back(stream_);
       const char* sync = std::getenv("DAGRT_CUDA_SYNC");
       waits_ = sync && *sync && *sync != '0';
-      begun_ = static_cast<int32_t*>(d.allocate_host(most_lanes * sizeof(int32_t)));
     }
     ~Recorder() override {
       cudaSetDevice(device_.index_);
@@ -150,49 +171,32 @@ class Cuda final : public Device {
     void replay(const void* key, const std::function<void(Recording&)>& record) override {
       if (waits_) return perform(record);
       use();
-      if (!graph_ || key != key_) {
-        forget();
-        begin();
-        check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a run");
-        cudaGraph_t graph = nullptr;
-        try {
-          record(*this);
-        } catch (...) {
-          if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
-          cudaStreamSynchronize(stream_);  // the inputs' copies: the arena goes back to its pool
-          cudaGetLastError();
-          throw;
-        }
-        check(cudaStreamEndCapture(stream_, &graph), "recording a run");
-        cudaError_t e = cudaGraphInstantiate(&graph_, graph, 0);
-        cudaGraphDestroy(graph);
-        check(e, "making a graph of a run");
-        key_ = key;
+      try {
+        if (!graph_ || key != key_) record_graph(key, record);
+        launch_graph();
+      } catch (...) {
+        give_up();
+        throw;
       }
-      if (!last_together_) return check(cudaGraphLaunch(graph_, stream_), "starting a run");
-      std::lock_guard<std::mutex> lock(device_.together_mutex_);
-      behind_others_together();
-      check(cudaGraphLaunch(graph_, stream_), "starting a run");
-      record_event(device_.together_, stream_);
     }
 
     void perform(const std::function<void(Recording&)>& steps) override {
       use();
-      forget();
-      begin();
-      std::lock_guard<std::mutex> lock(device_.together_mutex_);  // any of the steps may be such a launch
-      behind_others_together();
-      one_by_one_ = true;
-      stamped_ = 0;
       try {
+        forget();
+        begin();
+        std::lock_guard<std::mutex> lock(device_.together_mutex_);  // any of the steps may be such a launch
+        behind_others_together();
+        one_by_one_ = true;
+        stamped_ = 0;
         steps(*this);
+        one_by_one_ = false;
+        wait();
       } catch (...) {
         one_by_one_ = false;
-        cudaStreamSynchronize(stream_);
+        give_up();
         throw;
       }
-      one_by_one_ = false;
-      wait();
     }
     int64_t stamp() override {
       if (stamps_.size() == stamped_) {
@@ -215,10 +219,6 @@ class Cuda final : public Device {
 
     CudaStream& lane(int32_t i) override {
       while (lanes_.size() <= size_t(i)) {
-        if (streams_.size() <= lanes_.size()) {
-          streams_.push_back(nullptr);
-          check(cudaStreamCreateWithFlags(&streams_.back(), cudaStreamNonBlocking), "making a stream");
-        }
         CudaStream s;
         s.handle = one_by_one_ ? stream_ : streams_[lanes_.size()];
         s.watch = this;
@@ -285,12 +285,49 @@ class Cuda final : public Device {
       if (device_.together_) await_event(stream_, device_.together_);
     }
     void use() const { check(cudaSetDevice(device_.index_), "choosing the device"); }
+    /// What is made while a run is recorded would have to be of the few things that may.
     void begin() {
       lanes_.clear();
       launches_.clear();
       last_together_ = nullptr;
       plan_ = nullptr, step_ = nullptr;
+      if (!begun_) begun_ = static_cast<int32_t*>(device_.allocate_host(most_lanes * sizeof(int32_t)));
       if (begun_) std::fill(begun_, begun_ + most_lanes, 0);
+      while (streams_.size() < most_lanes) {
+        cudaStream_t made = nullptr;
+        check(cudaStreamCreateWithFlags(&made, cudaStreamNonBlocking), "making a stream");
+        streams_.push_back(made);
+      }
+    }
+    void record_graph(const void* key, const std::function<void(Recording&)>& record) {
+      forget();
+      begin();
+      check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording a run");
+      cudaGraph_t graph = nullptr;
+      try {
+        record(*this);
+      } catch (...) {
+        if (cudaStreamEndCapture(stream_, &graph) == cudaSuccess && graph) cudaGraphDestroy(graph);
+        throw;
+      }
+      check(cudaStreamEndCapture(stream_, &graph), "recording a run");
+      cudaGraphExec_t made = nullptr;
+      const cudaError_t e = cudaGraphInstantiate(&made, graph, 0);
+      cudaGraphDestroy(graph);
+      check(e, "making a graph of a run");
+      graph_ = made, key_ = key;
+    }
+    void launch_graph() {
+      if (!last_together_) return check(cudaGraphLaunch(graph_, stream_), "starting a run");
+      std::lock_guard<std::mutex> lock(device_.together_mutex_);
+      behind_others_together();
+      check(cudaGraphLaunch(graph_, stream_), "starting a run");
+      record_event(device_.together_, stream_);
+    }
+    /// Behind an error: the arena goes back to its pool, and copies of inputs may still be on their way there.
+    void give_up() {
+      cudaStreamSynchronize(stream_);
+      cudaGetLastError();
     }
     void forget() {
       if (graph_) cudaGraphExecDestroy(graph_);
@@ -338,7 +375,23 @@ class Cuda final : public Device {
   mutable std::string lost_;  // what ended the driver's context
 };
 
-const char* reason = "";
+/// Generations that this build has code for, the last as PTX too, which newer ones compile for themselves.
+constexpr int generations[] = {DAGRT_CUDA_ARCHS};
+
+bool has_code_for(int capability) {
+  for (int g : generations)
+    if (g / 10 == capability / 10 && g <= capability) return true;
+  return capability >= generations[std::size(generations) - 1];
+}
+
+std::string without_code(const std::string& device, int capability) {
+  std::string have;
+  for (int g : generations) have += (have.empty() ? "" : ", ") + std::to_string(g);
+  return device + " is of generation " + std::to_string(capability) +
+         ", for which this build has no code: DAGRT_CUDA_ARCHS was " + have;
+}
+
+std::string reason;
 
 }  // namespace
 
@@ -353,7 +406,11 @@ const std::vector<Device*>& cuda_devices() {
     }
     for (int i = 0; i < count; i++) {
       cudaDeviceProp p{};
-      if (cudaGetDeviceProperties(&p, i) == cudaSuccess) list->push_back(new Cuda(i, p));
+      if (cudaGetDeviceProperties(&p, i) != cudaSuccess) continue;
+      if (const int capability = p.major * 10 + p.minor; has_code_for(capability))
+        list->push_back(new Cuda(i, p));
+      else
+        reason += (reason.empty() ? "" : "; ") + without_code("cuda:" + std::to_string(i), capability);
     }
     return list;
   }();
@@ -361,6 +418,6 @@ const std::vector<Device*>& cuda_devices() {
 }
 
 bool cuda_in_build() { return true; }
-const char* why_no_cuda_device() { return *reason ? reason : "the driver lists none"; }
+const char* why_no_cuda_device() { return reason.empty() ? "the driver lists none" : reason.c_str(); }
 
 }  // namespace dagrt

@@ -6,10 +6,10 @@
 
 namespace dagrt {
 
-/// Found at the first call; none where the build has no CUDA or the machine no driver or GPU.
+/// Found at the first call, those that this build has code for; none where it has no CUDA or the machine no driver or GPU.
 const std::vector<Device*>& cuda_devices();
 bool cuda_in_build();
-/// Where the build has CUDA and there is no device: the driver's words.
+/// Where the build has CUDA and there is no device: the driver's words, or which it has no code for.
 const char* why_no_cuda_device();
 
 }  // namespace dagrt

@@ -240,7 +240,8 @@ Device& default_device() {
 
 Device& find_device(const std::string& name) {
   if (name == "cpu") return cpu_device();
-  const std::string wanted = name == "cuda" ? "cuda:0" : name;
+  const bool any = name == "cuda";
+  const std::string wanted = !any ? name : cuda_devices().empty() ? "cuda:0" : cuda_devices()[0]->name();
   for (Device* d : cuda_devices())
     if (wanted == d->name()) return *d;
   const bool is_cuda =
