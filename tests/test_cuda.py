@@ -381,6 +381,31 @@ def test_a_mixed_model_trains_on_tensor_cores_as_on_the_cpu() -> None:
     assert np.abs(p - q).max() <= 2**-6 * np.abs(p).max()
 
 
+def test_parts_of_a_value_begin_where_sixteen_bytes_can_be_read_at_once() -> None:
+    """At batch 1 any part of a concat is a block: one of 4 bfloat16 would have the next begin at 8 bytes, which tensor cores read."""
+    losses = {}
+    for device in ("cpu", "cuda:0"):
+        _core.set_device(device)
+        keras.config.set_exact(False)
+        keras.clear_session()
+        keras.utils.set_random_seed(1)
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        try:
+            x = keras.Input((16,))
+            a, b = keras.layers.Dense(4, activation="tanh")(x), keras.layers.Dense(24, activation="tanh")(x)
+            both = keras.layers.Concatenate()([a, b])
+            model = keras.Model(x, [keras.layers.Dense(8)(v) for v in (both, b)])
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+        model.compile(keras.optimizers.SGD(0.05), "mse", device=device)
+        x, y = hashed(1, 16).astype("float32").reshape(1, 16), np.ones((1, 8), "float32")
+        step = model._step("train").prepare((x, [y, y], None))
+        assert ("matmul_bf16(" in step._traced._core.text([a.shape for a in step._arrays])) == (device != "cpu")
+        losses[device] = [model.train_on_batch(x, [y, y]) for _ in range(3)]
+    cpu, cuda = np.array(losses["cpu"]), np.array(losses["cuda:0"])
+    assert np.abs(cpu - cuda).max() <= 2**-6 * np.abs(cpu).max(), (cpu, cuda)
+
+
 def small(shape: tuple[int, ...]) -> tuple[int, ...]:
     return {(100,): (8,), (500,): (8,), (224, 224, 3): (32, 32, 3)}.get(shape, shape)
 
@@ -492,6 +517,32 @@ print(f(a, b).shape)
         runs.append(done.stdout + done.stderr)
     assert runs[0].strip() == "(12, 8)"
     assert re.search(r"AddressSanitizer: (use-after-poison|unknown-crash).*\n(.*\n){1,4}.*pointwise", runs[1]), runs[1]
+
+
+def test_more_pixels_than_can_be_counted_are_refused_before_they_run() -> None:
+    attrs = {"strides": [1, 1], "dilations": [1, 1], "groups": 1, "padding": "same", "pads": [0, 0, 0, 0]}
+    case = Case("conv2d", [], lambda x, w: x, attrs)
+    w = np.zeros((3, 3, 1, 4), "float32")
+    for batch in (31, 33):
+        x = np.broadcast_to(np.float32(0), (batch, 8192, 8192, 1))
+        conv = _core.Function(module(case, [x, w], 1), [], [], "main", False)
+        if batch == 31:
+            assert "conv2d" in conv.text([x.shape, w.shape])
+            continue
+        error = r"conv2d.*: a CUDA device convolves at most 2147483647 pixels at once, got 2214"
+        with pytest.raises(_core.ShapeError, match=error):
+            conv.text([x.shape, w.shape])
+    x, kernel, recurrent = (
+        np.broadcast_to(np.float32(0), (1 << 16, 1 << 15, 1)),
+        np.zeros((1, 4), "float32"),
+        np.zeros((1, 4), "float32"),
+    )
+    case = Case("lstm", [], lambda x: x, {"go_backwards": False, "zero_output_for_mask": False})
+    lstm = _core.Function(module(case, [x, kernel, recurrent], 1), [], [])
+    with pytest.raises(
+        _core.ShapeError, match=r"lstm.*: a CUDA device takes at most 2147483647 steps of all sequences, got 2147483648"
+    ):
+        lstm.text([x.shape, kernel.shape, recurrent.shape])
 
 
 def test_an_unknown_device_is_named() -> None:

@@ -368,16 +368,26 @@ template <class A> const ConvAttrs& attrs_as(const void* p) { return *static_cas
 Memory bytes(const ConvMemory& m) { return {m.workspace, m.scratch}; }
 
 // On CUDA devices each is a product for every group: partial sums, where there are any.
+/// Their pixels are counted in 31 bits there.
+void check_pixels(const ConvArgs& k) {
+  for (int64_t pixels : {k.B * k.H * k.W, k.B * k.P * k.Q})
+    if (pixels > INT32_MAX)
+      fail(ErrorKind::shape, "a CUDA device convolves at most ", INT32_MAX, " pixels at once, got ", pixels,
+           "; use a smaller batch");
+}
 // `element`: bytes of the operands'.
 Memory cuda_forward(const ConvArgs& k, int64_t element) {
+  check_pixels(k);
   return {gemm_workspace(k.groups, k.B * k.P * k.Q, k.F / k.groups, k.R * k.S * (k.C / k.groups), element), 0};
 }
 Memory cuda_input_grad(const ConvArgs& k, int64_t element) {
+  check_pixels(k);
   const int64_t c = k.C / k.groups;
   const StridedSplits cut(k.groups, k.B, k.H, k.W, k.R, k.S, k.stride_h, k.stride_w, c, k.F / k.groups, element);
   return {gemm_parts_bytes(cut.splits, cut.M, c), 0};
 }
 Memory cuda_filter_grad(const ConvArgs& k, int64_t element) {
+  check_pixels(k);
   if (k.groups > 1 && k.groups == k.C) return {size_t(depthwise_parts(k.F) * k.R * k.S * k.F) * 4, 0};
   return {gemm_workspace(k.groups, k.R * k.S * (k.C / k.groups), k.F / k.groups, k.B * k.P * k.Q, element), 0};
 }

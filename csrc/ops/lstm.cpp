@@ -153,6 +153,9 @@ Numbers numbers(const Types& in) {
 
 Memory cuda_memory(const void*, const Types& in, const Types&) {
   Numbers n = numbers(in);
+  if (n.B * n.T > INT32_MAX)  // they are counted in 31 bits there
+    fail(ErrorKind::shape, "a CUDA device takes at most ", INT32_MAX, " steps of all sequences, got ", n.B * n.T,
+         "; use a smaller batch");
   return {lstm_device_workspace(n.B, n.T, n.U), 0};
 }
 

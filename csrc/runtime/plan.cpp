@@ -434,6 +434,15 @@ class Planner {
   }
 
   // --- memory of steps ---
+  /// An op that has no way to run these sizes says so.
+  template <class F> static Memory memory_of(const Node& n, F memory, const Types& in, const Types& out) {
+    try {
+      return memory(n.attrs.get(), in, out);
+    } catch (const Error& e) {
+      throw Error(e.kind, place(n) + ": " + e.what());
+    }
+  }
+
   void prepare_memory() {
     memory_.resize(f_.nodes.size());
     scan_of_.assign(f_.nodes.size(), -1);
@@ -455,7 +464,7 @@ class Planner {
              " and does not run on a CPU; use ", n.op->cuda_algorithm_of);
       Types in = f_.types_of(n.inputs), out = f_.types_of(n.outputs);
       auto memory = on_cuda_ && n.op->cuda_memory ? n.op->cuda_memory : n.op->memory;
-      if (memory) memory_[i] = memory(n.attrs.get(), in, out);
+      if (memory) memory_[i] = memory_of(n, memory, in, out);
       Cost cost;
       if (n.op->cost) cost = n.op->cost(n.attrs.get(), in, out);
       for (const Types* list : {&in, &out})
