@@ -12,8 +12,7 @@ inline constexpr int epilogue_operands = 7;
 
 struct Epilogue {
   // The common chains, which kernels compile into their micro-kernels where that pays; `simple` says that these fields
-  // are all there is: y = act(round(product + bias + residual)), act = relu, perhaps up to a
-  // ceiling, or none.
+  // are all there is: y = act(round(product + bias + residual)), act = relu, perhaps up to a ceiling, or none.
   bool simple = true;
   const float* bias = nullptr;      // [N], by output channel; null: none
   const float* residual = nullptr;  // like y, rows ld_residual apart; null: none

@@ -138,7 +138,6 @@ struct Strip {
 
 /// The forward's A from a strip: all that a tile's 64 pixels see, brought before its first step.
 struct StripPixels : Strip {
-  [[maybe_unused]] static constexpr int chunks = 1;
   const float* strip = nullptr;
   int64_t first = 0;
   int partner;  // slots whose pixels stand half of all banks apart

@@ -143,11 +143,11 @@ template <bool k_fast, int rows> struct Tile<Bf16, k_fast, rows> {
   }
 };
 
-/// Whether a loader's values come from a strip of its own in shared memory, which it fills a chunk at a time (conv2d.cu).
+/// Whether a loader's values come from a strip of its own in shared memory, to which it brings a chunk at a time (conv2d.cu).
 template <class X, class = void> struct Staged {
   static constexpr bool value = false;
 };
-template <class X> struct Staged<X, decltype(void(X::chunks))> {
+template <class X> struct Staged<X, decltype(void(&X::bring))> {
   static constexpr bool value = true;
 };
 
