@@ -98,7 +98,7 @@ void Stream::run(int64_t units, double unit_ns, void (*call)(const void*, int64_
   job.threads = int64_t(threads) > units ? int(units) : threads;
   if (job.threads > pool::most_threads) job.threads = pool::most_threads;
   job.claim = int64_t(claim_ns / (unit_ns > 1 ? unit_ns : 1));
-  int64_t most = units / (4 * job.threads), least = units >> 28;
+  int64_t most = units / (4 * job.threads), least = units >> 19;
   if (job.claim > most) job.claim = most;
   if (job.claim < 1 + least) job.claim = 1 + least;
   job.unit = call;

@@ -17,27 +17,40 @@ namespace dagrt::pool {
 namespace {
 
 constexpr int slots = 32;
+constexpr int most_lanes = 16;
 // A sleeping worker needs so long to come: what is done sooner does not wake it.
 constexpr double wake_ns = 50'000;
 // A caller looks so long whether the last parts are done, and then sleeps: a worker that was preempted may get its core.
 constexpr int64_t wait_ns = 50'000;
 
-// generation: 24 bits, threads: 10 bits, parts left to claim: 30 bits
+// generation: 24 bits, threads: 10 bits, parts of a gang left to claim: 30 bits; of other jobs 1, or 0 when all are claimed
 constexpr uint64_t word_of(uint64_t generation, int threads, int64_t left) {
   return generation << 40 | uint64_t(threads) << 30 | uint64_t(left);
 }
 constexpr int64_t left_in(uint64_t word) { return int64_t(word & 0x3fffffff); }
 constexpr int threads_in(uint64_t word) { return int(word >> 30 & 0x3ff); }
 
+// Parts [begin, end) of a job, of generation: 24 bits, begin: 20 bits, end: 20 bits. Whose they are takes them from the front,
+// others from the back.
+constexpr uint64_t lane_of(uint64_t generation, int64_t begin, int64_t end) {
+  return generation << 40 | uint64_t(begin) << 20 | uint64_t(end);
+}
+constexpr int64_t begin_of(uint64_t lane) { return int64_t(lane >> 20 & 0xfffff); }
+constexpr int64_t end_of(uint64_t lane) { return int64_t(lane & 0xfffff); }
+
 struct Slot {
   alignas(64) std::atomic<uint64_t> word{0};
   alignas(64) std::atomic<uint32_t> done{0};  // parts that others have finished
   std::atomic<uint32_t> asleep{0};            // the caller waits for `done`
   std::atomic<int32_t> parts{0};              // of a gang, once it is known
+  std::atomic<int32_t> lanes{0};              // of a job; 0: a gang
   std::atomic<int32_t> core{-1};              // the caller's
   uint64_t generation = 0;                    // the caller's
   int64_t total = 0;
   Job job;
+  struct alignas(64) Lane {
+    std::atomic<uint64_t> word{0};
+  } lane[most_lanes];
 };
 
 Slot slot[slots];
@@ -90,6 +103,39 @@ void leave_core(int core) {
   sched_setaffinity(0, sizeof all, &all);
 }
 
+/// A part of the job `word` tells of for thread `id`: of its own lane, or of another's; -1: none is left.
+int64_t claim(Slot& s, uint64_t word, int id) {
+  const int lanes = s.lanes.load(std::memory_order_relaxed);
+  for (int i = 0; i < lanes; i++) {
+    std::atomic<uint64_t>& lane = s.lane[(id + i) % lanes].word;
+    uint64_t seen = lane.load(std::memory_order_acquire);
+    while (seen >> 40 == word >> 40 && begin_of(seen) < end_of(seen)) {
+      const uint64_t next = i == 0 ? seen + (uint64_t(1) << 20) : seen - 1;
+      if (lane.compare_exchange_weak(seen, next, std::memory_order_acq_rel, std::memory_order_acquire))
+        return i == 0 ? begin_of(seen) : end_of(next);
+    }
+  }
+  return -1;
+}
+
+bool claimable(Slot& s) {
+  const uint64_t word = s.word.load(std::memory_order_acquire);
+  const int lanes = s.lanes.load(std::memory_order_relaxed);
+  if (!lanes) return left_in(word);
+  bool any = false;
+  for (int i = 0; i < lanes; i++) {
+    const uint64_t lane = s.lane[i].word.load(std::memory_order_acquire);
+    any |= lane >> 40 == word >> 40 && begin_of(lane) < end_of(lane);
+  }
+  return left_in(word) && any;
+}
+
+/// A part that another thread than the caller has claimed, done.
+void finish(Slot& s) {
+  s.done.fetch_add(1, std::memory_order_seq_cst);  // after this the job may be gone, but the slot stays
+  if (s.asleep.load(std::memory_order_seq_cst)) wake(s.done, 1, ~0u);
+}
+
 /// Takes part in a slot's job while there is something to claim.
 bool help(Slot& s, int worker) {
   bool helped = false;
@@ -99,20 +145,20 @@ bool help(Slot& s, int worker) {
     leave_core(core);
     word = s.word.load(std::memory_order_acquire);
   }
-  while (left_in(word) && worker + 1 < threads_in(word)) {
+  if (s.lanes.load(std::memory_order_relaxed)) {
+    for (int64_t index; (index = claim(s, word, worker + 1)) >= 0; helped = true) {
+      do_part(s.job, index, piece(s.job, worker + 1));
+      finish(s);
+    }
+    return helped;
+  }
+  for (const uint64_t generation = word >> 40; left_in(word) && word >> 40 == generation;) {
     if (!s.word.compare_exchange_weak(word, word - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
     const Job& job = s.job;
-    int64_t index = s.total - left_in(word);
-    char* scratch = piece(job, worker + 1);
-    if (job.part) {
-      int32_t parts;
-      while (!(parts = s.parts.load(std::memory_order_acquire))) relax();
-      job.part(job.f, int(index) + 1, parts, scratch);
-    } else {
-      do_part(job, index, scratch);
-    }
-    s.done.fetch_add(1, std::memory_order_seq_cst);  // after this the job may be gone, but the slot stays
-    if (s.asleep.load(std::memory_order_seq_cst)) wake(s.done, 1, ~0u);
+    int32_t parts;
+    while (!(parts = s.parts.load(std::memory_order_acquire))) relax();
+    job.part(job.f, int(s.total - left_in(word)) + 1, parts, piece(job, worker + 1));
+    finish(s);
     helped = true;
     word = s.word.load(std::memory_order_acquire);
   }
@@ -135,12 +181,12 @@ void* work(void* argument) {
     if (round % 64 || now_ns() - since < spin_ns) continue;
     uint32_t seen = bell.load(std::memory_order_seq_cst);
     sleepers.fetch_add(1, std::memory_order_seq_cst);
-    bool claimable = false;
+    bool any = false;
     for (uint32_t bits = open.load(std::memory_order_seq_cst); bits; bits &= bits - 1) {
-      uint64_t word = slot[__builtin_ctz(bits)].word.load(std::memory_order_acquire);
-      claimable |= left_in(word) && worker + 1 < threads_in(word);
+      Slot& s = slot[__builtin_ctz(bits)];
+      any |= worker + 1 < threads_in(s.word.load(std::memory_order_acquire)) && claimable(s);
     }
-    if (!claimable) sleep_on(bell, seen, bit_of(worker));
+    if (!any) sleep_on(bell, seen, bit_of(worker));
     sleepers.fetch_sub(1, std::memory_order_seq_cst);
     since = now_ns();
   }
@@ -185,13 +231,18 @@ uint32_t bit_of(const Slot* s) { return 1u << (s - slot); }
 
 void give_slot(Slot* s) { taken.fetch_and(~bit_of(s), std::memory_order_release); }
 
-void post(Slot* s, const Job& job, int64_t parts) {
+/// `lanes` 0: a gang of so many parts beside the caller's.
+void post(Slot* s, const Job& job, int64_t parts, int lanes) {
+  const uint64_t generation = ++s->generation & 0xffffff;
   s->job = job;
   s->total = parts;
+  s->lanes.store(lanes, std::memory_order_relaxed);
+  for (int i = 0; i < lanes; i++)
+    s->lane[i].word.store(lane_of(generation, parts * i / lanes, parts * (i + 1) / lanes), std::memory_order_release);
   s->done.store(0, std::memory_order_relaxed);
   s->parts.store(0, std::memory_order_relaxed);
   s->core.store(sched_getcpu(), std::memory_order_relaxed);
-  s->word.store(word_of(++s->generation & 0xffffff, job.threads, parts), std::memory_order_release);
+  s->word.store(word_of(generation, job.threads, lanes ? 1 : parts), std::memory_order_release);
   open.fetch_or(bit_of(s), std::memory_order_seq_cst);
 }
 
@@ -237,16 +288,13 @@ void run(const Job& job) {
     return;
   }
   if (started.load(std::memory_order_relaxed) < job.threads - 1) start_workers(job.threads - 1);
-  post(s, job, parts);
+  const int most = job.threads < most_lanes ? job.threads : most_lanes;
+  post(s, job, parts, parts < most ? int(parts) : most);
   if (job.ns > wake_ns) wake_workers(int(parts < job.threads ? parts : job.threads) - 1, job.threads);
   uint32_t mine = 0;
-  uint64_t word = s->word.load(std::memory_order_relaxed);
-  while (left_in(word)) {
-    if (!s->word.compare_exchange_weak(word, word - 1, std::memory_order_acq_rel, std::memory_order_relaxed)) continue;
-    do_part(job, parts - left_in(word), job.scratch);
-    mine++;
-    word = s->word.load(std::memory_order_relaxed);
-  }
+  const uint64_t word = s->word.load(std::memory_order_relaxed);
+  for (int64_t index; (index = claim(*s, word, 0)) >= 0; mine++) do_part(job, index, job.scratch);
+  s->word.store(word_of(s->generation & 0xffffff, 0, 0), std::memory_order_release);
   open.fetch_and(~bit_of(s), std::memory_order_relaxed);
   wait_done(s, uint32_t(parts) - mine);
   give_slot(s);
@@ -257,7 +305,7 @@ void gang(const Job& job) {
   if (!s) return job.part(job.f, 0, 1, job.scratch);
   const int64_t others = (job.units < job.threads ? job.units : job.threads) - 1;
   if (started.load(std::memory_order_relaxed) < job.threads - 1) start_workers(job.threads - 1);
-  post(s, job, others);
+  post(s, job, others, 0);
   if (job.ns > 2 * wake_ns) wake_workers(int(others), job.threads);
   // Workers that spin come within a microsecond, those that sleep in some ten: worth an eighth of the job.
   int64_t patience = int64_t(job.ns / 8), since = now_ns();

@@ -110,6 +110,29 @@ TEST_CASE("threads: the parts of a gang wait for one another") {
   }
 }
 
+TEST_CASE("threads: the pool gives each thread the same neighbouring units of every job, as far as it comes to them") {
+  Stream s;
+  s.threads = 2;
+  char scratch[128];
+  s.scratch = scratch, s.scratch_bytes = 64;
+  constexpr int64_t units = 50, half = units / 2;
+  bool both = false;
+  for (int i = 0; i < 200; i++) {
+    int by[units];  // 0: the caller
+    s.parallel(units, 1e4, [&](int64_t u, char* mine) {
+      const auto begin = std::chrono::steady_clock::now();
+      while (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(2)) {}
+      by[u] = mine == scratch ? 0 : 1;
+    });
+    int changes = 0;  // of a half: its owner's from the front, the other's from the back
+    for (int64_t u = 1; u < units; u++) changes += u != half && by[u] != by[u - 1];
+    CHECK(changes <= 2);
+    if (changes == 2) CHECK((by[0] == 0 && by[half] == 1));
+    both = both || (by[0] == 0 && by[half] == 1);
+  }
+  CHECK(both);
+}
+
 TEST_CASE("threads: a run does not wait for a thread that claimed nothing") {
   // 300 jobs of which the caller can do all: they must not take a scheduler's quantum each, however busy the machine is.
   Stream s;
