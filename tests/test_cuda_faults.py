@@ -136,17 +136,24 @@ def test_a_fragment_in_a_wrong_place_changes_values(kind: str, monkeypatch: pyte
 UNREAD = {("conv2d", 0), ("take_along_axis", 0), ("lstm_grad", 4), ("lstm_grad", 8), ("select", 1)}
 
 
-def test_an_index_past_an_operand_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of every op each operand in turn ends a byte early, so that its last element is one past it; memory goes on there."""
-    missed = set()
+def of_each_op() -> dict[str, Case]:
+    """A small case with as many inputs as there are."""
     chosen: dict[str, tuple[tuple[int, int], Case]] = {}
     for case in ALL:
         sizes = [1 if a is None else int(np.prod(a.shape)) for a in case.inputs]
         if case.fault is None and case.op not in CPU_ONLY and all(sizes):
-            key = (-sum(a is not None for a in case.inputs), sum(sizes))  # all inputs there, and small
+            key = (-sum(a is not None for a in case.inputs), sum(sizes))
             if case.op not in chosen or key < chosen[case.op][0]:
                 chosen[case.op] = (key, case)
-    for op, (_, case) in chosen.items():
+    return {op: case for op, (_, case) in chosen.items()}
+
+
+def test_an_index_past_an_operand_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every op each operand in turn ends a byte early, so that its last element is one past it; memory goes on there. And each
+    input in turn counts as unwritten."""
+    missed, unnoticed = set(), set()
+    chosen = of_each_op()
+    for op, case in chosen.items():
         arrays = arrays_of(case)
         types = _core.infer(op, case.attrs, [None if a is None else (a.dtype.name, a.shape) for a in arrays])
         kept = len(types) - TABLE[op]["residuals"]
@@ -163,7 +170,16 @@ def test_an_index_past_an_operand_is_found(monkeypatch: pytest.MonkeyPatch) -> N
                 missed.add((op, k))
             except _core.DeviceError as e:
                 assert re.search("(reads|writes) [0-9]+ bytes that no operand of its step holds, at .*:[0-9]+", str(e))
+            if k >= len(arrays):
+                continue
+            monkeypatch.setenv("DAGRT_EMULATOR_FAULT", f"unwritten {k}")
+            try:
+                run(present)
+                unnoticed.add((op, k))
+            except _core.DeviceError as e:
+                assert re.search("a read of device memory before any write, by thread .* at .*:[0-9]+", str(e))
     assert missed <= UNREAD, missed - UNREAD
+    assert not unnoticed, unnoticed
     assert len(chosen) > 80
 
 

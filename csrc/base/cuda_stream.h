@@ -51,6 +51,7 @@ struct CudaStream {
   LaunchWatch* watch = nullptr;
   const View* operands = nullptr;  // of the step at hand, which may touch nothing else but its workspace: for emulators
   int32_t operand_count = 0;
+  int32_t unmade = 0;  // the last of them: outputs that nothing was launched for yet; 0 where launches may leave them as they are
   const char* workspace = nullptr;
   size_t workspace_bytes = 0;
   const char* refused = nullptr;  // the first kernel whose launch failed, with the driver's words

@@ -42,6 +42,7 @@ void tell(RunShared& shared, const Plan& plan, const Step& step, const View* vie
   CudaStream& s = *shared.cuda;
   s.operands = views;
   s.operand_count = step.inputs + step.outputs;
+  s.unmade = step.kind == Step::Kind::scan || s.gate.status ? 0 : step.outputs;
   s.workspace = workspace;
   s.workspace_bytes = step.workspace_bytes;
 }

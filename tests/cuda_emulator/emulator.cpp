@@ -56,9 +56,10 @@ namespace emulator {
 
 thread_local const char* kernel_name = "a kernel";
 thread_local std::vector<Extent> extents;
+thread_local std::vector<Rows> unmade;
 DAGRT_OF_OS_THREAD Here here;
 void (*forget_accesses)() = nullptr;
-void (*note_atomic)(const void* where) = nullptr;
+void (*note_atomic)(const void* where, size_t bytes, void* at) = nullptr;
 void (*note_fence)() = nullptr;
 void (*note_access)(const void* where, size_t bytes, bool write, void* at) = nullptr;
 Counter counter;
@@ -359,6 +360,14 @@ void run(const Launch& l) {
   plant();
   m.extents = l.extents;
   if (size_t k = operand_cut_short(); k < m.extents.size() && m.extents[k].bytes) m.extents[k].bytes--;
+  if (!sample_size())
+    for (const Rows& r : l.unmade)
+      for (size_t i = 0; i < r.count && r.bytes; i++) {
+        std::memset(r.begin + i * r.step, 0xFF, r.bytes);
+        set_written(r.begin + i * r.step, r.bytes, false);
+      }
+  if (size_t k = operand_taken_for_unwritten(); !l.unmade.empty() && k < m.extents.size())
+    set_written(m.extents[k].begin, m.extents[k].bytes, false);
   poison_but(m.extents);
   if (forget_accesses) forget_accesses();
   if (counter.begin) counter.begin();

@@ -41,7 +41,7 @@ struct Here {
   uintptr_t shared = 0;
 };
 extern DAGRT_OF_OS_THREAD Here here;
-extern void (*note_atomic)(const void* where);  // set by race.cpp
+extern void (*note_atomic)(const void* where, size_t bytes, void* at);  // set by race.cpp
 extern void (*note_fence)();
 
 /// All lanes of the mask come here, but those that have left the kernel; the last one runs `join` over what they brought, null
@@ -68,6 +68,11 @@ struct Extent {  // of memory
   size_t bytes;
 };
 
+struct Rows {  // of memory, `step` bytes apart
+  char* begin;
+  size_t bytes, count, step;
+};
+
 struct Launch {
   const char* name;
   uint3 grid, block;
@@ -75,11 +80,13 @@ struct Launch {
   bool cooperative;
   std::function<void()> body;
   std::vector<Extent> extents;  // of device memory, which it may touch; none: all
+  std::vector<Rows> unmade;     // what it, or who comes after it, must write before it is read, though something stands there
   const void* function = nullptr;  // the kernel
   size_t shared_allowed = 0;       // to one block, static and dynamic
 };
 extern thread_local const char* kernel_name;  // of the next launch
 extern thread_local std::vector<Extent> extents;
+extern thread_local std::vector<Rows> unmade;
 cudaError_t launch(cudaStream_t stream, Launch launch);
 void run(const Launch& launch);  // what a stream does when it comes to it
 void note_static_shared(const void* function, size_t bytes);  // what its blocks have been seen to have
@@ -204,19 +211,19 @@ template <Change change, class T> __attribute__((noinline, no_sanitize("thread")
     if constexpr (change == Change::exchange) after = v;
     if constexpr (change == Change::swap) after = before == compare ? v : before;
   } while (!__atomic_compare_exchange(p, &before, &after, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
-  if (note_atomic) note_atomic(p);
+  if (note_atomic) note_atomic(p, sizeof *p, __builtin_return_address(0));
   return before;
 }
 }  // namespace emulator
 
-template <class T> T atomicAdd(T* p, T v) {
+template <class T> __forceinline__ T atomicAdd(T* p, T v) {
   const T before = emulator::atomically<emulator::Change::add>(p, v);
   return v == T(0) && emulator::skips_grid_wait() ? std::numeric_limits<T>::max() : before;
 }
-template <class T> T atomicMin(T* p, T v) { return emulator::atomically<emulator::Change::least>(p, v); }
-template <class T> T atomicMax(T* p, T v) { return emulator::atomically<emulator::Change::greatest>(p, v); }
-template <class T> T atomicExch(T* p, T v) { return emulator::atomically<emulator::Change::exchange>(p, v); }
-template <class T> T atomicCAS(T* p, T compare, T v) { return emulator::atomically<emulator::Change::swap>(p, v, compare); }
+template <class T> __forceinline__ T atomicMin(T* p, T v) { return emulator::atomically<emulator::Change::least>(p, v); }
+template <class T> __forceinline__ T atomicMax(T* p, T v) { return emulator::atomically<emulator::Change::greatest>(p, v); }
+template <class T> __forceinline__ T atomicExch(T* p, T v) { return emulator::atomically<emulator::Change::exchange>(p, v); }
+template <class T> __forceinline__ T atomicCAS(T* p, T compare, T v) { return emulator::atomically<emulator::Change::swap>(p, v, compare); }
 inline void __threadfence() { emulator::fence(); }
 template <class T> __forceinline__ T __ldcg(const T* p) { return *p; }
 
@@ -243,7 +250,8 @@ template <class... P, class... A> cudaError_t cudaLaunchKernelEx(const cudaLaunc
                      c->dynamicSmemBytes,
                      false,
                      nullptr,
-                     std::exchange(emulator::extents, {})};
+                     std::exchange(emulator::extents, {}),
+                     std::exchange(emulator::unmade, {})};
   for (unsigned i = 0; i < c->numAttrs; i++)
     if (c->attrs[i].id == cudaLaunchAttributeCooperative) l.cooperative = c->attrs[i].val.cooperative;
   l.function = reinterpret_cast<const void*>(kernel);

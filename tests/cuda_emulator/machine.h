@@ -118,10 +118,11 @@ void run_parts(int parts, const std::function<void(int)>& part);
 void poison_but(const std::vector<Extent>& extents);
 
 /// A fault that DAGRT_EMULATOR_FAULT plants, to see that it is found (README.md).
-enum class Fault { none, barrier, half_barrier, copy_wait, grid_wait, fragment, overlap, beyond, lost };
+enum class Fault { none, barrier, half_barrier, copy_wait, grid_wait, fragment, overlap, beyond, unwritten, lost };
 extern Fault planted;
-size_t operand_cut_short();  // which the launch goes beyond
-bool loses_device();         // whether the launch is the one that ends the context
+size_t operand_cut_short();            // which the launch goes beyond
+size_t operand_taken_for_unwritten();  // when its step begins
+bool loses_device();                   // whether the launch is the one that ends the context
 void plant();                                                // at a launch's start
 bool left_out(const Thread& t, const char* file, int line);  // whether the thread goes past this barrier
 

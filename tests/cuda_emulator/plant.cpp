@@ -25,6 +25,7 @@ void plant() {
             : kind == "fragment"  ? Fault::fragment
             : kind == "overlap"   ? Fault::overlap
             : kind == "beyond"    ? Fault::beyond
+            : kind == "unwritten" ? Fault::unwritten
             : kind == "lost"      ? Fault::lost
                                   : Fault::none;
 }
@@ -36,6 +37,7 @@ bool left_out(const Thread& t, const char* file, int line) {
 }
 
 size_t operand_cut_short() { return planted == Fault::beyond ? size_t(std::atoi(place.c_str())) : SIZE_MAX; }
+size_t operand_taken_for_unwritten() { return planted == Fault::unwritten ? size_t(std::atoi(place.c_str())) : SIZE_MAX; }
 bool loses_device() { return planted == Fault::lost && launches_left-- == 0; }
 bool skips_grid_wait() { return planted == Fault::grid_wait; }
 bool swaps_fragments() { return planted == Fault::fragment; }

@@ -3,12 +3,12 @@
 //
 // An access is (block, thread, number of block barriers passed, number of warp operations passed, number of the block's fences).
 // Of two accesses to one place, one of them a write, the earlier must be known to come first: the same thread's, or before a
-// barrier that both passed, or before an operation of the warp that both took part in, or several that lead from the one to the other. Blocks of a cooperative launch order
-// themselves by atomics: an atomic tells what its thread's last fence covers, a fence makes known what that thread's atomics
-// were told (release and acquire, block by block, through any number of blocks). Blocks of other launches are never ordered.
-// Atomics themselves are not compared.
+// barrier that both passed, or before an operation of the warp that both took part in, or several that lead from the one to the
+// other. Blocks of a cooperative launch order themselves by atomics: an atomic tells what its thread's last fence covers, a fence
+// makes known what that thread's atomics were told (release and acquire, block by block, through any number of blocks). Blocks of
+// other launches are never ordered. Atomics themselves are not compared.
 //
-// Shared memory that is read before it was written is reported here too; elsewhere it is NaN.
+// Memory that is read before it was written is reported here too; elsewhere it is NaN.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -139,10 +139,19 @@ void outside(const Moment& m, size_t bytes, bool write, void* at) {
   stop_thread(what, place.substr(0, colon).c_str(), colon < place.size() ? std::atoi(place.c_str() + colon + 1) : 0);
 }
 
-void unwritten(const Moment& m, void* at) {
+void unwritten(const char* memory, const Moment& m, void* at) {
   char text[256];
-  std::snprintf(text, sizeof text, "race: a read of shared memory before any write, by thread %u of block %u, at ", m.thread, m.block);
+  std::snprintf(text, sizeof text, "race: a read of %s memory before any write, by thread %u of block %u, at ", memory, m.thread,
+                m.block);
   race((text + line_of(at)).c_str());
+}
+
+void read_or_written(uintptr_t a, size_t bytes, bool write, const Moment& m, void* at) {
+  const void* p = reinterpret_cast<const void*>(a);
+  if (write)
+    set_written(p, bytes, true);
+  else if (!all_written(p, bytes))
+    unwritten("device", m, at);
 }
 
 void compare(const Place& p, const Moment& m, bool write, bool shared, void* at) {
@@ -185,6 +194,7 @@ void access(const volatile void* where, size_t bytes, bool write, void* at, bool
   if (typed && a % bytes) misaligned(bytes, at);
   count_access(a, unsigned(bytes), write, shared, at, m);
   if (here.sampled) return;
+  if (!shared) read_or_written(a, bytes, write, m, at);
   constexpr uintptr_t single = uintptr_t(1) << 63;
   // What another block wrote where this one's shared memory now lies is nobody's.
   auto written = [&](const Place& p) { return p.written && p.writer.block == m.block; };
@@ -194,14 +204,14 @@ void access(const volatile void* where, size_t bytes, bool write, void* at, bool
       word.bytes = true;
       compare(word, m, write, shared, at);
       Place& byte = places[i | single];
-      if (shared && !write && !written(byte) && !written(places[i / 4 * 4])) unwritten(m, at);
+      if (shared && !write && !written(byte) && !written(places[i / 4 * 4])) unwritten("shared", m, at);
       access_one(byte, m, write, shared, at);
     }
     return;
   }
   for (uintptr_t i = a; i < a + bytes; i += 4) {
     Place& word = places[i];
-    if (shared && !write && !word.bytes && !written(word)) unwritten(m, at);
+    if (shared && !write && !word.bytes && !written(word)) unwritten("shared", m, at);
     access_one(word, m, write, shared, at);
     if (!word.bytes) continue;
     for (uintptr_t k = i; k < i + 4; k++)
@@ -211,8 +221,14 @@ void access(const volatile void* where, size_t bytes, bool write, void* at, bool
 
 [[maybe_unused]] const bool installed = [] {
   forget_accesses = [] { places.clear(), known.clear(), told.clear(), messengers.clear(); };
-  note_atomic = [](const void* where) {
-    if (here.running && here.cooperative) atomic(where, {here.block, here.thread, *here.epoch, *here.clock, *here.fences});
+  note_atomic = [](const void* where, size_t bytes, void* at) {
+    if (!here.running) return;
+    const Moment m{here.block, here.thread, *here.epoch, *here.clock, *here.fences};
+    if (here.cooperative) atomic(where, m);
+    const auto a = reinterpret_cast<uintptr_t>(where);
+    if (here.sampled || !in_device_memory(a)) return;
+    read_or_written(a, bytes, false, m, at);
+    read_or_written(a, bytes, true, m, at);
   };
   note_fence = [] {
     if (here.running && here.cooperative) fence({here.block, here.thread, *here.epoch, *here.clock, (*here.fences)++});

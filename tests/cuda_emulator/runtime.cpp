@@ -26,12 +26,11 @@
 #include <utility>
 #include <vector>
 
-#include "emulator.h"
+#include "watch.h"
 
 namespace emulator {
 std::string take_fault();
 void poison_but(const std::vector<Extent>& extents);
-bool in_device_memory(uintptr_t at);
 }  // namespace emulator
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -126,7 +125,10 @@ void advance(cudaStream_t s, uint64_t upto) {
 }
 
 /// Not by memcpy, which AddressSanitizer looks at: another thread's launch may run, for which this memory is poisoned.
-void copy_now(void* to, const void* from, size_t bytes) { asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory"); }
+void copy_now(void* to, const void* from, size_t bytes) {
+  emulator::copy_written(to, from, bytes);
+  asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
+}
 
 /// The last cooperative work that any stream was given.
 struct {
@@ -184,7 +186,7 @@ std::vector<size_t> random_order(const std::vector<CUgraph_st::Node>& nodes) {
 
 // Device memory is one range of addresses, so that an address tells at once whether it is the device's. Nothing is used twice:
 // what was freed cannot be touched.
-constexpr size_t guard = 4096, range_bytes = size_t(16) << 40;
+constexpr size_t guard = 4096, range_bytes = emulator::device_range_bytes;
 std::mutex allocations_mutex;
 std::map<void*, std::pair<void*, size_t>> allocations;  // first page, bytes of all pages with the guard behind
 size_t allocated = 0;                                   // with the pages
@@ -246,6 +248,7 @@ size_t emulator::shared_limit() {
   return size_t(c < 80 ? 64 : c == 80 ? 163 : c < 90 || c >= 120 ? 99 : 227) << 10;
 }
 
+char* emulator::device_range() { return range; }
 bool emulator::in_device_memory(uintptr_t at) { return at - reinterpret_cast<uintptr_t>(range) < range_bytes; }
 
 cudaError_t emulator::launch(cudaStream_t s, Launch l) {

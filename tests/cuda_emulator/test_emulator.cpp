@@ -1,5 +1,5 @@
 // Kernels with planted faults, each of which the emulator must report, beside correct ones, which it must not.
-// Built with the race detector (cmake/cuda.cmake: target emulator_tests).
+// Built with the race detector (cmake/emulator.cmake: target emulator_tests).
 #include "testing.h"
 
 namespace dagrt {
@@ -153,6 +153,14 @@ template <class T, bool written> __global__ void unwritten_kernel(Gate, float* y
   __syncthreads();
   y[blockIdx.x * n + threadIdx.x] = float(reinterpret_cast<T*>(held)[threadIdx.x]);
 }
+/// y = x, of which T are read.
+template <class T> __global__ void copy_all_kernel(Gate, T* y, const T* x) { y[threadIdx.x] = x[threadIdx.x]; }
+__global__ void count_up_kernel(Gate, unsigned* counter) { atomicAdd(counter, 1u); }
+/// Reads what it will only write.
+__global__ void too_early_kernel(Gate, float* y, const float* x) {
+  const float before = y[threadIdx.x];
+  y[threadIdx.x] = before + x[threadIdx.x];
+}
 /// Halves of a warp that go different ways, each for itself: votes, shuffles of segments, then the whole again.
 __global__ void halves_kernel(Gate, int* y) {
   const int lane = int(threadIdx.x % 32);
@@ -270,6 +278,64 @@ TEST_CASE("shared memory that nobody has written is reported by who reads it") {
     CHECK(says(report, "a read of shared memory before any write"));
     CHECK(says(report, "test_emulator.cpp:"));
   }
+}
+
+TEST_CASE("device memory that nobody has written is reported by who reads it") {
+  float *x = nullptr, *z = nullptr;
+  REQUIRE(cudaMalloc(reinterpret_cast<void**>(&x), 2 * n * 4) == cudaSuccess);
+  REQUIRE(cudaMalloc(reinterpret_cast<void**>(&z), 2 * n * 4) == cudaSuccess);
+  Memory y(2 * n);
+  auto copy = [](void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+    cudaStream_t s;
+    cudaStreamCreateWithFlags(&s, 0);
+    cudaMemcpyAsync(to, from, bytes, kind, s);
+    cudaStreamDestroy(s);
+  };
+  auto words = [&](float* from) { return report_of(copy_all_kernel<float>, 1, n, 0, y.p, static_cast<const float*>(from)); };
+  auto bytes = [&](float* from) {
+    return report_of(copy_all_kernel<uint8_t>, 1, n, 0, reinterpret_cast<uint8_t*>(y.p), reinterpret_cast<const uint8_t*>(from));
+  };
+  const std::vector<float> ones(n, 1);
+  copy(x, ones.data(), n * 4 - 1, cudaMemcpyHostToDevice);  // all but a byte
+  CHECK(words(x + n / 2).find("planted: race: a read of device memory before any write, by thread ") == 0);
+  CHECK(says(words(x), "by thread 127 of block 0, at test_emulator.cpp:"));
+  CHECK(says(bytes(x + n - 2), "race: a read of device memory before any write, by thread "));
+  CHECK(bytes(x) == "");
+  CHECK(says(report_of(count_up_kernel, 1, 32, 0, reinterpret_cast<unsigned*>(x + n)), "a read of device memory before any write"));
+  CHECK(says(report_of(copy_kernel<true>, 1, n, 0, y.p, static_cast<const float*>(x)), "a read of device memory before any write"));
+  CHECK(report_of(copy_all_kernel<float>, 1, n, 0, x, static_cast<const float*>(y.p)) == "");  // a kernel writes it
+  CHECK(words(x) == "");
+  copy(z, x + 2, n * 4, cudaMemcpyDeviceToDevice);  // what was not written goes along
+  CHECK(says(words(z), "by thread 127 of block 0, at test_emulator.cpp:"));
+  cudaFree(x);
+  cudaFree(z);
+}
+
+TEST_CASE("what a step makes is not there before") {
+  Memory x(n), y(2 * n);
+  CudaStream s;
+  REQUIRE(cudaStreamCreateWithFlags(&s.handle, 0) == cudaSuccess);
+  auto report = [&](float* out, int64_t rows, int64_t ld, bool guarded) {
+    for (int i = 0; i < n; i++) x.p[i] = 1;
+    for (int i = 0; i < 2 * n; i++) y.p[i] = 1;
+    emulator::set_written(x.p, n * 4, true);
+    emulator::set_written(y.p, 2 * n * 4, true);
+    View views[2];
+    for (View& v : views) v.dtype = DType::float32, v.rank = 2, v.dims[0] = rows, v.dims[1] = n / rows, v.ld = ld;
+    views[0].data = x.p, views[1].data = out, views[0].ld = n / rows;
+    s.operands = views, s.operand_count = 2, s.unmade = guarded ? 0 : 1;
+    launch(s, "planted", too_early_kernel, 1, 1, out, static_cast<const float*>(x.p));
+    CHECK(s.unmade == 0);
+    const cudaError_t e = cudaStreamSynchronize(s.handle);
+    return std::string(e == cudaSuccess ? "" : cudaGetErrorString(e));
+  };
+  CHECK(says(report(y.p, 1, n, false), "a read of device memory before any write"));
+  CHECK(report(y.p, 1, n, true) == "");
+  CHECK(report(x.p, 1, n, false) == "");  // in place
+  CHECK(says(report(y.p, 2, n, false), "a read of device memory before any write"));
+  CHECK(y.p[n / 2] == 1);  // rows apart: what lies between them is another's
+  CHECK(y.p[n] != y.p[n]);
+  cudaStreamDestroy(s.handle);
 }
 
 TEST_CASE("a missing barrier is a race") {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/cuda/mma.cuh"
+#include "watch.h"
 
 namespace dagrt {
 namespace {
@@ -23,7 +24,10 @@ template <class... P> std::string report_of(void (*kernel)(Gate, P...), dim3 gri
 [[maybe_unused]] bool says(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
 
 struct Memory {
-  explicit Memory(size_t floats) { REQUIRE(cudaMalloc(reinterpret_cast<void**>(&p), floats * 4) == cudaSuccess); }
+  explicit Memory(size_t floats) {
+    REQUIRE(cudaMalloc(reinterpret_cast<void**>(&p), floats * 4) == cudaSuccess);
+    emulator::set_written(p, floats * 4, true);  // tests write it as it is the host's too
+  }
   ~Memory() { cudaFree(p); }
   float* p = nullptr;
 };

@@ -11,6 +11,11 @@ struct Moment {
       fences;  // of the launch; of the block; barriers, the warp's operations, the block's fences passed
 };
 bool in_device_memory(uintptr_t at);
+char* device_range();  // its addresses
+constexpr size_t device_range_bytes = size_t(16) << 40;
+void set_written(const void* p, size_t bytes, bool written);  // of device memory, where accesses are watched
+bool all_written(const void* p, size_t bytes);
+void copy_written(void* to, const void* from, size_t bytes);  // to and from any memory
 bool may_touch(uintptr_t at, size_t bytes);  // device memory: whether it lies in an extent of the launch
 void race(const char* what);  // ends the launch
 const std::vector<unsigned>& operations_of(unsigned block, unsigned warp);  // the lanes of each that it has passed

@@ -35,22 +35,45 @@ template <class T> struct Same {
 };
 
 #ifdef DAGRT_CUDA_EMULATOR
+inline emulator::Rows rows_of(const View& v) {
+  if (!v.data || !v.elements()) return {v.as<char>(), 0, 0, 0};
+  const size_t size = size_t(size_of(v.dtype));
+  return {v.as<char>(), size_t(v.rank ? v.dims[v.rank - 1] : 1) * size, size_t(v.rows()), size_t(v.ld) * size};
+}
+inline emulator::Extent extent_of(const View& v) {
+  const emulator::Rows r = rows_of(v);
+  return {r.begin, r.count ? (r.count - 1) * r.step + r.bytes : 0};
+}
 /// What the step at hand may touch: its operands first, in their order.
 inline std::vector<emulator::Extent> extents_of(const CudaStream& s) {
   std::vector<emulator::Extent> all;
   if (!s.operands) return all;
   auto add = [&](const void* p, size_t bytes) { all.push_back({static_cast<const char*>(p), bytes}); };
-  for (int32_t i = 0; i < s.operand_count; i++) {
-    const View& v = s.operands[i];
-    const int64_t row = v.rank ? v.dims[v.rank - 1] : 1;
-    add(v.data, v.data && v.elements() ? size_t((v.rows() - 1) * v.ld + row) * size_of(v.dtype) : 0);
-  }
+  for (int32_t i = 0; i < s.operand_count; i++) all.push_back(extent_of(s.operands[i]));
   add(s.workspace, s.workspace_bytes);
   add(s.scratch, s.scratch_bytes * scratch_parts);
   add(s.status, sizeof(DeviceStatus));
   add(s.gate.status, sizeof(DeviceStatus));
   add(s.gate.guard, 1);
   add(s.gate.when, 1);
+  return all;
+}
+/// What holds nothing when the step begins, its first launch: workspace, scratch, outputs but those that work in place.
+inline std::vector<emulator::Rows> unmade_of(CudaStream& s) {
+  std::vector<emulator::Rows> all;
+  const int32_t outputs = std::exchange(s.unmade, 0), inputs = s.operand_count - outputs;
+  if (!s.operands || !outputs) return all;
+  all.push_back({const_cast<char*>(s.workspace), s.workspace_bytes, 1, 0});
+  all.push_back({s.scratch, s.scratch_bytes * scratch_parts, 1, 0});
+  for (int32_t i = inputs; i < s.operand_count; i++) {
+    const emulator::Extent y = extent_of(s.operands[i]);
+    bool in_place = false;
+    for (int32_t k = 0; k < inputs; k++) {
+      const emulator::Extent x = extent_of(s.operands[k]);
+      in_place |= x.begin < y.begin + y.bytes && y.begin < x.begin + x.bytes;
+    }
+    if (!in_place) all.push_back(rows_of(s.operands[i]));
+  }
   return all;
 }
 #endif
@@ -85,6 +108,7 @@ void launch_as(bool together, CudaStream& s, const char* name, void (*kernel)(Ga
 #ifdef DAGRT_CUDA_EMULATOR
     emulator::kernel_name = name;  // for reports
     emulator::extents = extents_of(s);
+    emulator::unmade = unmade_of(s);
     const Gate gate = emulator::sample_size() ? Gate{} : s.gate;  // whose conditions mean nothing then
 #else
     const Gate gate = s.gate;
