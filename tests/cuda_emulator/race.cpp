@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <map>
 #include <unordered_map>
 #include <vector>
@@ -28,7 +29,61 @@ struct Place {
   bool written = false, read = false, many = false, bytes = false;  // bytes: parts of this word are places of their own
   std::vector<Moment> readers;                                      // of other blocks, in a cooperative launch
 };
-std::unordered_map<uintptr_t, Place> places;
+
+/// Places by address, 64 neighbours to a page; bytes of their own have addresses with the highest bit set.
+class Places {
+ public:
+  static constexpr uintptr_t single = uintptr_t(1) << 63;
+  Place& operator[](uintptr_t at) {
+    Page*& page = recent(at);
+    if (!page) page = &make(number(at));
+    return page->place[index(at)];
+  }
+  Place* find(uintptr_t at) {
+    Page*& page = recent(at);
+    if (!page)
+      if (auto it = pages_.find(number(at)); it != pages_.end()) page = it->second;
+    return page ? &page->place[index(at)] : nullptr;
+  }
+  void clear() {
+    for (auto& [n, page] : pages_) spare_.push_back(page);
+    pages_.clear();
+    for (Recent& r : recent_) r = {};
+  }
+
+ private:
+  struct Page {
+    Place place[64];
+  };
+  struct Recent {
+    uintptr_t number = 0;
+    Page* page = nullptr;
+  };
+  static uintptr_t number(uintptr_t at) { return at >> (at & single ? 6 : 8); }
+  static size_t index(uintptr_t at) { return (at & single ? at : at >> 2) & 63; }
+  Page*& recent(uintptr_t at) {
+    Recent& r = recent_[number(at) % 1024];
+    if (r.number != number(at)) r = {number(at), nullptr};
+    return r.page;
+  }
+  Page& make(uintptr_t n) {
+    auto [it, fresh] = pages_.try_emplace(n, nullptr);
+    if (!fresh) return *it->second;
+    if (spare_.empty()) {
+      all_.emplace_back();
+      it->second = &all_.back();
+    } else {
+      it->second = spare_.back();
+      spare_.pop_back();
+      for (Place& p : it->second->place) p = {};
+    }
+    return *it->second;
+  }
+  std::unordered_map<uintptr_t, Page*> pages_;
+  std::deque<Page> all_;
+  std::vector<Page*> spare_;  // of launches before
+  Recent recent_[1024];
+} places;
 
 /// Whether operations between the two lead from the one's lane to the other's.
 bool linked(const Moment& a, const Moment& b) {
@@ -195,7 +250,7 @@ void access(const volatile void* where, size_t bytes, bool write, void* at, bool
   count_access(a, unsigned(bytes), write, shared, at, m);
   if (here.sampled) return;
   if (!shared) read_or_written(a, bytes, write, m, at);
-  constexpr uintptr_t single = uintptr_t(1) << 63;
+  constexpr uintptr_t single = Places::single;
   // What another block wrote where this one's shared memory now lies is nobody's.
   auto written = [&](const Place& p) { return p.written && p.writer.block == m.block; };
   if (bytes < 4 || a % 4) {
@@ -215,7 +270,7 @@ void access(const volatile void* where, size_t bytes, bool write, void* at, bool
     access_one(word, m, write, shared, at);
     if (!word.bytes) continue;
     for (uintptr_t k = i; k < i + 4; k++)
-      if (auto it = places.find(k | single); it != places.end()) compare(it->second, m, write, shared, at);
+      if (const Place* byte = places.find(k | single)) compare(*byte, m, write, shared, at);
   }
 }
 
