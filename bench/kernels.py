@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import tempfile
@@ -48,7 +49,9 @@ def run(program: Path, args: argparse.Namespace, turn_ms: float) -> dict[str, An
         if not program.name.endswith("threads"):
             command += [f"--threads={args.threads}", f"--rounds={args.rounds}", f"--turn_ms={turn_ms:.3g}"]
             command += [f"--isa={args.isa}"] if args.isa else []
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # Large pages for all sides' arrays, as a program's arena has them.
+        environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         return json.loads(Path(file.name).read_text())
 
 
