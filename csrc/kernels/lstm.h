@@ -73,7 +73,8 @@ struct LstmBlock {
 };
 inline LstmBlock lstm_block(const LstmPlan& p, int64_t B, int64_t i) {
   if (p.blocks == 1) return {0, B};
-  const int64_t half = (B + 1) / 2, begin = i % 2 * half + i / 2 * p.rows, end = i % 2 ? B : half;
+  const int64_t half = (B + 1) / 2, first = (half + p.rows - 1) / p.rows;  // blocks of the first half of the rows
+  const int64_t begin = i < first ? i * p.rows : half + (i - first) * p.rows, end = i < first ? half : B;
   return {begin, end - begin < p.rows ? end - begin : p.rows};
 }
 
