@@ -29,6 +29,10 @@ constexpr double weight_ns = 0.05;     // a byte that comes from the last cache 
 constexpr double operation_ns = 0.01;  // of convolutions and products
 constexpr double worth = 0.25;         // of the time that all layers multiply; less is lost in the noise
 
+void add_once(std::vector<ValueId>& list, ValueId v) {
+  if (std::find(list.begin(), list.end(), v) == list.end()) list.push_back(v);
+}
+
 class Splitter {
  public:
   explicit Splitter(Module& m) : m_(m), f_(m.functions.front()), uses_(f_) {}
@@ -186,8 +190,7 @@ class Splitter {
       if (inside[i]) {
         for (ValueId v : n.inputs) {
           if (v == no_value || made[size_t(v)]) continue;
-          std::vector<ValueId>& list = parted_[size_t(v)] ? sequences : captured;
-          if (std::find(list.begin(), list.end(), v) == list.end()) list.push_back(v);
+          add_once(parted_[size_t(v)] ? sequences : captured, v);
         }
         add_paths(scan.paths, n.paths);
         layers.push_back(n);
@@ -197,16 +200,15 @@ class Splitter {
       for (ValueId v : n.inputs) {
         if (v == no_value) continue;
         later = later || made[size_t(v)] || behind[size_t(v)];
-        if (made[size_t(v)] && std::find(results.begin(), results.end(), v) == results.end()) results.push_back(v);
+        if (made[size_t(v)]) add_once(results, v);
       }
       for (ValueId v : n.outputs) behind[size_t(v)] = later;
       (later ? after : before).push_back(std::move(n));
     }
     for (ValueId v : f_.outputs)
-      if (made[size_t(v)] && std::find(results.begin(), results.end(), v) == results.end()) results.push_back(v);
+      if (made[size_t(v)]) add_once(results, v);
     for (const Store& s : f_.stores)
-      if (made[size_t(s.value)] && std::find(results.begin(), results.end(), s.value) == results.end())
-        results.push_back(s.value);
+      if (made[size_t(s.value)]) add_once(results, s.value);
 
     Builder outside(m_, f_);
     outside.paths = scan.paths;
