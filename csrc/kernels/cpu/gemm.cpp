@@ -76,6 +76,11 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
     for (int m = 0; m < MR; m++)
 #pragma GCC unroll 2
       for (int i = 0; i < NV; i++) acc[m][i] = vf{};
+    if (simple.residual) {  // a line of each row, which no prefetcher foresees
+      const float* from = simple.residual + row * simple.ld_residual + j.column;
+#pragma GCC unroll 16
+      for (int m = 0; m < MR; m++) __builtin_prefetch(from + m * row_step * simple.ld_residual);
+    }
     const float *b = panel, *ak = a;
     float* packed = j.packed;
     for (int64_t k = 0; k < K;) {
