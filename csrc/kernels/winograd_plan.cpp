@@ -23,7 +23,7 @@ constexpr double multiply_ns = 0.17, transform_ns = 1.5;
 }  // namespace
 
 bool winograd_applies(int64_t window_h, int64_t window_w, int64_t tile) {
-  return window_h == window_w && ((window_h == 3 && (tile == 4 || tile == 2)) || (window_h == 5 && tile == 4));
+  return window_h == window_w && ((tile == 4 && window_h >= 3 && window_h <= 5) || (tile == 2 && window_h == 3));
 }
 
 int64_t winograd_weights_size(int64_t C, int64_t F, int64_t window, int64_t tile) {

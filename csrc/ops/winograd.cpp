@@ -2,7 +2,7 @@
 //   conv2d(x, w)                  -> conv2d_winograd(x, winograd_weights(w))
 //   conv2d_input_grad(dy, w)      -> conv2d_winograd(dy, winograd_weights(w, transpose)), pads R - 1 - pad on every side
 //   conv2d_filter_grad(x, dy)     -> conv2d_filter_grad_winograd(x, dy)
-// tile 4 (windows 3x3 and 5x5) is the fast one, tile 2 (3x3) rounds less than the direct sum does.
+// tile 4 (windows 3x3, 4x4 and 5x5) is the fast one, tile 2 (3x3) rounds less than the direct sum does.
 #include "kernels/winograd.h"
 
 #include "ops/epilogue.h"
@@ -44,8 +44,8 @@ struct ForwardAttrs : WinogradAttrs, PooledAttrs, EpilogueAttrs {
 
 void check_transform(const InferContext& c, int64_t height, int64_t width, int64_t tile) {
   if (!winograd_applies(height, width, tile))
-    c.fail(ErrorKind::graph, "there are transforms for 3x3 windows with tile 4 or 2 and for 5x5 with tile 4, not for ", height,
-           "x", width, " with tile ", tile, "; use conv2d");
+    c.fail(ErrorKind::graph, "there are transforms for 3x3 windows with tile 4 or 2 and for 4x4 and 5x5 with tile 4, not for ",
+           height, "x", width, " with tile ", tile, "; use conv2d");
 }
 
 void check_tensor(const InferContext& c, const TensorType& t, size_t rank) {

@@ -16,6 +16,7 @@ void fold_layout(Module& module);
 void eliminate_common_subexpressions(Module& module);
 void eliminate_dead_code(Module& module);
 void widen_halves(Module& module);
+void space_to_depth(Module& module);
 void split_batch(Module& module);
 void choose_algorithms(Module& module, bool exact);
 void pack_lstm(Module& module);

@@ -41,6 +41,10 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
     fold_batch_norm(m);
     checked(m, true);
   }
+  if (options.algorithms && !options.exact) {
+    space_to_depth(m);
+    checked(m, true);
+  }
   if (options.algorithms && options.fuse) {
     split_batch(m);
     checked(m, true);

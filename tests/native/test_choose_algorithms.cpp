@@ -1,4 +1,5 @@
-// choose_algorithms: golden texts, what is left alone, and the numbers of all it may choose against the direct sums.
+// choose_algorithms, and space_to_depth before it: golden texts, what is left alone, and the numbers of all they may choose
+// against the direct sums.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -193,6 +194,69 @@ TEST_CASE("choose_algorithms: a Winograd convolution of an upsampled image reads
   check_same(t, true, 5e-6);                                // tile 2, and the direct sum of the upsampled image
   t.out({repeated({2, 7, 2, 5, 3, 20}, {2, 15, 14, 20})});  // rows and columns changed over
   CHECK(count(chosen(t), "broadcast_to") == 1);
+}
+
+TEST_CASE("space_to_depth: golden text of a first layer with stride 2") {
+  Trace t;
+  ValueId x = t.input("x", floats({1, 96, 96, 3})), w = t.read(t.variable("kernel", floats({7, 7, 3, 64})));
+  AttrMap map = window("explicit", 2);
+  map["pads"] = {AttrList{{3}, {3}, {3}, {3}}};  // one row of zeros before the window's first row, which is odd
+  t.b.paths = {"conv"};
+  t.out({t.b.emit("conv2d", {x, w}, map)});
+  const std::string head = R"(main(%0 x: float32(1, 96, 96, 3)) {
+  %1 = read {variable: "kernel"} : float32(7, 7, 3, 64)
+  %2 = reshape(%0) {shape: [1, 48, 2, 48, 6]} : float32(1, 48, 2, 48, 6)  # conv
+  %3 = transpose(%2) {perm: [0, 1, 3, 2, 4]} : float32(1, 48, 48, 2, 6)  # conv
+  %4 = reshape(%3) {shape: [1, 48, 48, 12]} : float32(1, 48, 48, 12)  # conv
+  %5 = pad(%1) {high: [0, 0, 0, 0], interior: [0, 0, 0, 0], low: [1, 1, 0, 0], value: 0} : float32(8, 8, 3, 64)  # conv
+  %6 = reshape(%5) {shape: [4, 2, 4, 2, 3, 64]} : float32(4, 2, 4, 2, 3, 64)  # conv
+  %7 = transpose(%6) {perm: [0, 2, 1, 3, 4, 5]} : float32(4, 4, 2, 2, 3, 64)  # conv
+  %8 = reshape(%7) {shape: [4, 4, 12, 64]} : float32(4, 4, 12, 64)  # conv
+  %9 = winograd_weights(%8) {tile: 4, transpose: false} : float32(40768,)  # conv
+  %10 = conv2d_winograd(%4, %9) {filters: 64, kernel_size: [4, 4], padding: "explicit", pads: [2, 1, 2, 1], tile: 4, upsample: [1, 1]} : float32(1, 48, 48, 64)  # conv
+)";
+  const std::string s = chosen(t);
+  CAPTURE(s);
+  CHECK(s.find(head) != std::string::npos);
+  CHECK(count(chosen(t, true), "winograd") == 0);
+}
+
+TEST_CASE("space_to_depth: every padding, remainder and stride, with gradients") {
+  for (auto [size, stride] : {std::pair<int64_t, int64_t>{7, 2}, {8, 2}, {6, 2}, {5, 2}, {11, 3}, {13, 4}})
+    for (const char* padding : {"same", "valid", "explicit"})
+      for (int64_t more : {0, 1}) {
+        Trace t;
+        ValueId x = t.input("x", floats({2, 61 + more, 67 + more, 3})), w = t.input("w", floats({size, size, 3, 48}));
+        AttrMap map = window(padding, stride);
+        map["pads"] = {AttrList{{1 + more}, {2}, {1 + more}, {3}}};
+        ValueId y = t.b.emit("conv2d", {x, w}, map);
+        t.out({y});
+        t.out(t.gradients(t.sum(t.b.mul(y, y)), {x, w}));
+        CAPTURE(size);
+        CAPTURE(std::string(padding));
+        CAPTURE(more);
+        const std::string s = chosen(t);
+        CHECK(count(s, "= conv2d_winograd(") == 1);
+        CHECK(count(s, "= transpose(") >= 2);
+        check_same(t, false, 5e-5);
+        check_same(t, true, 5e-6);
+      }
+}
+
+TEST_CASE("space_to_depth leaves alone what has no such transform or gains nothing") {
+  auto left = [](Dims image, Dims weights, AttrMap map) {
+    Trace t;
+    ValueId x = t.input("x", floats(std::move(image))), w = t.input("w", floats(std::move(weights)));
+    t.out({t.b.emit("conv2d", {x, w}, map)});
+    return count(chosen(t), "transpose(") == 0;
+  };
+  CHECK(left({2, 60, 60, 3}, {3, 3, 3, 64}, window("same", 2)));     // windows of 2x2
+  CHECK(left({2, 60, 60, 3}, {2, 2, 3, 64}, window("same", 2)));     // of one pixel
+  CHECK(left({2, 60, 60, 4}, {7, 7, 1, 64}, window("same", 2, 4)));  // groups
+  CHECK(left({2, 60, 60, 3}, {7, 7, 3, 2}, window("same", 2)));      // too few filters
+  CHECK(left({0, 60, 60, 3}, {7, 7, 3, 64}, window("same", 2)));
+  AttrMap uneven = with(window("same"), "strides", 2, 1);
+  CHECK(left({2, 60, 60, 3}, {7, 7, 3, 64}, uneven));
 }
 
 TEST_CASE("choose_algorithms: gradients of every padding, and of 5x5 windows") {

@@ -120,6 +120,7 @@ DAGRT_INLINE void copy_runs(char* dst, int64_t ds, const char* src, int64_t ss, 
     case 8: return copy_fixed<8>(dst, ds, src, ss, times);
     case 12: return copy_fixed<12>(dst, ds, src, ss, times);
     case 16: return copy_fixed<16>(dst, ds, src, ss, times);
+    case 24: return copy_fixed<24>(dst, ds, src, ss, times);
     case 32: return copy_fixed<32>(dst, ds, src, ss, times);
     case 64: return copy_fixed<64>(dst, ds, src, ss, times);
     default:
@@ -137,7 +138,7 @@ template <class T> DAGRT_INLINE void fill_run(T* dst, T value, int64_t n) {
   for (int64_t i = 0; i < n; i++) dst[i] = value;
 }
 
-void copy_contiguous(const CopyArgs& a, const Axis* ax, int r, const Stream& s) {
+void copy_contiguous(const CopyArgs& a, Axis* ax, int r, const Stream& s) {
   int64_t e = a.element, run = ax[r - 1].n * e, rows = count(ax, r - 1);
   const char* src = static_cast<const char*>(a.src);
   char* dst = static_cast<char*>(a.dst);
@@ -154,6 +155,10 @@ void copy_contiguous(const CopyArgs& a, const Axis* ax, int r, const Stream& s) 
   int64_t group = larger(1, piece_bytes / run);
   double ns = double(group) * (double(run) * ns_per_byte + 3);
   if (r == 1) return copy_run(dst, src, run);
+  if (r > 2 && ax[r - 2].n < 8 && ax[r - 2].n < ax[r - 3].n && ax[r - 3].n * ax[r - 2].n * run <= piece_bytes) {
+    const Axis few = ax[r - 2];  // the longer loop inside: what both write stays in L1
+    ax[r - 2] = ax[r - 3], ax[r - 3] = few;
+  }
   const Axis up = ax[r - 2];
   s.parallel(pieces(rows, group), ns, [&](int64_t u, char*) {
     int64_t row = u * group, end = smaller(rows, row + group), from = row % up.n;

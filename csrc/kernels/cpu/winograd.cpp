@@ -418,6 +418,7 @@ template <int M, int R> void weights(const WinogradWeightsArgs& a, const Stream&
 
 void winograd_weights(const WinogradWeightsArgs& a, const Stream& s) {
   if (a.window == 5) return weights<4, 5>(a, s);
+  if (a.window == 4) return weights<4, 4>(a, s);
   if (a.tile == 2) return weights<2, 3>(a, s);
   weights<4, 3>(a, s);
 }
@@ -426,6 +427,7 @@ void conv2d_winograd(const WinogradArgs& a, const Stream& s) {
   const WinogradPlan p = winograd_plan(a, V);
   if (!p.tiles || !a.F) return;
   if (a.window == 5) return Winograd<4, 5>{a, p}(s);
+  if (a.window == 4) return Winograd<4, 4>{a, p}(s);
   if (a.tile == 2) return Winograd<2, 3>{a, p}(s);
   Winograd<4, 3>{a, p}(s);
 }

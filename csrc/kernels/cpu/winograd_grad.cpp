@@ -135,6 +135,7 @@ void conv2d_filter_grad_winograd(const WinogradArgs& a, const Stream& s) {
   if (!a.C || !a.F) return;
   if (!p.tiles) return zero(a.dw, a.window * a.window * a.C * a.F);
   if (a.window == 5) return FilterGrad<4, 5>{a, p}(s);
+  if (a.window == 4) return FilterGrad<4, 4>{a, p}(s);
   if (a.tile == 2) return FilterGrad<2, 3>{a, p}(s);
   FilterGrad<4, 3>{a, p}(s);
 }
