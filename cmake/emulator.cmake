@@ -49,6 +49,7 @@ function(add_emulated_module kind)
   add_emulated_kernels(${kind} objects)
   pybind11_add_module(_core_${kind} NO_EXTRAS $<TARGET_OBJECTS:bindings> ${objects} $<TARGET_OBJECTS:cuda_device>)
   target_link_libraries(_core_${kind} PRIVATE dagrt_parts dl)
+  target_link_options(_core_${kind} PRIVATE "LINKER:--version-script=${CMAKE_SOURCE_DIR}/cmake/exports.map")
   set_target_properties(_core_${kind} PROPERTIES OUTPUT_NAME _core
     LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/emulated/${kind}/dagrt")
   if(kind STREQUAL "asan")
