@@ -47,6 +47,18 @@ def arrays_of(case: Case) -> list[Any]:
     return [None if a is None else a.make(rng) for a in case.inputs]
 
 
+def in_every_order(text: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """What it gives, the same bits in each order of threads."""
+    function, first = _core.Function(text, [], []), []
+    for order in SEEDS_OF_ORDER:
+        os.environ["DAGRT_EMULATOR_SEED"] = order
+        got = run_guarded(function, arrays)
+        first = first or got
+        for g, f in zip(got, first, strict=True):
+            assert g.tobytes() == f.tobytes(), "the order of threads changes the result"
+    return first
+
+
 @pytest.mark.parametrize("case", ALL, ids=case_id)
 def test_forward(case: Case) -> None:
     arrays = arrays_of(case)
@@ -63,17 +75,8 @@ def test_forward(case: Case) -> None:
             _core.Function(module(case, arrays, len(types) - TABLE[case.op]["residuals"]), [], [])(present)
         return
     want = reference(case, arrays)
-    text = module(case, arrays, len(want))
-    first: list[np.ndarray] = []
-    for order in SEEDS_OF_ORDER:
-        os.environ["DAGRT_EMULATOR_SEED"] = order
-        got = run_guarded(text, present)
-        if not first:
-            first = got
-            for k, (g, w) in enumerate(zip(got, want)):
-                close(g, w, case.tolerance, f"{case.op} output {k}")
-        for g, f in zip(got, first):
-            assert g.tobytes() == f.tobytes(), "the order of threads changes the result"
+    for k, (g, w) in enumerate(zip(in_every_order(module(case, arrays, len(want)), present), want)):
+        close(g, w, case.tolerance, f"{case.op} output {k}")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_gradient(case: Case) -> None:
     weights = [rng.uniform(-1, 1, want[k].shape).astype("float32") for k in floats]
     text = module(case, arrays, len(want), wrt)
     inputs = [a for a in arrays if a is not None] + weights
-    got = run_guarded(text, inputs)
+    got = in_every_order(text, inputs)
     _core.set_device("cpu")
     for i, g, w in zip(wrt, got, run_guarded(text, inputs)):
         scale = max(float(np.abs(w).max(initial=0)), 1e-6)
@@ -404,6 +407,54 @@ def test_parts_of_a_value_begin_where_sixteen_bytes_can_be_read_at_once() -> Non
         losses[device] = [model.train_on_batch(x, [y, y]) for _ in range(3)]
     cpu, cuda = np.array(losses["cpu"]), np.array(losses["cuda:0"])
     assert np.abs(cpu - cuda).max() <= 2**-6 * np.abs(cpu).max(), (cpu, cuda)
+
+
+def scanned(kind: str, device: str, x: np.ndarray) -> tuple[str, list[np.ndarray]]:
+    """The program's text, and results with gradients or weights trained by them."""
+    ops = keras.ops
+    if kind == "scan":
+
+        def step(carry: Any, v: Any) -> Any:
+            return ops.tanh(carry * v[0] + v[1]), carry + v[0]
+
+        @keras.function(device=device)
+        def loss_and_gradients(x: Any, c: Any) -> Any:
+            last, ys = ops.scan(step, c, (x, ops.flip(x, 0)))
+            loss = ops.sum(last * last) + ops.sum(ys)
+            return [loss, *ops.gradients(loss, [x, c])]
+
+        c = x[0] + 1
+        results = [np.asarray(v) for v in loss_and_gradients(x, c)]
+        [program] = loss_and_gradients._programs.values()
+        return program.text([x.shape, c.shape]), results
+    keras.clear_session()
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((5, 3))
+    masked = keras.layers.Masking()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(getattr(keras.layers, kind)(6, return_sequences=False)(masked)))
+    model.compile(keras.optimizers.SGD(0.1), "mse", device=device)
+    y = np.ones((len(x), 2), "float32")
+    step = model._step("train").prepare((x, y, None))
+    text = step._traced._core.text([a.shape for a in step._arrays])
+    losses = [model.train_on_batch(x, y) for _ in range(3)]
+    return text, [np.asarray(losses), model.predict_on_batch(x), *(v.numpy() for v in model.weights)]
+
+
+@pytest.mark.parametrize("kind", ["scan", "GRU", "SimpleRNN"])
+def test_scan_goes_forward_and_backward(kind: str) -> None:
+    """Loops of a body planned once: in each order of threads the same bits, and as on the CPU."""
+    x = hashed(5, 7 * 5 * 3).astype("float32").reshape(7, 5, 3)
+    x[2, 3:] = x[4, :2] = 0  # masked
+    runs = []
+    for order in SEEDS_OF_ORDER:
+        os.environ["DAGRT_EMULATOR_SEED"] = order
+        text, got = scanned(kind, "cuda:0", x)
+        assert text.count("scan(") >= 2, text  # forward and backward
+        runs.append(got)
+    for other in runs[1:]:
+        assert [a.tobytes() for a in other] == [a.tobytes() for a in runs[0]]
+    for got, want in zip(runs[0], scanned(kind, "cpu", x)[1], strict=True):
+        assert np.abs(got - want).max() <= 1e-5 * max(1, np.abs(want).max())
 
 
 def small(shape: tuple[int, ...]) -> tuple[int, ...]:

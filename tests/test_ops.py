@@ -196,8 +196,10 @@ def plain(value: Any) -> Any:
     return value
 
 
-def run_guarded(text: str, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    fn = _core.Function(text, [], [])
+def run_guarded(fn: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """`fn`: a function, or a module's text."""
+    if isinstance(fn, str):
+        fn = _core.Function(fn, [], [])
     held = [guarded(a) for a in arrays]
     types = fn.output_types([a.shape for a in arrays])
     outs = []
