@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import re
 import subprocess
@@ -96,6 +97,18 @@ def test_errors_of_device_memory_are_both() -> None:
     assert issubclass(keras.DeviceMemoryError, keras.DeviceError)
     assert issubclass(keras.DeviceMemoryError, keras.MemoryLimitError)
     assert issubclass(keras.DeviceMemoryError, MemoryError)
+
+
+def test_the_extension_shares_no_symbols() -> None:
+    """So what other libraries, as PyTorch, bring of the standard library or CUDA runtime before it or after cannot take its place."""
+
+    def shown(*command: str) -> str:
+        return subprocess.run([*command, _core.__file__], capture_output=True, text=True, check=True).stdout
+
+    given = [line.split()[-1] for line in shown("nm", "-D", "--defined-only").splitlines()]
+    assert given == ["PyInit__core"]
+    assert not re.findall(r" U (?:cuda|cu[A-Z])\w*", shown("nm", "-D", "--undefined-only"))
+    assert not re.findall(r"NEEDED.*cuda.*", shown("readelf", "-d"))
 
 
 # --- with a CUDA device ----------------------------------------------------------------------------------------------
@@ -281,6 +294,62 @@ def test_no_batch_is_overwritten_before_it_was_read(width: int, shuffle: bool) -
     for other in runs[1:]:
         for a, b in zip(runs[0], other):
             assert a.tobytes() == b.tobytes()
+
+
+STREAMS = """
+import dagrt as keras, numpy as np
+x, y = np.random.default_rng(1).normal(size=(40, 12)).astype("float32"), np.ones((40, 2), "float32")
+inputs = keras.Input((12,))
+model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(8, activation="tanh")(inputs)))
+model.compile(keras.optimizers.Adam(1e-3), "mse", metrics=["mae"], device="cuda")
+model.fit(x, y, batch_size=8, epochs=2, verbose=0)
+"""
+
+
+def ordered(calls: list[dict[str, Any]]) -> list[int]:
+    """Of each call of the emulator's record, as bits, which calls' work is sure to be done when its own begins."""
+    before, streams, events, host = [], dict[int, int](), dict[int, int](), 0
+    for i, c in enumerate(calls):
+        stream, event = c["stream"], c["event"]
+        before.append(streams.get(stream, 0) | host)
+        if c["call"] == "record":
+            events[event] = streams.get(stream, 0)
+        elif c["call"] == "wait":
+            streams[stream] = streams.get(stream, 0) | events.get(event, 0)
+        elif c["call"] == "host waits":
+            host |= streams.get(stream, 0) | events.get(event, 0)
+        elif c["call"] != "instantiate":
+            streams[stream] = before[i] | 1 << i
+    return before
+
+
+@needs_cuda
+@emulated
+def test_a_step_is_one_graph_and_the_copies_of_the_next_overlap_it(tmp_path: Path) -> None:
+    record = tmp_path / "streams"
+    assert in_new_process(STREAMS, DAGRT_EMULATOR_STREAMS=str(record)) == ""
+    calls = [json.loads(line) for line in record.read_text().splitlines()]
+    before = ordered(calls)
+    number = calls[max(i for i, c in enumerate(calls) if c["call"] == "graph")]["graph"]
+    steps = [i for i, c in enumerate(calls) if c["call"] == "graph" and c["graph"] == number]
+    assert len(steps) == 10  # each step is a launch of it
+    assert [c["call"] for c in calls if c["graph"] == number].count("instantiate") == 1
+    assert not any(c["call"] == "kernel" for c in calls)
+    inside = calls[steps[0] : steps[-1] + 1]
+    assert sum(c["call"] == "graph" for c in inside) == 10
+    inputs = [i for i, c in enumerate(calls) if c["call"] == "copy in" and c["size"] == 4 * 8 * (12 + 2)]
+    outputs = [i for i, c in enumerate(calls) if c["call"] == "copy out" and i > steps[0]]
+
+    def at_once(i: int, k: int) -> bool:
+        return not (before[i] >> k | before[k] >> i) & 1
+
+    assert len(inputs) == len(outputs) == 10
+    for n, step in enumerate(steps):
+        assert before[step] >> inputs[n] & 1 and before[outputs[n]] >> step & 1
+        assert len({calls[i]["stream"] for i in (step, inputs[n], outputs[n])}) == 3
+        if n % 5:  # of the same epoch
+            assert at_once(inputs[n], steps[n - 1]) and at_once(outputs[n - 1], step)
+            assert not at_once(step, steps[n - 1])
 
 
 @needs_cuda

@@ -10,6 +10,9 @@
 // Of cooperative launches one must always come before the other, whichever streams, graphs and threads they are of: at the same
 // time, some blocks of each may find room and wait for others that find none. Who does not see to it is told at the launch.
 //
+// With DAGRT_EMULATOR_STREAMS=file every call that gives a stream work, orders streams or has the host wait adds a line of JSON to that
+// file, in the order of the calls: what may overlap follows from it (README.md).
+//
 // A fault of a kernel is cudaErrorUnknown, after which the context lives on, and its text is what cudaGetErrorString answers for that.
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
@@ -17,6 +20,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <map>
@@ -50,6 +54,7 @@ struct CUgraph_st {
 };
 struct CUgraphExec_st {
   std::vector<CUgraph_st::Node> nodes;
+  int number;
 };
 struct CUstream_st {
   explicit CUstream_st(uint64_t number) : number(number) {}
@@ -70,6 +75,7 @@ struct CUevent_st {
   std::vector<size_t> nodes;  // of a capture
   bool timed = false;
   std::chrono::steady_clock::time_point when;
+  int number;
 };
 
 namespace {
@@ -92,6 +98,23 @@ cudaError_t in_no_capture() {
   if (captures == 0) return cudaSuccess;
   spoilt = true;
   return cudaErrorStreamCaptureUnsupported;
+}
+
+/// A line for DAGRT_EMULATOR_STREAMS; numbers that are not asked for are -1.
+struct Noted {
+  int stream = -1, event = -1, graph = -1;
+  size_t size = 0;  // a copy's bytes, a graph's nodes
+};
+void note(const char* call, const Noted& n) {
+  const char* path = std::getenv("DAGRT_EMULATOR_STREAMS");
+  if (!path) return;
+  static std::mutex mutex;
+  std::lock_guard<std::mutex> lock(mutex);
+  if (FILE* f = std::fopen(path, "a")) {
+    std::fprintf(f, "{\"call\": \"%s\", \"stream\": %d, \"event\": %d, \"graph\": %d, \"size\": %zu}\n", call, n.stream, n.event, n.graph,
+                 n.size);
+    std::fclose(f);
+  }
 }
 
 void give(cudaStream_t s, Work w, bool cooperative = false) {
@@ -267,6 +290,7 @@ cudaError_t emulator::launch(cudaStream_t s, Launch l) {
   give(
       s, [l = std::move(l)] { emulator::run(l); }, cooperative);
   if (cooperative && !s->capturing) last_cooperative = {s->self, s->given};
+  if (!s->capturing) note("kernel", {int(s->number)});
   return cudaSuccess;
 }
 
@@ -361,8 +385,10 @@ cudaError_t cudaMemGetInfo(size_t* left, size_t* all) {
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t s) {
-  const auto at = reinterpret_cast<uintptr_t>(from);
-  if (kind == cudaMemcpyHostToDevice || (kind == cudaMemcpyDefault && !emulator::in_device_memory(at) && !pinned(from))) {
+  const bool out = emulator::in_device_memory(reinterpret_cast<uintptr_t>(from));
+  const bool in = emulator::in_device_memory(reinterpret_cast<uintptr_t>(to));
+  if (!s->capturing) note(in && out ? "copy" : in ? "copy in" : "copy out", {int(s->number), -1, -1, bytes});
+  if (kind == cudaMemcpyHostToDevice || (kind == cudaMemcpyDefault && !out && !pinned(from))) {
     const char* p = static_cast<const char*>(from);
     give(s, [to, held = std::vector<char>(p, p + bytes)] { copy_now(to, held.data(), held.size()); });
   } else {
@@ -395,11 +421,15 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
 /// Does one piece of the stream's work.
 cudaError_t cudaStreamQuery(cudaStream_t s) {
   Lock lock(streams_mutex);
-  if (s->work.empty()) return s->failed;
+  if (s->work.empty()) {
+    note("host waits", {int(s->number)});
+    return s->failed;
+  }
   advance(s, s->done + 1);
   return cudaErrorNotReady;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+  note("host waits", {int(s->number)});
   advance(s, s->given);  // which only its own thread gives it
   Lock lock(streams_mutex);
   const cudaError_t e = std::exchange(s->failed, cudaSuccess);
@@ -414,7 +444,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned flags) {
   if (captures && fails("event")) return cudaErrorMemoryAllocation;
+  static std::atomic<int> events{0};
   *e = new CUevent_st;
+  (*e)->number = events++;
   (*e)->timed = !(flags & cudaEventDisableTiming);
   return cudaSuccess;
 }
@@ -434,6 +466,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
   e->stream = s->self, e->at = s->given, e->graph = s->capturing, e->nodes = s->last;
   e->behind = s->behind;
   e->behind[s->number] = s->given;
+  if (!s->capturing) note("record", {int(s->number), e->number});
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
@@ -451,6 +484,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
   }
   if (s->capturing) return cudaErrorStreamCaptureIsolation;
   if (!e->stream) return cudaSuccess;
+  note("wait", {int(s->number), e->number});
   give(s, [s, from = e->stream, at = e->at] {
     advance(from.get(), at);
     if (from->failed != cudaSuccess) s->failed = from->failed;
@@ -460,11 +494,15 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) {
   Lock lock(streams_mutex);
-  if (!e->stream || e->stream->done >= e->at) return e->stream ? e->stream->failed : cudaSuccess;
+  if (!e->stream || e->stream->done >= e->at) {
+    note("host waits", {-1, e->number});
+    return e->stream ? e->stream->failed : cudaSuccess;
+  }
   advance(e->stream.get(), e->stream->done + 1);
   return cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+  note("host waits", {-1, e->number});
   if (!e->stream) return cudaSuccess;
   advance(e->stream.get(), e->at);
   Lock lock(streams_mutex);
@@ -497,7 +535,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t g, unsigned long long) {
   if (!cooperative_ones_are_ordered(g->nodes)) return cudaErrorCooperativeLaunchTooLarge;
   if (fails("graph")) return cudaErrorMemoryAllocation;
-  *e = new CUgraphExec_st{g->nodes};
+  static std::atomic<int> graphs{0};
+  *e = new CUgraphExec_st{g->nodes, graphs++};
+  note("instantiate", {-1, -1, (*e)->number, g->nodes.size()});
   return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t g) {
@@ -513,6 +553,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
   Lock lock(streams_mutex);
   const bool cooperative = std::any_of(e->nodes.begin(), e->nodes.end(), [](const auto& n) { return n.cooperative; });
   if (cooperative && !cooperative_ones_are_ordered(s)) return cudaErrorCooperativeLaunchTooLarge;
+  note("graph", {int(s->number), -1, e->number, e->nodes.size()});
   for (size_t i : random_order(e->nodes)) give(s, e->nodes[i].work);
   if (cooperative) last_cooperative = {s->self, s->given};
   return state();
