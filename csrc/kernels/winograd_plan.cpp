@@ -40,7 +40,8 @@ WinogradPlan winograd_plan(const WinogradArgs& a, int lanes) {
   p.small = 4 * winograd_weights_size(a.C, a.F, a.window, a.tile) <= small_weights;
   const int64_t most = p.group * (p.small ? 1 : lanes == 16 ? 2 : 5);
   p.blocks = over(p.tiles, most);
-  if (p.small && p.blocks > 2 && p.blocks < 16 && p.blocks % 2) p.blocks++;  // even shares for two threads
+  if (p.blocks > (p.small ? 2 : 4) && p.blocks < 16 && p.blocks % 2)  // even shares for two threads
+    p.blocks += !p.small && p.blocks > 5 && over(p.tiles, p.blocks - 1) <= most + p.group ? -1 : 1;
   p.block = p.blocks ? over(p.tiles, p.blocks) : 0;
   p.shared = !p.small && p.blocks <= 4;
   p.far = a.B * a.H * a.W * a.C > int64_t(1) << 18;
