@@ -79,8 +79,10 @@ template <class F, class T> float reduce_row(const T* x, int64_t n) {
   return join_lanes<F>(F::join(F::join(total[0], total[1]), F::join(total[2], total[3])));
 }
 
-/// Columns: y[i] = reduction over r of x[r * stride + i], for n columns.
-template <class F, class T> void reduce_columns(const T* x, int64_t stride, int64_t length, float* y, int64_t n) {
+constexpr int64_t column_block = 1024;
+
+/// Columns: y[i] = reduction over r of x[r * stride + i], for n columns, by strips that stay in registers.
+template <class F, class T> void reduce_strips(const T* x, int64_t stride, int64_t length, float* y, int64_t n) {
   const vf start = splat(F::identity);
   int64_t i = 0;
   for (; i + 4 * V <= n; i += 4 * V) {
@@ -107,7 +109,39 @@ template <class F, class T> void reduce_columns(const T* x, int64_t stride, int6
   }
 }
 
-constexpr int64_t column_block = 1024;
+/// The same of long rows, at most column_block, as they lie in memory, four at a time, and sums in L1: strips would touch another
+/// page with every row, and no prefetcher follows.
+template <class F> void reduce_rows(const float* x, int64_t stride, int64_t length, float* y, int64_t n) {
+  float sums[column_block + V];
+  const int64_t whole = length / 4 * 4;
+  for (int64_t r0 = 0; r0 < whole; r0 += 64) {
+    const int64_t end = r0 + 64 < whole ? r0 + 64 : whole;
+    for (int64_t r = r0; r < end; r += 4) {
+      const float* row = x + r * stride;
+      auto four = [&](int64_t i, int m) __attribute__((always_inline)) {
+        vf t[4];
+        for (int k = 0; k < 4; k++) t[k] = m == V ? load(row + k * stride + i) : load_n(row + k * stride + i, m);
+        const vf sum = F::join(F::join(t[0], t[1]), F::join(t[2], t[3]));
+        store(sums + i, r == r0 ? sum : F::join(load(sums + i), sum));
+      };
+      int64_t i = 0;
+      for (; i + V <= n; i += V) four(i, V);
+      if (i < n) four(i, int(n - i));
+    }
+    each_vector(n, [&](int64_t i, int m) { store_n(y + i, r0 ? F::join(load_n(y + i, m), load(sums + i)) : load(sums + i), m); });
+  }
+  for (int64_t r = whole; r < length; r++)
+    each_vector(n, [&](int64_t i, int m) {
+      const vf t = load_n(x + r * stride + i, m);
+      store_n(y + i, r ? F::join(load_n(y + i, m), t) : t, m);
+    });
+}
+
+template <class F, class T> void reduce_columns(const T* x, int64_t stride, int64_t length, float* y, int64_t n) {
+  if constexpr (sizeof(T) == 4)
+    if (n > 4 * V && length >= 8) return reduce_rows<F>(x, stride, length, y, n);
+  reduce_strips<F>(x, stride, length, y, n);
+}
 
 /// One level: [outer, length, mid, inner] to [outer, mid, pieces, inner].
 template <class F, class T>
