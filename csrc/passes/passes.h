@@ -18,6 +18,7 @@ void eliminate_dead_code(Module& module);
 void widen_halves(Module& module);
 void space_to_depth(Module& module);
 void split_batch(Module& module);
+void skip_pixels(Module& module);
 void choose_algorithms(Module& module, bool exact);
 void pack_lstm(Module& module);
 void multiply_bf16(Module& module);

@@ -50,6 +50,8 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
     checked(m, true);
   }
   if (options.algorithms) {
+    skip_pixels(m);
+    checked(m, true);
     choose_algorithms(m, options.exact);
     checked(m, true);
     pack_lstm(m);

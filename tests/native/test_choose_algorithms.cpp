@@ -1,4 +1,4 @@
-// choose_algorithms, and space_to_depth before it: golden texts, what is left alone, and the numbers of all they may choose
+// choose_algorithms, space_to_depth and skip_pixels before it: golden texts, what is left alone, and the numbers of all they may choose
 // against the direct sums.
 #include <doctest/doctest.h>
 
@@ -257,6 +257,43 @@ TEST_CASE("space_to_depth leaves alone what has no such transform or gains nothi
   CHECK(left({0, 60, 60, 3}, {7, 7, 3, 64}, window("same", 2)));
   AttrMap uneven = with(window("same"), "strides", 2, 1);
   CHECK(left({2, 60, 60, 3}, {7, 7, 3, 64}, uneven));
+}
+
+TEST_CASE("skip_pixels: golden text of a residual block's two convolutions") {
+  Trace t;
+  ValueId x = t.input("x", floats({2, 14, 13, 64}));
+  ValueId w = t.read(t.variable("a", floats({1, 1, 64, 32}))), v = t.read(t.variable("b", floats({1, 1, 64, 128})));
+  t.out({t.b.emit("conv2d", {x, w}, window("same", 2)), t.b.emit("conv2d", {x, v}, window("valid", 2))});
+  const std::string s = chosen(t), head = R"(main(%0 x: float32(2, 14, 13, 64)) {
+  %1 = read {variable: "a"} : float32(1, 1, 64, 32)
+  %2 = read {variable: "b"} : float32(1, 1, 64, 128)
+  %3 = slice(%0) {begin: [0, 0, 0, 0], size: [2, 7, 7, 64], stride: [1, 2, 2, 1]} : float32(2, 7, 7, 64)
+  %4 = pack_conv2d(%1) {groups: 1, transpose: false} : float32(2048,)
+  %5 = conv2d_packed(%3, %4) {dilations: [1, 1], filters: 32, groups: 1, kernel_size: [1, 1], padding: "valid", pads: [0, 0, 0, 0], strides: [1, 1]} : float32(2, 7, 7, 32)
+)";
+  CAPTURE(s);
+  CHECK(s.find(head) != std::string::npos);
+  CHECK(count(s, "slice(") == 1);
+  check_same(t, true, 1e-6);
+}
+
+TEST_CASE("skip_pixels: strides, remainders, groups, gradients; not where there is padding") {
+  for (auto [rows, columns] : {std::pair<int64_t, int64_t>{2, 2}, {3, 2}, {1, 5}})
+    for (int64_t groups : {1, 4}) {
+      Trace t;
+      ValueId x = t.input("x", floats({3, 11, 12, 16})), w = t.input("w", floats({1, 1, 16 / groups, 24}));
+      ValueId y = t.b.emit("conv2d", {x, w}, with(window("valid", 1, groups), "strides", rows, columns));
+      t.out({y});
+      t.out(t.gradients(t.sum(t.b.mul(y, y)), {x, w}));
+      CHECK(count(chosen(t), "slice(") == 1);  // one for both
+      check_same(t, true, 5e-6);
+    }
+  Trace t;
+  AttrMap map = window("explicit", 2);
+  map["pads"] = {AttrList{{1}, {1}, {0}, {0}}};
+  ValueId x = t.input("x", floats({3, 11, 12, 16})), w = t.input("w", floats({1, 1, 16, 24}));
+  t.out({t.b.emit("conv2d", {x, w}, map)});
+  CHECK(count(chosen(t), "slice(") == 0);
 }
 
 TEST_CASE("choose_algorithms: gradients of every padding, and of 5x5 windows") {
