@@ -187,10 +187,13 @@ void pass_rows(const Stream& s, const Pass& t) {
 void pass_gathered(const Stream& s, const Pass& t) {
   const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, depth = t.h.count * t.w.count * sc;
   const int64_t pixels = t.B * t.grid.I * t.grid.J, blocks = (pixels + conv_block - 1) / conv_block;
+  constexpr int64_t enough = 4;  // units: each part of the filters gathers again
+  const int64_t wanted = (enough + blocks * t.groups - 1) / (blocks * t.groups), panels = (n + gemm_nr - 1) / gemm_nr;
+  const int64_t parts = wanted < panels ? wanted : panels;
   const bool plain = t.grid.step_h == 1 && t.grid.step_w == 1 && t.grid.I == t.dst_h && t.grid.J == t.dst_w;
-  const double ns = double(conv_block) * double(depth + 8) * double(n + gemm_nr) * (0.3 / V) + 200;
-  s.parallel(blocks * t.groups, ns, [&](int64_t unit, char* scratch) {
-    const int64_t g = unit % t.groups, block = unit / t.groups;
+  const double ns = double(conv_block) * double(depth + 8) * double(n / parts + gemm_nr) * (0.3 / V) + 200;
+  s.parallel(blocks * t.groups * parts, ns, [&](int64_t unit, char* scratch) {
+    const int64_t part = unit % parts, g = unit / parts % t.groups, block = unit / parts / t.groups;
     const int64_t from = pixels * block / blocks, to = pixels * (block + 1) / blocks, rows = to - from;
     float* lines = aligned(scratch);
     auto pixel = [&](int64_t at, auto&& f) { f(at / t.grid.J / t.grid.I, at / t.grid.J % t.grid.I, at % t.grid.J); };
@@ -202,7 +205,7 @@ void pass_gathered(const Stream& s, const Pass& t) {
     job.a_row = depth;
     if (plain) {
       job.ldc = t.ld_dst;
-      return multiply(t, g, job, depth, rows, lines, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0);
+      return multiply(t, g, job, depth, rows, lines, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0, nullptr, part, parts);
     }
     for (int64_t m = 0; m < rows;) {  // what lies in one row of the grid is evenly strided in y
       int64_t length = t.grid.J - (from + m) % t.grid.J;
@@ -211,7 +214,8 @@ void pass_gathered(const Stream& s, const Pass& t) {
         job.ldc = t.grid.step_w * t.ld_dst;
         job.row_step = t.grid.step_w;
         const int64_t place = t.place(b, i, j);
-        multiply(t, g, job, depth, length, lines + m * depth, 1, 0, t.dst + place * t.ld_dst + g * n, 0, place, 0);
+        multiply(t, g, job, depth, length, lines + m * depth, 1, 0, t.dst + place * t.ld_dst + g * n, 0, place, 0, nullptr, part,
+                 parts);
       });
       m += length;
     }
