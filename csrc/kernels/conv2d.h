@@ -57,7 +57,7 @@ ConvMemory conv2d_input_grad_memory(const ConvArgs&);
 ConvMemory conv2d_filter_grad_memory(const ConvArgs&);
 
 /// Pixels that one step of a kernel works on; the filter gradient's rows of dw in a unit of work.
-inline constexpr int64_t conv_block = 112, conv_grad_block = 160, conv_grad_chunk = 192;
+inline constexpr int64_t conv_block = 112, conv_grad_chunk = 192;
 /// Elements of a window multiplied at once: their part of a panel stays in L1.
 inline constexpr int64_t conv_slice = 640;
 /// Whether a window of so many columns and channels is multiplied with so few filters that vectors of so many lanes run over
@@ -68,9 +68,10 @@ inline bool conv_few(int64_t groups, int64_t filters, int64_t window_columns, in
 }
 /// Whether a filter gradient's vectors run over channels rather than over filters; `run`: contiguous floats under the window.
 inline bool conv_grad_few(int64_t filters, int64_t run) { return filters <= 4 && run >= 8; }
-/// Of a filter gradient with windows: floats between the pixels of its copy of the image, where these would lie on the same sets of
-/// a cache (1 x 1 windows copy a chunk's channels alone).
-inline int64_t conv_grad_gap(int64_t R, int64_t S, int64_t channels) { return R * S > 1 && channels % 64 == 0 ? 16 : 0; }
+/// Whether a filter gradient copies the image's floats, `row` of them under a window's row, in the order of its tiles: that pays once
+/// several panels of dy meet them. Its blocks of pixels are larger then, since a tile reads no more of a cache than it needs.
+inline bool conv_grad_copies(int64_t filters, int64_t row) { return filters > 32 && row >= 48; }
+inline constexpr int64_t conv_grad_block = 160, conv_grad_copied_block = 224;
 /// Whether tiles run along the image's rows, and of how many rows a unit of work is.
 inline bool conv_by_rows(int64_t columns) { return columns >= 12; }
 inline int64_t conv_rows(int64_t rows, int64_t columns, int64_t depth, int64_t filters) {
@@ -79,8 +80,10 @@ inline int64_t conv_rows(int64_t rows, int64_t columns, int64_t depth, int64_t f
   const int64_t n = (pixels + columns - 1) / columns;
   return n < 1 ? 1 : n > rows ? rows : n;
 }
-/// The filter gradient's work: image rows in a block, into how many sums the blocks are cut, and into how many units each.
+/// The filter gradient's work: blocks of rows of dy and the most in one, into how many sums the blocks are cut, and into how many
+/// units each.
 int64_t conv2d_filter_grad_rows(const ConvArgs&);
+int64_t conv2d_filter_grad_blocks(const ConvArgs&);
 int64_t conv2d_filter_grad_splits(const ConvArgs&);
 int64_t conv2d_filter_grad_chunks(const ConvArgs&);
 

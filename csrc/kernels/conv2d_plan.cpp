@@ -60,8 +60,21 @@ ConvMemory conv2d_input_grad_memory(const ConvArgs& a) {
   return {a.groups * round_up(c) * size_t(depth) * 4 + 64, scratch};
 }
 
+namespace {
+bool copies(const ConvArgs& a) { return conv_grad_copies(a.F / a.groups, a.S * a.C / a.groups); }
+/// Whether a block of the filter gradient goes on from one image to the next; its table of pixels has 32 bits for each.
+bool goes_on(const ConvArgs& a) { return copies(a) && a.H * a.W * a.C <= int64_t(1) << 18; }
+}  // namespace
+
 int64_t conv2d_filter_grad_rows(const ConvArgs& a) {
-  return std::min(a.P, std::max<int64_t>(1, conv_grad_block / std::max<int64_t>(1, a.Q)));
+  const int64_t pixels = copies(a) ? conv_grad_copied_block : conv_grad_block;
+  return std::min(goes_on(a) ? a.B * a.P : a.P, std::max<int64_t>(1, pixels / std::max<int64_t>(1, a.Q)));
+}
+
+int64_t conv2d_filter_grad_blocks(const ConvArgs& a) {
+  const int64_t rows = conv2d_filter_grad_rows(a);
+  if (!rows) return 0;
+  return goes_on(a) ? (a.B * a.P + rows - 1) / rows : a.B * ((a.P + rows - 1) / rows);
 }
 
 int64_t conv2d_filter_grad_splits(const ConvArgs& a) {
@@ -70,7 +83,7 @@ int64_t conv2d_filter_grad_splits(const ConvArgs& a) {
     while (splits < 8 && a.B * a.P / (splits * 2) >= 4) splits *= 2;
     return splits;
   }
-  const int64_t rows = conv2d_filter_grad_rows(a), blocks = rows ? a.B * ((a.P + rows - 1) / rows) : 0;
+  const int64_t blocks = conv2d_filter_grad_blocks(a);
   const int64_t units = a.groups * conv2d_filter_grad_chunks(a);
   while (splits < 8 && units * splits < 12 && blocks >= splits * 2) splits *= 2;
   return splits;
@@ -85,16 +98,14 @@ int64_t conv2d_filter_grad_chunks(const ConvArgs& a) {
 ConvMemory conv2d_filter_grad_memory(const ConvArgs& a) {
   const int64_t splits = conv2d_filter_grad_splits(a), c = a.C / a.groups, weights = a.R * a.S * c * a.F;
   const int64_t rows = conv2d_filter_grad_rows(a), pixels = rows * a.Q;
-  const int64_t high = (rows - 1) * a.stride_h + (a.R - 1) * a.dilation_h + 1;
+  const int64_t images = rows / std::max<int64_t>(1, a.P) + 2;  // at most, that a block has rows of
+  const int64_t high = rows * a.stride_h + images * ((a.R - 1) * a.dilation_h + 1);
   const int64_t wide = (a.Q - 1) * a.stride_w + (a.S - 1) * a.dilation_w + 1;
   const bool outside = a.pad_top > 0 || a.pad_left > 0 || (a.P - 1) * a.stride_h - a.pad_top + (a.R - 1) * a.dilation_h >= a.H ||
                        (a.Q - 1) * a.stride_w - a.pad_left + (a.S - 1) * a.dilation_w >= a.W;
-  const int64_t gap = conv_grad_gap(a.R, a.S, c);
-  const int64_t copied = pixels <= 0      ? 0
-                         : outside || gap ? high * wide * (c + gap)
-                         : a.R * a.S == 1 ? pixels * (std::min(c, 2 * conv_grad_chunk) + 48)
-                                          : 0;
-  const int64_t floats = pixels * 32 + int64_t(round_up(pixels)) + copied;
+  int64_t floats = pixels * 32 + int64_t(round_up(pixels));  // a panel of dy, and where its pixels' windows lie
+  if (pixels > 0 && outside) floats += high * wide * c;
+  if (copies(a)) floats += (std::min(a.S * c, 2 * conv_grad_chunk) + 16) * (pixels + 32);
   return {size_t(splits > 1 ? splits * weights : 0) * 4 + 64, size_t(floats) * 4 + 192};
 }
 

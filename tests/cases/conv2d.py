@@ -120,7 +120,10 @@ SHAPES = [
     ((2, 2, 1, 9), (3, 3), 9, (1, 1), (1, 1), 9, "same", None),
     ((2, 9, 14, 24), (3, 3), 3, (1, 1), (1, 1), 1, "same", None),
     ((1, 12, 18, 3), (2, 3), 6, (2, 1), (1, 2), 3, "same", None),
-    ((1, 5, 6, 64), (3, 2), 67, (1, 1), (1, 2), 1, "same", None),  # pixels that would share a cache's sets
+    ((1, 5, 6, 64), (3, 2), 67, (1, 1), (1, 2), 1, "same", None),  # filter gradients of copied tiles
+    ((7, 7, 7, 55), (1, 1), 41, (1, 1), (1, 1), 1, "valid", None),  # whose blocks go on from one image to the next
+    ((5, 9, 8, 37), (2, 2), 49, (1, 1), (1, 1), 1, "same", None),
+    ((2, 5, 4, 400), (1, 1), 33, (1, 1), (1, 1), 1, "valid", None),
     ((1, 6, 7, 128), (2, 2), 72, (2, 1), (1, 1), 2, "valid", None),
     ((1, 20, 18, 2), (17, 16), 2, (1, 1), (1, 1), 2, "same", None),  # too large a window for shared memory
 ]

@@ -2,8 +2,9 @@
 //
 // A product of K = pixels: rows of A are the channels under a window's row (S C contiguous floats of the image, read in place
 // through a table of where each pixel's lie; where windows reach outside, in a padded copy of a block's rows), B is dy, of
-// which a panel at a time is packed for the block and stays in L1 for all rows of A. Runs of blocks are separate sums,
-// added in order.
+// which a panel at a time is packed for the block and stays in L1 for all rows of A. The first of several panels leaves A's
+// rows behind in the order of tiles: read in place, each takes a line of the cache for 24 bytes, often of the same sets as
+// the next. Runs of blocks are separate sums, added in order.
 // Depthwise: vectors over channels, a window's sums side by side in registers.
 #include "kernels/cpu/conv2d_pass.h"
 
@@ -261,7 +262,7 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
     return a.R == a.S && (a.S == 3 || a.S == 5) ? depthwise_square(a, s) : depthwise_filter_grad(a, s);
   if (!a.B || !a.P || !a.Q) return zero(a.w, weights);
   const int64_t splits = conv2d_filter_grad_splits(a), chunks = conv2d_filter_grad_chunks(a);
-  const int64_t high = conv2d_filter_grad_rows(a), per_image = (a.P + high - 1) / high, blocks = a.B * per_image;
+  const int64_t high = conv2d_filter_grad_rows(a), blocks = conv2d_filter_grad_blocks(a), all = a.B * a.P;
   float* partial = splits > 1 ? aligned(a.workspace) : a.w;
   const Epilogue none;
   const Pass t{a.B,
@@ -281,16 +282,13 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
                a.F,
                a.groups,
                none};
-  // A tile takes a few channels of many pixels: where these lie multiples of 256 bytes apart, they share a few of the cache's
-  // sets, and a copy pays once several panels read it.
-  const int64_t gap = f > 2 * gemm_nr ? conv_grad_gap(a.R, a.S, c) : 0;
-  const bool outside = reaches_outside(t) || gap;
-  const bool joined = a.dilation_w == 1 && !gap && (outside || a.ldx == c);  // the channels under a window's row are contiguous
+  const bool outside = reaches_outside(t), copies = conv_grad_copies(f, a.S * c);
+  const bool joined = a.dilation_w == 1 && (outside || a.ldx == c);  // the channels under a window's row are contiguous
   const int64_t runs = joined ? a.R : a.R * a.S, run = joined ? a.S * c : c;
   const int64_t parts = run > conv_grad_chunk ? run / conv_grad_chunk : 1, pieces = runs * parts;
   const bool few = conv_grad_few(f, run);
-  const bool spread = a.R * a.S == 1 && !outside && a.stride_w * a.ldx % 128 == 0 && f > 2 * gemm_nr;
-  const double ns = double(blocks * high * a.Q) / double(splits * chunks) * double(a.R * a.S * c) * double(f) * (0.3 / V) + 200;
+  const int64_t piece_most = (a.S * c < 2 * conv_grad_chunk ? a.S * c : 2 * conv_grad_chunk) + 16;
+  const double ns = double(all * a.Q) / double(splits * chunks) * double(a.R * a.S * c) * double(f) * (0.3 / V) + 200;
   s.parallel(splits * chunks * a.groups, ns, [&](int64_t unit, char* scratch) {
     const int64_t g = unit % a.groups, chunk = unit / a.groups % chunks, split = unit / a.groups / chunks;
     const int64_t begin = blocks * split / splits, end = blocks * (split + 1) / splits;
@@ -298,18 +296,29 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
     float* to = partial + split * weights + g * f;
     float* panel = aligned(scratch);
     int32_t* places = reinterpret_cast<int32_t*>(panel + high * a.Q * gemm_nr);
-    float* copied = reinterpret_cast<float*>(places) + (high * a.Q + 15) / 16 * 16;
+    float* tiles = reinterpret_cast<float*>(places) + (high * a.Q + 15) / 16 * 16;
+    float* copied = tiles + (copies ? piece_most * (high * a.Q + 32) : 0);
     TileJob job;
     job.taps = places;
     job.a_row = 1;
     job.b = panel;
     job.ldc = a.F;
     for (int64_t block = begin; block < end; block++) {
-      const int64_t b = block / per_image, i = block % per_image, i0 = a.P * i / per_image, i1 = a.P * (i + 1) / per_image;
-      job.K = (i1 - i0) * a.Q;
+      const int64_t row0 = all * block / blocks, row1 = all * (block + 1) / blocks;
+      job.K = (row1 - row0) * a.Q;
       job.accumulate = block > begin;
-      Rows x = rows_under(t, b, g, i0, i1, outside, copied, gap);
-      const float* dy = a.y + (b * a.P + i0) * a.Q * a.ldy + g * f;
+      const float* dy = a.y + row0 * a.Q * a.ldy + g * f;
+      Rows x{};
+      for (int64_t row = row0, end = row0, lines = 0; row < row1; row = end) {  // image by image
+        const int64_t b = row / a.P, i0 = row % a.P, i1 = a.P - i0 < row1 - row ? a.P : i0 + row1 - row;
+        end = row + i1 - i0;
+        const Rows here = rows_under(t, b, g, i0, i1, outside, copied + lines * x.line);
+        if (row == row0) x = here;
+        lines += (i1 - i0 - 1) * a.stride_h + (a.R - 1) * a.dilation_h + 1;
+        if (few) continue;
+        for (int64_t at = here.a - x.a; row < end; row++, at += a.stride_h * x.line)
+          for (int64_t j = 0; j < a.Q; j++) places[(row - row0) * a.Q + j] = int32_t(at + j * a.stride_w * x.ld);
+      }
       auto each_piece = [&](const auto& multiply) {  // multiply(floats, them under the first pixel, their rows of dw)
         for (int64_t piece = first; piece < last; piece++) {
           const int64_t at = piece / parts, m0 = run * (piece % parts) / parts, m1 = run * (piece % parts + 1) / parts;
@@ -320,25 +329,46 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
       if (few) {
         const int64_t step = a.stride_w * x.ld, line = a.stride_h * x.line;
         each_piece([&](int64_t n, const float* from, float* dw) {
-          FewFilters{from, dy, step, line, a.Q, i1 - i0, a.ldy, n, a.F, dw, job.accumulate}(f);
+          FewFilters{from, dy, step, line, a.Q, row1 - row0, a.ldy, n, a.F, dw, job.accumulate}(f);
         });
         continue;
       }
-      for (int64_t i = 0; i < i1 - i0; i++)
-        for (int64_t j = 0; j < a.Q; j++) places[i * a.Q + j] = int32_t(i * a.stride_h * x.line + j * a.stride_w * x.ld);
-      if (spread) {
-        const int64_t c0 = run * first / parts, n = run * last / parts - c0, pitch = (n + 31) / 32 * 32 + 16;
-        for (int64_t k = 0; k < job.K; k++) {
-          copy(copied + k * pitch, x.a + places[k] + c0, n);
-          places[k] = int32_t(k * pitch);
+      if (!copies) {
+        // Lines of the next panel are asked for where a row of dy has more than the processor fetches with them by itself.
+        if (f > 2 * gemm_nr) job.next_row = 4 * a.ldy, job.next_lines = job.K / (last - first) + 1;
+        for (int64_t n = 0; n < f; n += gemm_nr) {
+          job.n = int(f - n < gemm_nr ? f - n : gemm_nr);
+          gemm_pack(job.K, dy + n, a.ldy, 1, job.n, panel);
+          const float* next = n + gemm_nr < f ? dy + n + gemm_nr : dy + job.K * a.ldy;
+          each_piece([&](int64_t m, const float* from, float* c) {
+            if (job.next_row) job.next = next, next += job.next_lines * a.ldy;
+            gemm_run(job, m, from, c + n, 0);
+          });
         }
-        x.a = copied - c0;
+        continue;
       }
-      for (int64_t n = 0; n < f; n += gemm_nr) {
-        job.n = int(f - n < gemm_nr ? f - n : gemm_nr);
-        gemm_pack(job.K, dy + n, a.ldy, 1, job.n, panel);
-        each_piece([&](int64_t m, const float* from, float* c) { gemm_run(job, m, from, c + n, 0); });
-      }
+      each_piece([&](int64_t m, const float* from, float* c) {
+        // Whole tiles have V floats behind each pixel, and are copied by their first product; the others before it.
+        const int64_t whole = m < V ? 0 : (m - (V - gemm_mr)) / gemm_mr * gemm_mr;
+        TileJob front = job, rest = job;
+        front.a_tile = (((job.K * gemm_mr + V) / 16 + 1) | 1) * 16;  // an odd number of lines
+        front.copied = tiles;
+        front.next_row = 4 * a.ldy;
+        float* behind = tiles + whole / gemm_mr * front.a_tile;
+        for (int64_t k = 0; k < job.K; k++) store(behind + k * V, load_n(from + whole + places[k], int(m - whole)));
+        rest.taps = nullptr, rest.a_col = V;
+        for (int64_t n = 0; n < f; n += gemm_nr) {
+          front.n = rest.n = int(f - n < gemm_nr ? f - n : gemm_nr);
+          const bool by_tile = n && whole && front.n == gemm_nr;
+          if (!by_tile) gemm_pack(job.K, dy + n, a.ldy, 1, front.n, panel);
+          front.packed = by_tile ? panel : nullptr;
+          front.b = by_tile ? dy + n : panel, front.b_row = by_tile ? a.ldy : gemm_nr;
+          front.next = n + gemm_nr < f ? dy + n + gemm_nr : last - first > 1 ? dy : dy + job.K * a.ldy;
+          if (whole) gemm_run(front, whole, front.copied ? from : tiles, c + n, 0);
+          gemm_run(rest, m - whole, behind, c + n + whole * a.F, 0);
+          front.copied = nullptr, front.taps = nullptr, front.a_col = gemm_mr;
+        }
+      });
     }
   });
   if (splits > 1) add_partials(a.w, partial, weights, splits, s);

@@ -62,15 +62,17 @@ constexpr int64_t gemm_packing_ahead = 16;  // rows of B
 
 /// `tiles` tiles of MR rows each, one behind the other; `row`: the first row's place in the epilogue's operands.
 /// `ahead`: the next line to be fetched, one in every `every` steps. `packing`: B's rows are copied to j.packed on their way.
-template <int MR, int NV, bool scattered, bool packing = false>
+/// `copying`: A's elements to j.copied.
+template <int MR, int NV, bool scattered, bool packing = false, bool copying = false>
 void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64_t row, const char*& ahead, int64_t every) {
   const int64_t K = j.K, a_row = j.a_row, a_col = j.a_col, b_row = j.b_row, ldc = j.ldc, row_step = j.row_step;
-  const int64_t next_row = j.next ? j.next_row : 0;
+  const int64_t next_row = j.next ? j.next_row : 0, a_tile = j.a_tile && !copying ? j.a_tile : MR * a_row;
+  float* copied = j.copied;
   const int32_t* taps = j.taps;
   const float* panel = j.b;
   const bool whole = j.n == NV * V;
   const SimpleEpilogue simple = j.finish ? SimpleEpilogue(*j.finish) : SimpleEpilogue();
-  for (; tiles; tiles--, a += MR * a_row, c += MR * ldc, row += MR * row_step) {
+  for (; tiles; tiles--, a += a_tile, c += MR * ldc, row += MR * row_step) {
     vf acc[MR][NV];
 #pragma GCC unroll 16
     for (int m = 0; m < MR; m++)
@@ -81,6 +83,10 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
 #pragma GCC unroll 16
       for (int m = 0; m < MR; m++) __builtin_prefetch(from + m * row_step * simple.ld_residual);
     }
+    if (!scattered && j.a_tile && j.accumulate) {
+#pragma GCC unroll 16
+      for (int m = 0; m < MR; m++) __builtin_prefetch(c + m * ldc, 1);
+    }
     const float *b = panel, *ak = a;
     float* packed = j.packed;
     for (int64_t k = 0; k < K;) {
@@ -88,6 +94,7 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
       ahead += next_row;
       for (const int64_t end = K - k < every ? K : k + every; k < end; k++) {
         if (scattered) ak = a + taps[k];
+        if (copying) store(copied + k * MR, load(ak));
         vf bv[NV];
 #pragma GCC unroll 2
         for (int i = 0; i < NV; i++) bv[i] = load(b + i * V);
@@ -111,6 +118,7 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
       finish_whole<MR, NV>(j, simple, acc, c, row);
     else
       finish_part<MR, NV>(j, simple, acc, c, row);
+    if (copying) copied += j.a_tile;
   }
 }
 
@@ -293,16 +301,17 @@ void gemm_run(TileJob j, int64_t M, const float* a, float* c, int64_t row) {
   if (j.packed) {
     gemm_tiles<gemm_mr, 2, false, true>(j, 1, a, c, row, ahead, every);
     j.b = j.packed, j.b_row = gemm_nr;
-    a += gemm_mr * j.a_row, c += gemm_mr * j.ldc, row += gemm_mr * j.row_step;
+    a += j.a_tile ? j.a_tile : gemm_mr * j.a_row, c += gemm_mr * j.ldc, row += gemm_mr * j.row_step;
     M -= gemm_mr, tiles--;
     if (!M) return;
   }
+  if (j.copied) return gemm_tiles<gemm_mr, 2, true, false, true>(j, tiles, a, c, row, ahead, every);
   const int64_t low = M / tiles, high = M - low * tiles;  // `high` tiles have low + 1 rows
   auto run = [&](int64_t rows, int64_t count) {
     GemmTiles f = j.taps ? (narrow ? gemm_tiles_of<1, true>(rows) : gemm_tiles_of<2, true>(rows))
                          : (narrow ? gemm_tiles_of<1, false>(rows) : gemm_tiles_of<2, false>(rows));
     f(j, count, a, c, row, ahead, every);
-    a += rows * count * j.a_row, c += rows * count * j.ldc, row += rows * count * j.row_step;
+    a += count * (j.a_tile ? j.a_tile : rows * j.a_row), c += rows * count * j.ldc, row += rows * count * j.row_step;
   };
   if (high) run(low + 1, high);
   if (low && tiles > high) run(low, tiles - high);

@@ -29,6 +29,10 @@ struct TileJob {
   int64_t K = 0;
   const int32_t* taps = nullptr;  // row m's k-th element of A is a[m a_row + taps[k]]; null: a[m a_row + k a_col]
   int64_t a_row = 0, a_col = 1;
+  int64_t a_tile = 0;  // M in whole tiles, so far apart in A; 0: row by row
+  // Of M in whole tiles with taps, a_row 1 and V floats of A behind every tap: they are left here in that order, a_row 1, a_col
+  // gemm_mr, for products with other panels. Null: they are not.
+  float* copied = nullptr;
   const float* b = nullptr;  // rows b_row apart, NV V floats of each are read
   int64_t b_row = gemm_nr;
   // Of whole rows in place, M >= gemm_mr and no taps: the first tile leaves them here as a panel for the others. Null: it does not.
