@@ -252,7 +252,7 @@ template <class Pass> void run(BatchNormArgs a, CudaStream& s, bool finish) {
   const Workspace w(a, parts);
   if (!a.rstd) a.rstd = w.rstd;
   if (together) {
-    launch(s, "zero_counters", zero_counters_kernel, 1, 32, w.counters, 2 * groups);
+    launch(s, "zero_counters", zero_counters_kernel, 1, zero_threads, w.counters, 2 * groups);
     return launch_together(s, Pass::together_name, together_kernel<Pass>, blocks, block, bytes, a, parts);
   }
   launch(s, Pass::part_name, part_kernel<Pass>, blocks, block, a, parts);

@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(tile_threads, 1)
   }
 }
 
-__global__ void add_parts_kernel(Gate gate, const float* sums, float* to, int64_t n, int64_t parts) {
+__global__ void __launch_bounds__(tile_threads) add_parts_kernel(Gate gate, const float* sums, float* to, int64_t n, int64_t parts) {
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < n; i += grid_stride()) {
     float total = 0;
@@ -171,7 +171,7 @@ __global__ void add_parts_kernel(Gate gate, const float* sums, float* to, int64_
 }
 
 // ---------------------------------------------------------------- large windows: a thread for each result
-__global__ void depthwise_large_kernel(Gate gate, ConvArgs a) {
+__global__ void __launch_bounds__(tile_threads) depthwise_large_kernel(Gate gate, ConvArgs a) {
   if (closed(gate)) return;
   const int64_t each = a.F / a.C;
   for (int64_t i = first_index(); i < a.B * a.P * a.Q * a.F; i += grid_stride()) {
@@ -187,7 +187,7 @@ __global__ void depthwise_large_kernel(Gate gate, ConvArgs a) {
   }
 }
 
-__global__ void depthwise_input_grad_large_kernel(Gate gate, ConvArgs a) {
+__global__ void __launch_bounds__(tile_threads) depthwise_input_grad_large_kernel(Gate gate, ConvArgs a) {
   if (closed(gate)) return;
   const int64_t each = a.F / a.C;
   for (int64_t i = first_index(); i < a.B * a.H * a.W * a.C; i += grid_stride()) {
@@ -207,7 +207,7 @@ __global__ void depthwise_input_grad_large_kernel(Gate gate, ConvArgs a) {
 }
 
 /// A block for each tap and 32 filters: 8 threads share the pixels of a filter, then add up in order.
-__global__ void depthwise_filter_grad_large_kernel(Gate gate, ConvArgs a) {
+__global__ void __launch_bounds__(tile_threads) depthwise_filter_grad_large_kernel(Gate gate, ConvArgs a) {
   if (closed(gate)) return;
   SHARED(float, sums, [tile_warps][tile_lanes]);
   const int64_t each = a.F / a.C, strips = (a.F + tile_lanes - 1) / tile_lanes;
@@ -280,7 +280,7 @@ void depthwise_filter_grad(const ConvArgs& a, CudaStream& s) {
   launch_with(s, "conv2d_filter_grad_depthwise", depthwise_filter_grad_kernel, unsigned(parts * t.groups), block, bytes, a, t,
               sums, parts);
   const int64_t n = a.R * a.S * a.F;
-  if (parts > 1) launch(s, "add_parts", add_parts_kernel, blocks_for(s, n, 256), 256, sums, a.w, n, parts);
+  if (parts > 1) launch(s, "add_parts", add_parts_kernel, blocks_for(s, n, tile_threads), tile_threads, sums, a.w, n, parts);
 }
 
 }  // namespace

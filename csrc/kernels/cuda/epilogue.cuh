@@ -29,7 +29,9 @@ DAGRT_DEVICE float finished(const Epilogue& e, int64_t m, int64_t n, float produ
   return v[e.operands + e.count];
 }
 
-__global__ void epilogue_kernel(Gate gate, float* c, int64_t rows, int64_t N, int64_t ld, const __grid_constant__ Epilogue e) {
+constexpr int epilogue_threads = 256;
+__global__ void __launch_bounds__(epilogue_threads)
+    epilogue_kernel(Gate gate, float* c, int64_t rows, int64_t N, int64_t ld, const __grid_constant__ Epilogue e) {
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < rows * N; i += grid_stride()) {
     int64_t m = i / N, n = i % N;
@@ -40,7 +42,7 @@ __global__ void epilogue_kernel(Gate gate, float* c, int64_t rows, int64_t N, in
 /// On C as it stands in memory: rows of N, ld apart.
 void finish_epilogue(CudaStream& s, const Epilogue& e, float* c, int64_t rows, int64_t N, int64_t ld) {
   if (!e.empty() && rows > 0 && N > 0)
-    launch(s, "epilogue", epilogue_kernel, blocks_for(s, rows * N, 256), 256, c, rows, N, ld, e);
+    launch(s, "epilogue", epilogue_kernel, blocks_for(s, rows * N, epilogue_threads), epilogue_threads, c, rows, N, ld, e);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ namespace dagrt {
 namespace {
 
 constexpr int threads = 256;
+constexpr int64_t most_sums = 32 << 10;  // bytes of scatter_add's in shared memory
 
 struct Ids {
   const void* p;
@@ -50,8 +51,8 @@ template <class T> DAGRT_DEVICE void put_sum(typename Summed<T>::type x, T& y) {
     y = T(x);
 }
 
-__global__ void find_bad_kernel(Gate gate, Ids ids, DType narrow_type, int64_t width, int64_t ld, int64_t n, int64_t limit,
-                                DeviceStatus* status) {
+__global__ void __launch_bounds__(threads) find_bad_kernel(Gate gate, Ids ids, DType narrow_type, int64_t width, int64_t ld,
+                                                           int64_t n, int64_t limit, DeviceStatus* status) {
   if (closed(gate) || status->code != 0) return;
   for (int64_t i = first_index(); i < n; i += grid_stride()) {
     int64_t at = width == ld ? i : i / width * ld + i % width;
@@ -61,8 +62,8 @@ __global__ void find_bad_kernel(Gate gate, Ids ids, DType narrow_type, int64_t w
   }
 }
 
-__global__ void report_kernel(Gate gate, Ids ids, DType narrow_type, int64_t width, int64_t ld, int64_t limit, int32_t code,
-                              int32_t node, DeviceStatus* status) {
+__global__ void __launch_bounds__(1) report_kernel(Gate gate, Ids ids, DType narrow_type, int64_t width, int64_t ld, int64_t limit,
+                                                   int32_t code, int32_t node, DeviceStatus* status) {
   if (closed(gate) || status->code != 0 || status->first == ~0ull) return;
   int64_t i = int64_t(status->first), at = width == ld ? i : i / width * ld + i % width;
   status->index = i;
@@ -72,7 +73,7 @@ __global__ void report_kernel(Gate gate, Ids ids, DType narrow_type, int64_t wid
   status->code = code;
 }
 
-template <class T> __global__ void gather_kernel(Gate gate, RowsArgs a) {
+template <class T> __global__ void __launch_bounds__(threads) gather_kernel(Gate gate, RowsArgs a) {
   if (closed(gate)) return;
   Ids ids{a.ids, a.wide};
   const int64_t rows = a.O * a.K * a.R;
@@ -129,7 +130,7 @@ __global__ void __launch_bounds__(threads) scatter_add_kernel(Gate gate, RowsArg
     for (int n = group; n < n1 - n0; n += groups) put_sum<T>(sums[n * columns + column], y[n * a.yk]);
 }
 
-template <class T> __global__ void take_kernel(Gate gate, AlongAxisArgs a, int64_t total) {
+template <class T> __global__ void __launch_bounds__(threads) take_kernel(Gate gate, AlongAxisArgs a, int64_t total) {
   if (closed(gate)) return;
   Ids ids{a.ids, a.wide};
   for (int64_t i = first_index(); i < total; i += grid_stride()) {
@@ -146,7 +147,7 @@ template <class T> __global__ void take_kernel(Gate gate, AlongAxisArgs a, int64
   }
 }
 
-template <class T> __global__ void put_kernel(Gate gate, AlongAxisArgs a, int64_t total) {
+template <class T> __global__ void __launch_bounds__(threads) put_kernel(Gate gate, AlongAxisArgs a, int64_t total) {
   if (closed(gate)) return;
   Ids ids{a.ids, a.wide};
   for (int64_t i = first_index(); i < total; i += grid_stride()) {
@@ -167,7 +168,7 @@ template <class T> __global__ void put_kernel(Gate gate, AlongAxisArgs a, int64_
   }
 }
 
-template <class T> __global__ void one_hot_kernel(Gate gate, OneHotArgs a, T one) {
+template <class T> __global__ void __launch_bounds__(threads) one_hot_kernel(Gate gate, OneHotArgs a, T one) {
   if (closed(gate)) return;
   Ids ids{a.ids, a.id_dtype == DType::int64};
   for (int64_t i = first_index(); i < a.rows * a.depth; i += grid_stride()) {
@@ -212,7 +213,7 @@ void scatter_add(const RowsArgs& a, CudaStream& s) {
     // Ids, read by every block, stay a quarter of what is written, unless the device would be left half empty.
     const int64_t few = a.O * a.N * width * element / (4 * larger(1, a.K) * (a.wide ? 8 : 4));
     const int64_t blocks = smaller(larger(few, s.multiprocessors / 2), int64_t(s.multiprocessors) * 4);
-    const int64_t rows = larger(1, smaller(smaller(pieces(a.O * a.N * strips, blocks), a.N), (32 << 10) / (columns * element)));
+    const int64_t rows = larger(1, smaller(smaller(pieces(a.O * a.N * strips, blocks), a.N), most_sums / (columns * element)));
     launch_with(s, "scatter_add", scatter_add_kernel<T>, unsigned(a.O * pieces(a.N, rows) * strips), threads,
                 size_t(rows * columns * element), a, int(rows), int(columns));
   });

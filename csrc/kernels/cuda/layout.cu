@@ -24,8 +24,8 @@ template <class T> __global__ void __launch_bounds__(walk_threads) copy_kernel(G
 
 /// For every index of `outer`: dst[r, c] = src[c, r], rows ldd and lds apart.
 template <class T>
-__global__ void transpose_kernel(Gate gate, T* dst, const T* src, Space<2> outer, int64_t rows, int64_t columns, int64_t ldd,
-                                 int64_t lds) {
+__global__ void __launch_bounds__(tile * tile_rows) transpose_kernel(Gate gate, T* dst, const T* src, Space<2> outer, int64_t rows,
+                                                                     int64_t columns, int64_t ldd, int64_t lds) {
   if (closed(gate)) return;
   SHARED(T, held, [tile][tile + 1]);
   int64_t down = (rows + tile - 1) / tile, across = (columns + tile - 1) / tile;
@@ -100,7 +100,7 @@ struct Padding {
   int64_t dims[8], out_dims[8], low[8], step[8], src_stride[8], dst_stride[8], total;
 };
 
-template <class T> __global__ void pad_kernel(Gate gate, T* dst, const T* src, Padding p, T value) {
+template <class T> __global__ void __launch_bounds__(threads) pad_kernel(Gate gate, T* dst, const T* src, Padding p, T value) {
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < p.total; i += grid_stride()) {
     int64_t rest = i, from = 0, to = 0;
@@ -116,7 +116,8 @@ template <class T> __global__ void pad_kernel(Gate gate, T* dst, const T* src, P
   }
 }
 
-template <class T> __global__ void fill_kernel(Gate gate, T* dst, int64_t rows, int64_t columns, int64_t ld, T value) {
+template <class T>
+__global__ void __launch_bounds__(threads) fill_kernel(Gate gate, T* dst, int64_t rows, int64_t columns, int64_t ld, T value) {
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < rows * columns; i += grid_stride())
     dst[ld == columns ? i : i / columns * ld + i % columns] = value;
@@ -126,7 +127,7 @@ template <class T> DAGRT_DEVICE void put_number(int64_t i, T& y) { y = T(i); }
 DAGRT_DEVICE void put_number(int64_t i, Bf16& y) { narrow(float(i), y); }
 DAGRT_DEVICE void put_number(int64_t i, Half& y) { narrow(float(i), y); }
 
-template <class T> __global__ void iota_kernel(Gate gate, T* dst, int64_t n) {
+template <class T> __global__ void __launch_bounds__(threads) iota_kernel(Gate gate, T* dst, int64_t n) {
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < n; i += grid_stride()) put_number(i, dst[i]);
 }

@@ -244,17 +244,19 @@ struct HiddenBefore {
   DAGRT_DEVICE void move(int64_t by) { hidden += by; }
 };
 
-__global__ void bias_gradient_kernel(Gate gate, const float* dz, float* dbias, int64_t rows, int64_t G) {
+constexpr int bias_columns = 32, bias_rows = 8;
+__global__ void __launch_bounds__(bias_columns * bias_rows)
+    bias_gradient_kernel(Gate gate, const float* dz, float* dbias, int64_t rows, int64_t G) {
   if (closed(gate)) return;
-  SHARED(float, sums, [8][32]);
-  const int64_t g = int64_t(blockIdx.x) * 32 + threadIdx.x;
+  SHARED(float, sums, [bias_rows][bias_columns]);
+  const int64_t g = int64_t(blockIdx.x) * bias_columns + threadIdx.x;
   float sum = 0;
   if (g < G)
-    for (int64_t m = threadIdx.y; m < rows; m += 8) sum += dz[m * G + g];
+    for (int64_t m = threadIdx.y; m < rows; m += bias_rows) sum += dz[m * G + g];
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y || g >= G) return;
-  for (int k = 1; k < 8; k++) sum += sums[k][threadIdx.x];
+  for (int k = 1; k < bias_rows; k++) sum += sums[k][threadIdx.x];
   dbias[g] = sum;
 }
 
@@ -294,7 +296,7 @@ void lstm(const LstmArgs& a, CudaStream& s) {
   const size_t bytes = size_t(resident ? U : chunk) * 4 * tile_units * 4;
   const unsigned blocks = unsigned(row_tiles(a) * pieces(U, tile_units));
   if (a.T == 0 || fits(a, s)) {
-    launch(s, "zero_counters", zero_counters_kernel, 1, 32, w.counters, row_tiles(a));
+    launch(s, "zero_counters", zero_counters_kernel, 1, zero_threads, w.counters, row_tiles(a));
     return launch_together(s, "lstm", lstm_kernel, blocks, threads, bytes, a, w, 0, a.T, resident);
   }
   for (int64_t step = 0; step < a.T; step++)
@@ -309,7 +311,7 @@ void lstm_grad(const LstmArgs& a, CudaStream& s) {
     const size_t bytes = size_t(resident ? G : chunk) * ld_units * 4;
     const unsigned blocks = unsigned(row_tiles(a) * pieces(U, tile_units));
     if (a.T == 0 || fits(a, s)) {
-      launch(s, "zero_counters", zero_counters_kernel, 1, 32, w.counters, row_tiles(a));
+      launch(s, "zero_counters", zero_counters_kernel, 1, zero_threads, w.counters, row_tiles(a));
       launch_together(s, "lstm_grad", lstm_grad_kernel, blocks, threads, bytes, a, w, a.T, 0, true, resident);
     } else {
       for (int64_t step = a.T; step > 0; step--)
@@ -328,7 +330,9 @@ void lstm_grad(const LstmArgs& a, CudaStream& s) {
     product<false, false, HiddenBefore, Matrix>(s, drecurrent_name, fours, {a.hidden, a.h0, a.B, a.T, U}, dz_by_gate, a.drecurrent, G,
                                                 U, G, jobs);
   }
-  if (a.dbias && G) launch(s, "lstm_dbias", bias_gradient_kernel, unsigned(pieces(G, 32)), dim3(32, 8), w.z, a.dbias, rows, G);
+  if (a.dbias && G)
+    launch(s, "lstm_dbias", bias_gradient_kernel, unsigned(pieces(G, bias_columns)), dim3(bias_columns, bias_rows), w.z, a.dbias, rows,
+           G);
   if (a.dx && rows) {
     jobs.K = G;
     Steps dz{w.z, Divider(a.T), rows, G, a.T, G, a.B * G, true, a.go_backwards};

@@ -38,7 +38,8 @@ DAGRT_DEVICE void wait_for(unsigned* counter, unsigned count) {
   }
 }
 
-__global__ void zero_counters_kernel(Gate gate, unsigned* counters, int64_t n) {
+constexpr int zero_threads = 32;
+__global__ void __launch_bounds__(zero_threads) zero_counters_kernel(Gate gate, unsigned* counters, int64_t n) {
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < n; i += grid_stride()) counters[i] = 0;
 }

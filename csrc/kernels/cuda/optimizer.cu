@@ -39,7 +39,7 @@ template <Rule rule> DAGRT_DEVICE void step(const Constants& c, float& w, float&
   }
 }
 
-template <Rule rule, class T> __global__ void update_kernel(Gate gate, UpdateArgs a, Items items) {
+template <Rule rule, class T> __global__ void __launch_bounds__(threads) update_kernel(Gate gate, UpdateArgs a, Items items) {
   if (closed(gate)) return;
   constexpr bool has_m = rule == Rule::momentum || rule == Rule::adam, has_v = rule == Rule::adam || rule == Rule::rmsprop;
   Constants c;

@@ -113,7 +113,7 @@ template <int width> __global__ void __launch_bounds__(walk_threads) float_kerne
   });
 }
 
-template <class T, class R> __global__ void integer_kernel(Gate gate, Single c, Walk<4> walk) {
+template <class T, class R> __global__ void __launch_bounds__(walk_threads) integer_kernel(Gate gate, Single c, Walk<4> walk) {
   if (closed(gate)) return;
   walk.each_turn([&](const int64_t* at, bool) {
     T a = static_cast<const T*>(c.data[1])[at[1]];
@@ -123,7 +123,7 @@ template <class T, class R> __global__ void integer_kernel(Gate gate, Single c, 
 }
 
 /// select and copy move whole elements of any type.
-template <int width, class T> __global__ void select_kernel(Gate gate, Single c, Walk<4> walk) {
+template <int width, class T> __global__ void __launch_bounds__(walk_threads, 1) select_kernel(Gate gate, Single c, Walk<4> walk) {
   if (closed(gate)) return;
   Pack<T, width> kept[2]{};
   Pack<uint8_t, width> which{};
@@ -151,7 +151,8 @@ DAGRT_DEVICE void convert(float a, float& y) { y = a; }
 DAGRT_DEVICE void convert(float a, Bf16& y) { narrow(a, y); }
 DAGRT_DEVICE void convert(float a, Half& y) { narrow(a, y); }
 
-template <class From, class To, bool to_bool> __global__ void cast_kernel(Gate gate, Single c, Walk<4> walk) {
+template <class From, class To, bool to_bool>
+__global__ void __launch_bounds__(walk_threads) cast_kernel(Gate gate, Single c, Walk<4> walk) {
   if (closed(gate)) return;
   walk.each_turn([&](const int64_t* at, bool) {
     From a = static_cast<const From*>(c.data[1])[at[1]];

@@ -67,7 +67,7 @@ DAGRT_DEVICE float gathered(const PoolArgs& a, int64_t h, int64_t w, const Sent&
   return sum;
 }
 
-template <bool maximum> __global__ void pool_kernel(Gate gate, PoolArgs a) {
+template <bool maximum> __global__ void __launch_bounds__(threads) pool_kernel(Gate gate, PoolArgs a) {
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < a.B * a.P * a.Q * a.C; i += grid_stride()) {
     At o(i, a.C, a.Q, a.P);
@@ -79,7 +79,7 @@ template <bool maximum> __global__ void pool_kernel(Gate gate, PoolArgs a) {
   }
 }
 
-template <bool maximum> __global__ void pool_grad_kernel(Gate gate, PoolArgs a) {
+template <bool maximum> __global__ void __launch_bounds__(threads) pool_grad_kernel(Gate gate, PoolArgs a) {
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < a.B * a.H * a.W * a.C; i += grid_stride()) {
     At o(i, a.C, a.W, a.H);

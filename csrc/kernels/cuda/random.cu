@@ -48,7 +48,7 @@ DAGRT_DEVICE void turn(uint32_t word, float& cosine, float& sine) {
   sine = bits_to_float(float_to_bits(odd ? c : s) ^ (uint32_t(q & 2) << 30));
 }
 
-template <Draw draw> __global__ void random_kernel(Gate gate, RandomArgs a) {
+template <Draw draw> __global__ void __launch_bounds__(threads) random_kernel(Gate gate, RandomArgs a) {
   if (closed(gate)) return;
   const uint64_t seed = uint64_t(a.state_at[0]);
   const uint32_t counter = uint32_t(a.state_at[1]), step = a.step_at ? uint32_t(*a.step_at) : 0;

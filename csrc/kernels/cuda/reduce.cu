@@ -12,7 +12,7 @@
 namespace dagrt {
 namespace {
 
-constexpr int threads = 256;
+constexpr int threads = 256, column_threads = 64, sort_threads = 128;
 
 struct Sum {
   DAGRT_DEVICE static float identity(float) { return 0; }
@@ -67,7 +67,8 @@ template <class F, class S> struct Running {
   DAGRT_DEVICE S result() const { return F::join(total, part); }
 };
 
-template <class F, class T, class S> __global__ void reduce_columns_kernel(Gate gate, const T* x, S* y, Level a) {
+template <class F, class T, class S>
+__global__ void __launch_bounds__(column_threads) reduce_columns_kernel(Gate gate, const T* x, S* y, Level a) {
   if (closed(gate)) return;
   const int64_t total = a.outer * a.mid * a.pieces * a.inner;
   for (int64_t i = first_index(); i < total; i += grid_stride()) {
@@ -81,7 +82,8 @@ template <class F, class T, class S> __global__ void reduce_columns_kernel(Gate 
 }
 
 /// inner = 1: `lanes` (32, or the block) threads for each result.
-template <class F, class T, class S, int lanes> __global__ void reduce_rows_kernel(Gate gate, const T* x, S* y, Level a) {
+template <class F, class T, class S, int lanes>
+__global__ void __launch_bounds__(threads) reduce_rows_kernel(Gate gate, const T* x, S* y, Level a) {
   if (closed(gate)) return;
   SHARED(S, room, [32]);
   const int64_t total = a.outer * a.mid * a.pieces, per_block = threads / lanes;
@@ -113,7 +115,8 @@ template <class F, class T, class S> void reduce_level(CudaStream& s, const T* x
       launch(s, "reduce_long_rows", reduce_rows_kernel<F, T, S, threads>, blocks_for(s, rows * threads, threads), threads, x, y, a);
     return;
   }
-  launch(s, "reduce_columns", reduce_columns_kernel<F, T, S>, blocks_for(s, a.outer * a.mid * a.pieces * a.inner, 64), 64, x, y, a);
+  launch(s, "reduce_columns", reduce_columns_kernel<F, T, S>, blocks_for(s, a.outer * a.mid * a.pieces * a.inner, column_threads),
+         column_threads, x, y, a);
 }
 
 template <class F, class T, class S> void reduce_type(const ReduceArgs& a, CudaStream& s) {
@@ -139,7 +142,8 @@ template <class F> void reduce_kind(const ReduceArgs& a, CudaStream& s) {
 }
 
 // ---------------------------------------------------------------- axes apart: a thread for each result
-template <class F, class T> __global__ void reduce_apart_kernel(Gate gate, const T* x, float* y, Space<1> kept, Space<1> reduced) {
+template <class F, class T>
+__global__ void __launch_bounds__(threads) reduce_apart_kernel(Gate gate, const T* x, float* y, Space<1> kept, Space<1> reduced) {
   if (closed(gate)) return;
   for (int64_t i = first_index(); i < kept.total; i += grid_stride()) {
     int64_t from, to;
@@ -182,7 +186,7 @@ template <class S> DAGRT_DEVICE bool goes_before(const Place<S>& b, const Place<
   return smallest ? b.value < a.value : b.value > a.value;
 }
 
-template <class T, class S> __global__ void arg_reduce_kernel(Gate gate, ArgReduceArgs a) {
+template <class T, class S> __global__ void __launch_bounds__(threads) arg_reduce_kernel(Gate gate, ArgReduceArgs a) {
   if (closed(gate)) return;
   const int64_t total = a.outer * a.inner, lane = threadIdx.x % 32;
   for (int64_t first = int64_t(blockIdx.x) * (threads / 32); first < total; first += int64_t(gridDim.x) * (threads / 32)) {
@@ -202,7 +206,7 @@ template <class T, class S> __global__ void arg_reduce_kernel(Gate gate, ArgRedu
 }
 
 // ---------------------------------------------------------------- cumsum: a thread for each line, in order
-template <class T, class S> __global__ void cumsum_kernel(Gate gate, CumsumArgs a) {
+template <class T, class S> __global__ void __launch_bounds__(column_threads) cumsum_kernel(Gate gate, CumsumArgs a) {
   if (closed(gate)) return;
   for (int64_t u = first_index(); u < a.outer * a.inner; u += grid_stride()) {
     const T* x = static_cast<const T*>(a.x) + u / a.inner * a.x_stride[0] + u % a.inner * a.x_stride[2];
@@ -241,7 +245,8 @@ struct Item {
 
 /// A block for each line. Runs double: an item's place in the merged run is its place in its own plus the number of items
 /// of the other that go before it, found by bisection; equal items of the left run stay first.
-template <class T> __global__ void sort_kernel(Gate gate, SortArgs a, char* scratch, int64_t scratch_bytes) {
+template <class T>
+__global__ void __launch_bounds__(sort_threads) sort_kernel(Gate gate, SortArgs a, char* scratch, int64_t scratch_bytes) {
   if (closed(gate)) return;
   for (int64_t u = blockIdx.x; u < a.outer * a.inner; u += gridDim.x) {
     const T* x = static_cast<const T*>(a.x) + u / a.inner * a.x_stride[0] + u % a.inner * a.x_stride[2];
@@ -315,13 +320,13 @@ void arg_reduce(const ArgReduceArgs& a, CudaStream& s) {
 
 void cumsum(const CumsumArgs& a, CudaStream& s) {
   if (a.outer * a.inner * a.length == 0) return;
-  unsigned grid = blocks_for(s, a.outer * a.inner, 64);
+  unsigned grid = blocks_for(s, a.outer * a.inner, column_threads);
   with_dtype(a.dtype, [&](auto t) {
     using T = decltype(t);
     if constexpr (std::is_same_v<T, float> || std::is_same_v<T, Bf16> || std::is_same_v<T, Half>)
-      launch(s, "cumsum", cumsum_kernel<T, float>, grid, 64, a);
+      launch(s, "cumsum", cumsum_kernel<T, float>, grid, column_threads, a);
     else
-      launch(s, "cumsum", cumsum_kernel<T, typename Unsigned<T>::type>, grid, 64, a);
+      launch(s, "cumsum", cumsum_kernel<T, typename Unsigned<T>::type>, grid, column_threads, a);
   });
 }
 
@@ -329,7 +334,7 @@ void sort(const SortArgs& a, CudaStream& s) {
   if (a.outer * a.inner * a.length == 0) return;
   unsigned grid = unsigned(smaller(a.outer * a.inner, scratch_parts));
   with_dtype(a.dtype, [&](auto t) {
-    launch(s, "sort", sort_kernel<decltype(t)>, grid, 128, a, s.scratch, int64_t(s.scratch_bytes));
+    launch(s, "sort", sort_kernel<decltype(t)>, grid, sort_threads, a, s.scratch, int64_t(s.scratch_bytes));
   });
 }
 

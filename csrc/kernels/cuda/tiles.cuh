@@ -7,6 +7,7 @@ namespace dagrt {
 namespace {
 
 constexpr int tile_lanes = 32, tile_warps = 8, tile_threads = tile_lanes * tile_warps;
+constexpr size_t most_tile_bytes = 47 << 10;  // of 48 KB, 1 for what is static
 
 /// Tiles of `high` x `wide` results, from at most `rows` x `across` pixels of the other side.
 struct Tiles {
@@ -22,7 +23,7 @@ Tiles tiles_of(int64_t H, int64_t W, int64_t C, const ReachH& reach_h, const Rea
   Tiles t;
   for (;;) {
     t.rows = reach_h(t.high), t.across = reach_w(t.wide);
-    t.fit = bytes(t) <= (47 << 10);  // 1 KB for what is static
+    t.fit = bytes(t) <= most_tile_bytes;
     if (t.fit || t.high * t.wide == 1) break;
     (t.wide > t.high ? t.wide : t.high) /= 2;
   }
