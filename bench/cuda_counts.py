@@ -28,12 +28,12 @@ import numpy as np
 from dagrt import _core
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cuda_products import BYTES, LEAST_TILE_FLOPS, MOST_OF_TILE, beside_tiles
+from cuda_products import BYTES, BYTES_PER_S, LARGEST_TILE, MOST_OF_LARGEST, MOST_OF_TILE, beside_tiles
 from models import MODELS, Row, batch_of, build
 
-# H100 SXM5. Bytes and float32: NVIDIA's data sheet. TF32: its 494.7e12 (dense) are wgmma's; mma.sync reaches 62.9 % of that
+# H100 SXM5. float32: NVIDIA's data sheet. TF32: its 494.7e12 (dense) are wgmma's; mma.sync reaches 62.9 % of that
 # (Luo et al. 2024, Benchmarking and Dissecting the NVIDIA Hopper GPU Architecture via Microbenchmarking).
-BYTES_PER_S, FLOPS_PER_S, TF32_FLOPS_PER_S = 3.35e12, 66.9e12, 0.629 * 494.7e12
+FLOPS_PER_S, TF32_FLOPS_PER_S = 66.9e12, 0.629 * 494.7e12
 
 MOST_BYTES, LEAST_SECTORS, MOST_WAVEFRONTS = 1.3, 0.9, 1.1  # what is wanted of kernels bound by memory
 POINTWISE = {row["name"] for row in _core.op_table() if row["pointwise"]} | {"pointwise"}
@@ -257,22 +257,26 @@ def misses(row: dict[str, Any]) -> list[str]:
         out.append(f"{row['wavefront_ratio']:.2f} x wavefronts")
     if row.get("tile_ratio", 0) > MOST_OF_TILE:
         out.append(f"{row['tile_ratio']:.2f} x its tile's bytes")
-    if row.get("tile_waits"):
-        out.append(f"tile below {LEAST_TILE_FLOPS:.0f} flops/byte")
+    if row.get("tile_waits") and row["model_us"] > MOST_OF_LARGEST * row["largest_us"]:
+        out.append(f"{row['model_us'] / row['largest_us']:.2f} x the largest tile's time")
     return out
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> str:
     head = ["op", "shapes", "MB in + out", "asked ÷ that", "sectors a request", "sector efficiency"]
-    head += ["wavefronts ÷ least", "tile", "asked ÷ its tile's", "flops/byte asked (tile's)", "roofline, µs", "misses"]
+    head += ["wavefronts ÷ least", "tile", "asked ÷ its tile's", "flops/byte asked (tile's)"]
+    head += [f"by model, µs (with {LARGEST_TILE[0]}x{LARGEST_TILE[1]})", "roofline, µs", "misses"]
     lines = [f"\n## {name}, batch {BATCHES[name]}\n", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for r in rows:
         cells = [r["op"], r["shapes"], f"{r['bytes'] / 1e6:.2f}", f"{r['bytes_ratio']:.2f}"]
         cells += [f"{r['sectors_per_request']:.2f}", f"{r['sector_efficiency']:.0%}", f"{r['wavefront_ratio']:.2f}"]
         cells += [r["tile"], f"{r['tile_ratio']:.2f}"] if "tile" in r else ["", ""]
         of = f" ({r['tile_flops']:.1f})" if "tile" in r else ""
+        model = f"{r['model_us']:.2f}" if "tile" in r else ""
+        model += f" ({r['largest_us']:.2f})" if r.get("tile_waits") else ""
         cells += [
             f"{r['flops_per_byte']:.1f}{of}" if r["flops"] else "",
+            model,
             f"{r['roofline_us']:.2f}",
             ", ".join(misses(r)),
         ]

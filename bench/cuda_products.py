@@ -4,21 +4,85 @@ A product C [M, N] of depth K in tiles of BM x BN reads each operand once for ev
 ⌈N/BN⌉·A + ⌈M/BM⌉·B + C. A convolution's A is the image under the windows' taps, which no one stores: as many values as there are pairs of
 a pixel and a tap within the image, since taps in the padding are not read. C has with it what the epilogue reads beside
 it, once. Partial sums of a product that is split along K are not in the bound, though they are in what is asked.
+
+A tile that makes fewer operations of a byte than `LEAST_TILE_FLOPS` waits for L2 where every multiprocessor has one; a larger does not,
+but leaves multiprocessors without any where C is small. Which is quicker is reckoned by the model that the kernels' own choice
+goes by, csrc/kernels/gemm_splits.h, compiled as it stands: rounds of tiles over 132 multiprocessors, of each the longer of multiplying and
+loading, cuts along K with what they add; and no product takes less than its operands' way through device memory.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import json
 import math
 import re
+import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any, NamedTuple
 
+ROOT = Path(__file__).resolve().parents[1]
 MOST_OF_TILE = 1.1  # asked over that bound
 # Operations for each byte from L2 below which a tile on every multiprocessor waits for it, mma.sync's TF32 rate given:
 # 2 x 645 a clock by 38.8 bytes (bench/README.md). bfloat16 is multiplied twice as fast.
 LEAST_TILE_FLOPS = 2 * 645 / 38.8
-MULTIPROCESSORS = 132
+LARGEST_TILE = (256, 128)  # the one that is above
+MOST_OF_LARGEST = 1.03  # a smaller tile's time over that of this one
+MULTIPROCESSORS, CLOCKS_PER_S = (
+    132,
+    1.83e9,
+)  # by which 2 x 1,024 TF32 operations a clock are an H100's 494.7e12 a second
+BYTES_PER_S = 3.35e12  # of an H100 SXM5's memory (NVIDIA's data sheet)
 BYTES = {"float32": 4.0, "bfloat16": 2.0}  # an element's
+
+MODEL = """
+#include "kernels/gemm_splits.h"
+using namespace dagrt;
+extern "C" double product_time(int64_t processors, int64_t batches, int64_t M, int64_t N, int64_t K, int64_t splits, int64_t BM,
+                               int64_t BN, int64_t bytes) {
+  return gemm_time(processors, batches, M, N, K, splits, BM, BN, bytes);
+}
+extern "C" int64_t product_splits(int64_t batches, int64_t M, int64_t N, int64_t K, int64_t bytes) {
+  return gemm_splits(batches, M, N, K, bytes);
+}
+extern "C" int64_t product_tile(int64_t processors, int64_t batches, int64_t M, int64_t N, int64_t K, int64_t splits, int64_t bytes,
+                                int64_t most) {
+  return gemm_tile(processors, batches, M, N, K, splits, bytes, int(most)).M;
+}
+"""
+
+
+@functools.cache
+def model() -> ctypes.CDLL:
+    """The kernels' own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.so"
+        command = [
+            "g++",
+            "-std=c++17",
+            "-shared",
+            "-fPIC",
+            "-O1",
+            "-I",
+            str(ROOT / "csrc"),
+            "-x",
+            "c++",
+            "-",
+            "-o",
+            str(path),
+        ]
+        subprocess.run(command, input=MODEL, text=True, check=True)
+        library = ctypes.CDLL(str(path))
+    for name, numbers, result in (
+        ("product_time", 9, ctypes.c_double),
+        ("product_splits", 5, ctypes.c_int64),
+        ("product_tile", 8, ctypes.c_int64),
+    ):
+        function = getattr(library, name)
+        function.argtypes, function.restype = [ctypes.c_int64] * numbers, result
+    return library
 
 
 class Product(NamedTuple):
@@ -30,6 +94,42 @@ class Product(NamedTuple):
     a: int
     b: int
     flops: float
+
+    @property
+    def k(self) -> int:
+        return round(self.flops / 2 / (self.batches * self.m * self.n))
+
+
+class Launched(NamedTuple):
+    """A product as it was launched, by the model's names."""
+
+    batches: int
+    m: int
+    n: int
+    k: int
+    splits: int
+    bm: int
+    bn: int
+
+
+def by_model(launched: list[Launched], size: int, moved: float) -> dict[str, Any]:
+    """A node's time as launched and with the largest tile, each product of it cut as is best for that tile; operands of `size` bytes
+    an element, `moved` bytes in all, each once."""
+
+    def clocks(p: Launched, splits: int, tile: tuple[int, int]) -> float:
+        return model().product_time(MULTIPROCESSORS, p.batches, p.m, p.n, p.k, splits, *tile, size)
+
+    def largest(p: Launched) -> float:
+        cuts = range(1, 33 if p.batches == 1 else 2)
+        return min(clocks(p, n, LARGEST_TILE) for n in cuts if n == 1 or p.k // n >= 256)
+
+    def us(of: list[float]) -> float:
+        return max(sum(of) / CLOCKS_PER_S, moved / BYTES_PER_S) * 1e6
+
+    return {
+        "model_us": us([clocks(p, p.splits, (p.bm, p.bn)) for p in launched]),
+        "largest_us": us([largest(p) for p in launched]),
+    }
 
 
 def pairs(size: int, outputs: int, window: int, stride: int, dilation: int, pad: int, remainder: int = -1) -> int:
@@ -98,7 +198,8 @@ def products_of(op: str, attrs: str, inputs: Any, outputs: Any) -> list[Product]
 
 
 def beside_tiles(node: Any, launches: list[dict[str, Any]], asked: float) -> dict[str, Any]:
-    """Columns of a product's row: tile, splits, asked over the bound, the tile's operations a byte, whether it should do more."""
+    """Of a product's row: tile and splits, asked over the bound, the tile's operations a byte, whether they are too few for L2's rate,
+    and by the model the time with this tile and with the largest; its launches as batches, M, N, K, splits, tile."""
     parts = products_of(node.op, node.attrs, node.inputs, node.outputs)
     tiled = [k for k in launches if re.search(r" \d+x\d+$", k["kernel"])]
     if not parts or len(tiled) != len(parts):
@@ -106,7 +207,7 @@ def beside_tiles(node: Any, launches: list[dict[str, Any]], asked: float) -> dic
     own = 2  # operands; others are the epilogue's
     size = BYTES[node.inputs[0][0]]
     need = sum(BYTES[t[0]] * math.prod(t[1]) for t in (*node.inputs[own:], *node.outputs) if t)
-    shown, most, waits = [], 0.0, False
+    shown, rates, launched = [], [], []
     for p, k in zip(parts, tiled, strict=True):
         bm, bn = (int(n) for n in k["kernel"].rsplit(" ", 1)[1].split("x"))
         tiles = math.ceil(p.m / bm) * math.ceil(p.n / bn)
@@ -115,8 +216,14 @@ def beside_tiles(node: Any, launches: list[dict[str, Any]], asked: float) -> dic
         text = f"{bm}x{bn}" + (f", {splits} splits" if splits > 1 else "")
         if text not in shown:
             shown.append(text)
-        rate = bm * bn * 2 / size / (bm + bn)
-        most = max(most, rate)
-        fills = (p.m // 256) * (p.n // 128) * p.batches >= MULTIPROCESSORS
-        waits = waits or (fills and rate < LEAST_TILE_FLOPS * 4 / size)
-    return {"tile": " / ".join(shown), "tile_ratio": asked / need, "tile_flops": most, "tile_waits": waits}
+        rates.append(bm * bn * 2 / size / (bm + bn))
+        if p.k:
+            launched.append(Launched(p.batches, p.m, p.n, p.k, splits, bm, bn))
+    return {
+        "tile": " / ".join(shown),
+        "tile_ratio": asked / need,
+        "tile_flops": max(rates),
+        "tile_waits": min(rates) < LEAST_TILE_FLOPS * 4 / size,
+        "products": launched,
+        **by_model(launched, int(size), node.bytes),
+    }

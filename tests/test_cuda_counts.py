@@ -216,6 +216,25 @@ def test_pixels_under_taps_are_those_that_a_convolution_multiplies(stride: int) 
     assert sum(p.a for p in backward) == seen
 
 
+@pytest.mark.parametrize("record", ["cuda", "cuda_bf16"])
+def test_no_larger_tile_would_be_quicker(record: str) -> None:
+    """Of the seed models' products as recorded: they are as the kernels choose now, and no tile that L2 could feed takes less."""
+    rows = json.loads((cuda_products.ROOT / f"bench/results/{record}.json").read_text()).values()
+    size = 2 if record == "cuda_bf16" else 4
+    products = [r for of in rows for r in of if r.get("products")]
+    assert len(products) > 20
+    for row in products:
+        launched = [cuda_products.Launched(*p) for p in row["products"]]
+        row |= cuda_products.by_model(launched, size, row["bytes"])
+        assert cuda_counts.misses(row) == [], row
+        for p in launched:
+            splits = cuda_products.model().product_splits(p.batches, p.m, p.n, p.k, size)
+            # of an input gradient by stride, the largest product's cut is the most
+            assert p.splits == splits or (len(launched) > 1 and p.splits < splits)
+            tile = cuda_products.model().product_tile(132, p.batches, p.m, p.n, p.k, p.splits, size, 3)
+            assert p.bm == tile or (p.bm == 64 and (p.m % 4 or p.n % 4 or p.k % 4)), row  # few channels: by strips
+
+
 PLAIN = {"strides": [1, 1], "padding": "same", "pads": [0, 0, 0, 0]}
 
 

@@ -1,7 +1,9 @@
-// How the sums of a product are cut on CUDA devices: a function of the sizes alone, so that bits depend on nothing else.
+// Tiles and cuts of products on CUDA devices, by one model of what they take. How sums are cut is a function of the sizes alone, so
+// that bits depend on nothing else; the tile changes none. bench/cuda_products.py holds the choice to this model.
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 namespace dagrt {
 
@@ -21,22 +23,44 @@ inline bool gemm_parts_pay(int64_t M, int64_t N, int64_t K, int64_t splits, int6
   return splits == 1 || 2 * splits * M * N * 4 * 12 <= ((N + BN - 1) / BN * M * K + (M + BM - 1) / BM * N * K) * bytes;
 }
 
-/// Parts of the sum over K, each at least 256 deep: as many as make the product shortest on some 128 multiprocessors, the
-/// launch that adds them (3,000 clocks) and their way through memory included.
+/// The same with what cutting adds: the launch that adds the parts (3,000 clocks) and their way through memory. Infinite where
+/// parts don't pay.
+inline double gemm_time(int64_t multiprocessors, int64_t batches, int64_t M, int64_t N, int64_t K, int64_t splits, int64_t BM,
+                        int64_t BN, int64_t bytes = 4) {
+  if (!gemm_parts_pay(M, N, K, splits, BM, BN, bytes)) return std::numeric_limits<double>::infinity();
+  const double added = splits > 1 ? 3000 + double(2 * splits * M * N) * 4 / (double(multiprocessors) * 32) : 0;
+  return gemm_clocks(multiprocessors, batches, M, N, K, splits, BM, BN, bytes) + added;
+}
+
+struct GemmTile {
+  int64_t M, N;
+};
+constexpr GemmTile gemm_tiles[3] = {{64, 64}, {128, 128}, {256, 128}};
+
+/// Parts of the sum over K, each at least 256 deep: as many as make the product shortest on an H100's multiprocessors.
 inline int64_t gemm_splits(int64_t batches, int64_t M, int64_t N, int64_t K, int64_t bytes = 4) {
   if (batches != 1) return 1;
-  constexpr int64_t multiprocessors = 128, tile[3][2] = {{64, 64}, {128, 128}, {256, 128}};
   int64_t best = 1;
-  double least = -1;
+  double least = std::numeric_limits<double>::infinity();
   for (int64_t splits = 1; splits <= 32 && (splits == 1 || K / splits >= 256); splits++)
-    for (auto [BM, BN] : tile) {
-      if (!gemm_parts_pay(M, N, K, splits, BM, BN, bytes)) continue;
-      double clocks = gemm_clocks(multiprocessors, 1, M, N, K, splits, BM, BN, bytes);
-      if (splits > 1) clocks += 3000 + double(2 * splits * M * N) * 4 / (multiprocessors * 32);
-      if (least < 0 || clocks < least) best = splits, least = clocks;
-    }
+    for (auto [BM, BN] : gemm_tiles)
+      if (double time = gemm_time(132, 1, M, N, K, splits, BM, BN, bytes); time < least) best = splits, least = time;
   return best;
 }
+
+/// The quickest tile, of equals the smaller. `most`: how many of them, the smallest first, can be had.
+inline GemmTile gemm_tile(int64_t multiprocessors, int64_t batches, int64_t M, int64_t N, int64_t K, int64_t splits,
+                          int64_t bytes, int most) {
+  GemmTile best = gemm_tiles[0];
+  double least = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < most; i++) {
+    const auto [BM, BN] = gemm_tiles[i];
+    if (double time = gemm_time(multiprocessors, batches, M, N, K, splits, BM, BN, bytes); time < least)
+      best = gemm_tiles[i], least = time;
+  }
+  return best;
+}
+
 /// Bytes of their partial sums.
 inline size_t gemm_parts_bytes(int64_t splits, int64_t M, int64_t N) { return splits > 1 ? size_t(splits * M * N) * 4 : 0; }
 inline size_t gemm_workspace(int64_t batches, int64_t M, int64_t N, int64_t K, int64_t bytes = 4) {

@@ -18,8 +18,6 @@
 // Per byte that comes from L2 a tile of 256 x 128 makes 42.7 operations, 128 x 128 32, 64 x 64 16; of bfloat16 twice as many. Long sums over few tiles
 // are cut in `splits` parts along K, a function of the sizes alone, added in order. Which tile is chosen changes no bit.
 #pragma once
-#include <limits>
-
 #include "kernels/cuda/epilogue.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/gemm_splits.h"
@@ -466,9 +464,11 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
   }
 }
 
+constexpr int add_threads = 256;
 /// T: of the operands.
 template <class T>
-__global__ void add_splits_kernel(Gate gate, const float* partials, const __grid_constant__ Target target, int64_t splits) {
+__global__ void __launch_bounds__(add_threads)
+    add_splits_kernel(Gate gate, const float* partials, const __grid_constant__ Target target, int64_t splits) {
   if (closed(gate)) return;
   const int64_t size = target.M * target.N;
   const Spot spot{target.c, 0, target.ldc, 0, 0, false};
@@ -504,7 +504,8 @@ void launch_gemm(CudaStream& s, const ProductName& name, const A& a, const B& b,
   launch_with(s, name.of(BM), gemm_kernel<A, B, a_k, b_k, width, BM, BN, tensor>, unsigned(blocks),
               Shape<BM, BN, tensor>::threads, bytes, a, b, target, jobs);
   if (jobs.splits > 1)
-    launch(s, "add_splits", add_splits_kernel<typename ElementOf<A>::type>, blocks_for(s, target.M * target.N, 256), 256, jobs.partials, target, jobs.splits);
+    launch(s, "add_splits", add_splits_kernel<typename ElementOf<A>::type>, blocks_for(s, target.M * target.N, add_threads),
+           add_threads, jobs.partials, target, jobs.splits);
 }
 
 inline bool aligned_16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
@@ -535,15 +536,10 @@ void gemm(CudaStream& s, const ProductName& name, const A& a, const B& b, const 
     if (s.exact || s.capability < 80)
       return launch_gemm<A, B, a_k, b_k, width, 64, 64, false>(s, name, a, b, target, jobs, batches);
   if constexpr (width * bytes == 16 && !Staged<A>::value) {
-    auto clocks = [&](int64_t BM, int64_t BN) {
-      return gemm_parts_pay(jobs.M, jobs.N, jobs.K, jobs.splits, BM, BN, bytes)
-                 ? gemm_clocks(s.multiprocessors, batches, jobs.M, jobs.N, jobs.K, jobs.splits, BM, BN, bytes)
-                 : std::numeric_limits<double>::infinity();
-    };
-    const double small = clocks(64, 64), middle = clocks(128, 128), large = jobs.direct ? clocks(256, 128) : middle;
-    if (large < middle && large < small)
-      return launch_gemm<A, B, a_k, b_k, width, 256, 128, true>(s, name, a, b, target, jobs, batches);
-    if (middle < small) return launch_gemm<A, B, a_k, b_k, width, 128, 128, true>(s, name, a, b, target, jobs, batches);
+    const GemmTile tile =
+        gemm_tile(s.multiprocessors, batches, jobs.M, jobs.N, jobs.K, jobs.splits, bytes, jobs.direct ? 3 : 2);
+    if (tile.M == 256) return launch_gemm<A, B, a_k, b_k, width, 256, 128, true>(s, name, a, b, target, jobs, batches);
+    if (tile.M == 128) return launch_gemm<A, B, a_k, b_k, width, 128, 128, true>(s, name, a, b, target, jobs, batches);
   }
   launch_gemm<A, B, a_k, b_k, width, 64, 64, true>(s, name, a, b, target, jobs, batches);
 }
