@@ -81,7 +81,7 @@ WinogradGradPlan winograd_grad_plan(const WinogradArgs& a, int lanes) {
   p.y_blocks = over(a.F, width);
   // A chunk's transforms should stay in the last cache, but a chunk be long: dU is read and written once for each.
   int64_t most = (int64_t(1) << 20) / (n * (p.v_blocks * p.v_width + p.y_blocks * width) + 1);
-  most = most < 64 ? 64 : most > 128 ? 128 : most;
+  most = most < 128 ? 128 : most > 192 ? 192 : most;
   p.chunks = over(p.tiles, most);
   p.chunk = p.chunks ? over(p.tiles, p.chunks) : 0;
   p.v_point = p.v_blocks * p.chunk * p.v_width + apart;

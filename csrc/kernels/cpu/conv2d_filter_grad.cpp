@@ -303,6 +303,7 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
     job.a_row = 1;
     job.b = panel;
     job.ldc = a.F;
+    job.far = true;
     for (int64_t block = begin; block < end; block++) {
       const int64_t row0 = all * block / blocks, row1 = all * (block + 1) / blocks;
       job.K = (row1 - row0) * a.Q;

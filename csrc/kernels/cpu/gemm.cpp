@@ -83,7 +83,7 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
 #pragma GCC unroll 16
       for (int m = 0; m < MR; m++) __builtin_prefetch(from + m * row_step * simple.ld_residual);
     }
-    if (!scattered && j.a_tile && j.accumulate) {
+    if (!scattered && j.far && j.accumulate) {
 #pragma GCC unroll 16
       for (int m = 0; m < MR; m++) __builtin_prefetch(c + m * ldc, 1);
     }

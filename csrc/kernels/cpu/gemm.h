@@ -40,6 +40,7 @@ struct TileJob {
   int64_t ldc = 0;
   int n = gemm_nr;                   // columns to store
   bool accumulate = false;           // onto what C holds
+  bool far = false;                  // which comes from beyond L1, and is asked for before the tile's sums
   const Epilogue* finish = nullptr;  // a simple one, with the last part of K
   int64_t column = 0, row_step = 1;  // of C in the epilogue's operands, and how far its rows lie apart there
   // What will be multiplied next: so many lines (0: K), `next_row` bytes apart, are fetched from memory meanwhile. Null: nothing.

@@ -67,11 +67,15 @@ template <int M, int R> struct FilterGrad {
   /// One point, panels [first, last) of filters, over a chunk's tiles.
   void multiply(int64_t at, int64_t first, int64_t last, int64_t tiles, const float* v, const float* y, float* u,
                 bool accumulate) const {
-    for (int64_t panel = first; panel < last; panel++)
+    TileJob j;
+    j.K = tiles, j.a_row = 1, j.a_col = p.v_width;
+    j.ldc = p.u_row, j.accumulate = accumulate, j.far = true;
+    for (int64_t panel = first; panel < last; panel++) {
+      j.b = y + at * p.y_point + panel * p.chunk * NR;
       for (int64_t c = 0; c < a.C; c += p.v_width)
-        gemm_panel(least(p.v_width, a.C - c), tiles, v + at * p.v_point + c * p.chunk, 1, p.v_width,
-                   y + at * p.y_point + panel * p.chunk * NR, NR, u + at * p.u_point + c * p.u_row + panel * NR, p.u_row, NR,
-                   accumulate);
+        gemm_run(j, least(p.v_width, a.C - c), v + at * p.v_point + c * p.chunk, u + at * p.u_point + c * p.u_row + panel * NR,
+                 0);
+    }
   }
 
   void gather(int64_t c, const float* u) const {
