@@ -1,6 +1,6 @@
 # CUDA kernels as host C++, run by tests/cuda_emulator, in three kinds that share all other objects:
 #   plain   as they are
-#   races   every access watched, by the calls of -fsanitize=thread, which race.cpp answers: races, counts
+#   races   every access and branch watched, by calls of -fsanitize=thread and trace-pc, which race.cpp answers: races, counts
 #   asan    with AddressSanitizer, stacks of fibers included
 # Of the toolkit it needs the headers.
 include_guard()
@@ -14,7 +14,7 @@ foreach(name emulator workers block runtime written sample plant)
   list(APPEND emulator_sources "${emulator}/${name}.cpp")
 endforeach()
 set(emulator_plain_options -O1)
-set(emulator_races_options -O1 -g1 -fno-tree-sra -fsanitize=thread)
+set(emulator_races_options -O1 -g1 -fno-tree-sra -fsanitize=thread -fsanitize-coverage=trace-pc)
 set(emulator_asan_options -O1 -g1 -fno-omit-frame-pointer -fsanitize=address)
 file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/kernels/cuda/*.cu)
 set_source_files_properties(${cuda_sources} PROPERTIES LANGUAGE CXX)

@@ -11,19 +11,31 @@ void release(Block& b) {
   for (Thread& t : b.threads)
     if (t.waiting && t.file) {
       if (first && (first->line != t.line || std::strcmp(first->file, t.file)))
-        give_up("block " + name_of(b.index) + " meets at two barriers: " + first->file + ":" + std::to_string(first->line) +
-                " and " + t.file + ":" + std::to_string(t.line));
+        give_up("block " + name_of(b.index) + " meets at two barriers: " + name_of(*first) + " at " + place_of(*first) + " and " +
+                name_of(t) + " at " + place_of(t));
       first = &t;
     }
   b.result = b.any;
   b.any = false;
   b.arrived = 0;
   b.epoch++;
-  for (Thread& t : b.threads)
+  for (Thread& t : b.threads) {
+    t.way = 0;
     if (t.waiting) wake(&t);
+  }
 }
 
 }  // namespace
+
+std::string passed_by(const Block& b) {
+  const Thread *gone = nullptr, *waits = worker->current;
+  for (const Thread& t : b.threads) {
+    if (!gone && b.warps[t.number / 32].left >> t.number % 32 & 1) gone = &t;
+    if (t.waiting) waits = &t;
+  }
+  return "block " + name_of(b.index) + ": a barrier at " + place_of(*waits) + " that " + std::to_string(b.done) +
+         " threads have passed by leaving, " + name_of(*gone) + " among them";
+}
 
 bool barrier(bool value, const char* file, int line) {
   Thread* t = worker->current;
@@ -32,9 +44,7 @@ bool barrier(bool value, const char* file, int line) {
   b.any |= value;
   t->file = file, t->line = line;
   if (++b.arrived + b.done == b.threads.size()) {
-    if (b.done)
-      give_up("block " + name_of(b.index) + ": a barrier at " + file + ":" + std::to_string(line) + " that " +
-              std::to_string(b.done) + " threads have passed by leaving");
+    if (b.done) give_up(passed_by(b));
     t->waiting = true;  // it is looked at, and woken with the others
     release(b);
     to_scheduler();
@@ -54,6 +64,18 @@ std::string hex(unsigned mask) {
   return text;
 }
 
+/// Whether all lanes have gone the same way since they met last; else whether they meet again here is the compiler's choice.
+bool go_together(const Block& b, const Warp& w) {
+  for (int i = 1; i < 32; i++)
+    if (w.threads[i]->way != w.threads[0]->way) {
+      give_up(name_of(*w.threads[0]) + " and " + name_of(*w.threads[i]) + " of block " + name_of(b.index) +
+              ", of one warp, have gone different ways to an operation of whole warps, without __syncwarp() behind them, at " +
+              place_of(*w.threads[0]));
+      return false;
+    }
+  return true;
+}
+
 /// Does the operation of that mask if all whom it waits for are there; `last`: who came last, and runs on. Null: it left.
 bool meet(Block& b, Warp& w, unsigned mask, const Thread* last) {
   unsigned there = 0;
@@ -67,8 +89,8 @@ bool meet(Block& b, Warp& w, unsigned mask, const Thread* last) {
     lanes[i] = arrival->data;
     const Thread* p = w.threads[i];
     if (first && (p->line != first->line || std::strcmp(p->file, first->file))) {
-      give_up("a warp of block " + name_of(b.index) + " meets at two operations: " + first->file + ":" +
-              std::to_string(first->line) + " and " + p->file + ":" + std::to_string(p->line));
+      give_up("a warp of block " + name_of(b.index) + " meets at two operations: " + name_of(*first) + " at " + place_of(*first) +
+              " and " + name_of(*p) + " at " + place_of(*p));
       return true;
     }
     first = p;
@@ -76,9 +98,10 @@ bool meet(Block& b, Warp& w, unsigned mask, const Thread* last) {
   if (there != (mask & w.present & ~w.left)) return false;
   if (arrival->whole && ~there) {
     give_up("a warp of block " + name_of(b.index) + " lacks lanes " + hex(~there) + " at an operation of whole warps, at " +
-            first->file + ":" + std::to_string(first->line));
+            place_of(*first));
     return true;
   }
+  if (arrival->whole && !go_together(b, w)) return true;
   arrival->join(lanes);
   if (note_access) {
     w.operations.push_back(there);
@@ -86,6 +109,8 @@ bool meet(Block& b, Warp& w, unsigned mask, const Thread* last) {
   }
   w.clock++;
   w.waiting &= ~there;
+  for (int i = 0; i < 32; i++)
+    if (there >> i & 1) w.threads[i]->way = 0;
   for (int i = 0; i < 32; i++)
     if (there >> i & 1 && w.threads[i] != last) wake(w.threads[i]);
   return true;
@@ -134,7 +159,8 @@ void fence() {
 void check_shared(Block& b) {
   size_t held = 0;
   for (auto& [key, place] : b.variables) held += place.second;
-  if (m.launch->function) note_static_shared(m.launch->function, held);
+  if (m.launch->function) note_static_shared(*m.launch, held);
+  if (const std::string why = no_room(*m.launch, held); !why.empty()) give_up(why);
   if (held + m.launch->shared_bytes > m.launch->shared_allowed)
     give_up("block " + name_of(b.index) + " has " + std::to_string(held) + " bytes of static and " +
             std::to_string(m.launch->shared_bytes) + " of dynamic shared memory, and may have " +
@@ -153,11 +179,12 @@ void check_shared(Block& b) {
       }
 }
 
-void* shared_bytes(const void* key, size_t bytes) {
+void* shared_bytes(const void* key, size_t bytes, const char* file, int line) {
   Block& b = *worker->current->block;
   auto [it, fresh] = b.variables.try_emplace(key, planted == Fault::overlap ? 0 : b.used, bytes);
   if (fresh) {
-    if (b.used + bytes + red_zone > shared_capacity) stop_thread("more shared memory than there is", "", 0);
+    if (b.used + bytes + red_zone > shared_capacity) stop_thread("more shared memory than there is", file, line);
+    b.held.push_back(it->second);
     std::memset(b.shared.get() + b.used, 0xFF, bytes);
     std::memset(b.shared.get() + b.used + bytes, red, red_zone);
     b.used += (bytes + red_zone + 127) / 128 * 128;
@@ -165,17 +192,28 @@ void* shared_bytes(const void* key, size_t bytes) {
   return b.shared.get() + it->second.first;
 }
 
+bool in_shared_variable(uintptr_t at, size_t bytes) {
+  Block& b = *worker->current->block;
+  const size_t offset = at - here.shared;
+  auto holds = [&](size_t i) { return offset >= b.held[i].first && offset + bytes <= b.held[i].first + b.held[i].second; };
+  if (holds(b.last_held)) return true;
+  for (size_t i = 0; i < b.held.size(); i++)
+    if (holds(i)) return b.last_held = i, true;
+  return false;
+}
+
 void* dynamic_bytes() { return worker->current->block->shared.get(); }
 
-__attribute__((noinline)) void copy_later(void* dst, const void* src, size_t bytes, const char* file, int line) {
+__attribute__((noinline)) void copy_later(void* dst, const void* src, size_t bytes, bool real, const char* file, int line) {
   Thread* t = worker->current;
   void* at = __builtin_return_address(0);
   if ((reinterpret_cast<uintptr_t>(dst) | reinterpret_cast<uintptr_t>(src)) % bytes)
     stop_thread("a copy of " + std::to_string(bytes) + " bytes between addresses that are no multiples of that", file, line);
+  if (!real && !exists(src, bytes)) stop_thread("a copy of zeros from an address that does not exist", file, line);
   if (note_access) note_access(dst, bytes, true, at);
-  if (note_access && src) note_access(src, bytes, false, static_cast<char*>(at) + 1);  // another place of the code, for counting
+  if (note_access && real) note_access(src, bytes, false, static_cast<char*>(at) + 1);  // another place of the code, for counting
   std::memset(dst, 0xFF, bytes);
-  t->copies.push_back({dst, src, bytes, t->groups});
+  t->copies.push_back({dst, real ? src : nullptr, bytes, t->groups, file, line});
 }
 void commit_copies() { worker->current->groups++; }
 void wait_copies(int left) {

@@ -86,6 +86,9 @@ void arrive_in_fiber(void*) {}
 
 std::string name_of(uint3 i) { return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")"; }
 
+std::string name_of(const Thread& t) { return "thread " + name_of(t.index); }
+std::string place_of(const Thread& t) { return std::string(t.file) + ":" + std::to_string(t.line); }
+
 void give_up(const std::string& what) {
   std::lock_guard<std::mutex> lock(m.mutex);
   if (m.failed_at <= worker->position) return;
@@ -124,9 +127,9 @@ void thread_main() {
     leave_warp(*t);
     worker->unfinished--;
     if (!t->copies.empty())
-      give_up("thread " + name_of(t->index) + " of block " + name_of(b.index) + " ends with copies it never waited for");
-    if (b.arrived && b.arrived + b.done == b.threads.size())
-      give_up("block " + name_of(b.index) + ": a barrier that " + std::to_string(b.done) + " threads have passed by leaving");
+      give_up(name_of(*t) + " of block " + name_of(b.index) + " ends with copies it never waited for, at " +
+              t->copies[0].file + ":" + std::to_string(t->copies[0].line));
+    if (b.arrived && b.arrived + b.done == b.threads.size()) give_up(passed_by(b));
     worker->idle.push_back(t->fiber);
     to_scheduler();
   }
@@ -160,7 +163,7 @@ void resume(Thread* t) {
   threadIdx = t->index;
   blockIdx = t->block->index;
   here.block = unsigned(number_of(*t->block)), here.thread = t->number, here.epoch = &t->block->epoch,
-  here.fences = &t->block->fences;
+  here.fences = &t->block->fences, here.way = &t->way;
   here.clock = &t->block->warps[t->number / 32].clock, here.shared = reinterpret_cast<uintptr_t>(t->block->shared.get());
   if (!t->fiber) start(t);
   void* fake = nullptr;
@@ -170,17 +173,24 @@ void resume(Thread* t) {
 }
 
 std::string who_waits(size_t blocks, bool Thread::*how) {
-  std::map<std::string, int> places;
+  struct Place {
+    int threads = 0;
+    const Thread* first = nullptr;
+  };
+  std::map<std::string, Place> places;
   const Block* first = nullptr;
   for (size_t i = 0; i < blocks; i++)
     for (Thread& t : worker->blocks[i]->threads)
       if (t.*how) {
         if (!first) first = t.block;
-        places[std::string(t.file) + ":" + std::to_string(t.line)]++;
+        Place& p = places[place_of(t)];
+        if (!p.threads++) p.first = &t;
       }
   std::ostringstream text;
   text << "deadlock in block " << name_of(first->index) << ":";
-  for (auto& [place, count] : places) text << " " << count << " threads wait at " << place << ";";
+  for (auto& [place, p] : places)
+    text << " " << p.threads << " threads wait at " << place << ", " << name_of(*p.first) << " of block " << name_of(p.first->block->index)
+         << " among them;";
   return text.str();
 }
 
@@ -274,6 +284,8 @@ void make_block(const Launch& l, uint64_t number, size_t place) {
   b.any = b.result = false;
   b.used = 0;
   b.variables.clear();
+  b.held.assign(1, {0, l.shared_bytes});
+  b.last_held = 0;
   const unsigned count = l.block.x * l.block.y * l.block.z;
   b.threads.assign(count, {});
   b.warps.assign((count + 31) / 32, {});
@@ -333,7 +345,7 @@ void yield(const char* file, int line) {
 
 void stop_thread(const std::string& what, const char* file, int line) {
   Thread* t = worker->current;
-  give_up("thread " + name_of(t->index) + " of block " + name_of(t->block->index) + ": " + what + ", at " + file + ":" +
+  give_up(name_of(*t) + " of block " + name_of(t->block->index) + ": " + what + ", at " + file + ":" +
           std::to_string(line));
   to_scheduler();
   std::abort();  // a launch that was given up does not go on

@@ -37,6 +37,7 @@ struct Here {
   bool partial = false;  // some warp operation of the launch was not of all that the warp has
   unsigned block = 0, thread = 0;
   const unsigned *epoch = nullptr, *clock = nullptr;
+  uint64_t* way = nullptr;  // that it has gone since its warp met last
   unsigned* fences = nullptr;
   uintptr_t shared = 0;
 };
@@ -53,13 +54,17 @@ bool barrier(bool value, const char* file, int line);  // true where any thread'
 void fence();
 void yield(const char* file, int line);  // of a thread that waits for something to change
 bool skips_grid_wait();  // planted faults
+bool passes_by(const char* file, int line);
 bool swaps_fragments();
-void* shared_bytes(const void* key, size_t bytes);
+void* shared_bytes(const void* key, size_t bytes, DAGRT_WHERE);
 void* dynamic_bytes();
+bool know_variable(const void* p, size_t bytes);  // of the device's memory, as a kernel's file declares it
+bool exists(const void* p, size_t bytes);         // in device memory
 [[noreturn]] void stop_thread(const std::string& what, const char* file, int line);
 
 // Asynchronous copies arrive at the matching wait; until then the destination holds NaN bits.
-void copy_later(void* dst, const void* src, size_t bytes, const char* file, int line);
+// Not `real`: of zeros; the source is not read, but must exist.
+void copy_later(void* dst, const void* src, size_t bytes, bool real, const char* file, int line);
 void commit_copies();
 void wait_copies(int left);
 
@@ -83,13 +88,15 @@ struct Launch {
   std::vector<Rows> unmade;     // what it, or who comes after it, must write before it is read, though something stands there
   const void* function = nullptr;  // the kernel
   size_t shared_allowed = 0;       // to one block, static and dynamic
+  int device = 0;
 };
 extern thread_local const char* kernel_name;  // of the next launch
 extern thread_local std::vector<Extent> extents;
 extern thread_local std::vector<Rows> unmade;
 cudaError_t launch(cudaStream_t stream, Launch launch);
 void run(const Launch& launch);  // what a stream does when it comes to it
-void note_static_shared(const void* function, size_t bytes);  // what its blocks have been seen to have
+void note_static_shared(const Launch& launch, size_t bytes);  // what its blocks have been seen to have
+std::string no_room(const Launch& launch, size_t static_bytes);  // why a cooperative launch's blocks do not all run at once, or ""
 void report(const std::string& fault);
 inline constexpr const char* illegal_access = "an illegal memory access was encountered";  // such a report ends the context
 uint64_t sample_size();  // DAGRT_EMULATOR_BLOCKS: about so many blocks of each launch run, and values mean nothing; 0: all
@@ -125,6 +132,9 @@ template <class T> T shuffle(unsigned mask, T v, int from, const char* file, int
   static const char name##_key = 0; \
   name##_type& name = *static_cast<name##_type*>(emulator::shared_bytes(&name##_key, sizeof(name##_type)))
 template <class T> T* dynamic_shared() { return static_cast<T*>(emulator::dynamic_bytes()); }
+#define ON_DEVICE(T, name) \
+  T name;                  \
+  [[maybe_unused]] static const bool name##_is_known = emulator::know_variable(&name, sizeof(T))
 
 inline int emulator_lane() { return int((threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32); }
 inline void __syncthreads(DAGRT_WHERE) { emulator::barrier(false, file, line); }
@@ -196,7 +206,9 @@ inline unsigned __reduce_or_sync(unsigned mask, unsigned v, DAGRT_WHERE) {
 inline unsigned __reduce_xor_sync(unsigned mask, unsigned v, DAGRT_WHERE) {
   return emulator::fold<std::bit_xor<>>(mask, v, file, line);
 }
-inline void __syncwarp(unsigned mask = ~0u, DAGRT_WHERE) { emulator::fold<std::bit_or<>>(mask, 0, file, line); }
+inline void __syncwarp(unsigned mask = ~0u, DAGRT_WHERE) {
+  if (!emulator::passes_by(file, line)) emulator::fold<std::bit_or<>>(mask, 0, file, line);
+}
 
 namespace emulator {
 enum class Change { add, least, greatest, exchange, swap };

@@ -24,6 +24,8 @@ struct Copy {
   const void* src;
   size_t bytes;
   int group;
+  const char* file;
+  int line;
 };
 
 struct Block;
@@ -37,6 +39,7 @@ struct Thread {
   int line = 0;
   bool waiting = false, asking = false;  // asking: it runs again and again until something has changed
   int groups = 0;
+  uint64_t way = 0;  // a hash of the code's pieces that it came through, where these are told
   std::vector<Copy> copies;
 };
 
@@ -63,6 +66,8 @@ struct Block {
   std::unique_ptr<char[]> shared{new char[shared_capacity]};
   size_t used = 0;
   std::map<const void*, std::pair<size_t, size_t>> variables;  // key -> offset, bytes
+  std::vector<std::pair<size_t, size_t>> held;                 // the same of all, dynamic memory first, for lookups
+  size_t last_held = 0;
 };
 
 /// How far an OS thread's fibers have come, for the others: turns that brought one on, turns of those that ask.
@@ -102,6 +107,9 @@ extern Machine m;
 inline bool stopped() { return m.failed_at.load(std::memory_order_relaxed) <= worker->position; }
 
 std::string name_of(uint3 index);
+std::string name_of(const Thread& t);  // "thread (x, y, z)"
+std::string place_of(const Thread& t);  // where it waits
+std::string passed_by(const Block& b);  // of threads that left and a barrier that waits for them
 void give_up(const std::string& what);  // ends the launch with this report, unless a block that began earlier has one
 void to_scheduler();
 void wait_here(const char* file, int line);

@@ -6,20 +6,14 @@
 namespace dagrt {
 namespace {
 
-template <int bytes> DAGRT_DEVICE void copy_async(void* dst, const void* src, DAGRT_WHERE) {
-  emulator::copy_later(dst, src, bytes, file, line);
+template <int bytes> DAGRT_DEVICE void copy_async(void* dst, const void* src, bool real = true, DAGRT_WHERE) {
+  emulator::copy_later(dst, src, bytes, real, file, line);
 }
 inline void commit_copies() { emulator::commit_copies(); }
 template <int left> void wait_copies() { emulator::wait_copies(left); }
 inline void relax(DAGRT_WHERE) { emulator::yield(file, line); }
 
 constexpr bool has_tf32 = true;
-
-/// To nearest, ties away from zero (cvt.rna).
-inline uint32_t to_tf32(float x) {
-  uint32_t u = float_to_bits(x);
-  return (u & 0x7f800000) == 0x7f800000 ? u & ~0x1fffu : (u + 0x1000) & ~0x1fffu;
-}
 
 /// The addresses go round the warp; each lane then reads for itself, so that what it reads is watched.
 inline void load_matrices(uint32_t (&r)[4], const void* row, DAGRT_WHERE) {

@@ -39,6 +39,7 @@ bool left_out(const Thread& t, const char* file, int line) {
 size_t operand_cut_short() { return planted == Fault::beyond ? size_t(std::atoi(place.c_str())) : SIZE_MAX; }
 size_t operand_taken_for_unwritten() { return planted == Fault::unwritten ? size_t(std::atoi(place.c_str())) : SIZE_MAX; }
 bool loses_device() { return planted == Fault::lost && launches_left-- == 0; }
+bool passes_by(const char* file, int line) { return left_out(*worker->current, file, line); }
 bool skips_grid_wait() { return planted == Fault::grid_wait; }
 bool swaps_fragments() { return planted == Fault::fragment; }
 

@@ -188,10 +188,16 @@ void outside(const Moment& m, size_t bytes, bool write, void* at) {
   race((text + line_of(at)).c_str());
 }
 
-[[noreturn]] void misaligned(size_t bytes, void* at) {  // the host may not go on either
-  const std::string place = line_of(at), what = "touches " + std::to_string(bytes) + " bytes at an address that is no multiple of that";
+[[noreturn]] void stop_at(const std::string& what, void* at) {
+  const std::string place = line_of(at);
   const size_t colon = std::min(place.rfind(':'), place.size());
   stop_thread(what, place.substr(0, colon).c_str(), colon < place.size() ? std::atoi(place.c_str() + colon + 1) : 0);
+}
+[[noreturn]] void misaligned(size_t bytes, void* at) {  // the host may not go on either
+  stop_at("touches " + std::to_string(bytes) + " bytes at an address that is no multiple of that", at);
+}
+[[noreturn]] void between_variables(size_t bytes, bool write, void* at) {
+  stop_at((write ? "writes " : "reads ") + std::to_string(bytes) + " bytes of shared memory that no variable holds", at);
 }
 
 void unwritten(const char* memory, const Moment& m, void* at) {
@@ -247,6 +253,7 @@ void access(const volatile void* where, size_t bytes, bool write, void* at, bool
   const Moment m{here.block, here.thread, *here.epoch, *here.clock, *here.fences};
   if (!shared && !may_touch(a, bytes)) outside(m, bytes, write, at);
   if (typed && a % bytes) misaligned(bytes, at);
+  if (shared && !in_shared_variable(a, bytes)) between_variables(bytes, write, at);
   count_access(a, unsigned(bytes), write, shared, at, m);
   if (here.sampled) return;
   if (!shared) read_or_written(a, bytes, write, m, at);
@@ -307,6 +314,12 @@ DAGRT_ACCESS(2)
 DAGRT_ACCESS(4)
 DAGRT_ACCESS(8)
 DAGRT_ACCESS(16)
+/// Of each piece of code without branches (-fsanitize-coverage=trace-pc), when a thread comes to it.
+extern "C" void __sanitizer_cov_trace_pc() {
+  if (!emulator::here.running) return;
+  uint64_t& way = *emulator::here.way;
+  way = (way ^ reinterpret_cast<uintptr_t>(__builtin_return_address(0))) * 0x9E3779B97F4A7C15u;
+}
 extern "C" void __tsan_init() {}
 extern "C" void __tsan_func_entry(void*) {}
 extern "C" void __tsan_func_exit() {}

@@ -50,15 +50,18 @@ struct CUgraph_st {
     bool cooperative = false;
   };
   std::vector<Node> nodes;
-  std::vector<cudaStream_t> streams;  // drawn into the capture
+  std::vector<cudaStream_t> streams;  // drawn into the capture, the first by its beginning
+  std::shared_ptr<bool> open = std::make_shared<bool>(true);  // until its end; events have it longer
+  bool spoilt = false;
 };
 struct CUgraphExec_st {
   std::vector<CUgraph_st::Node> nodes;
   int number;
 };
 struct CUstream_st {
-  explicit CUstream_st(uint64_t number) : number(number) {}
+  CUstream_st(uint64_t number, int device) : number(number), device(device) {}
   const uint64_t number;
+  const int device;
   std::shared_ptr<CUstream_st> self;  // until it is destroyed; events keep it longer
   std::deque<Work> work;
   uint64_t given = 0, done = 0;  // pieces of work
@@ -71,8 +74,9 @@ struct CUevent_st {
   std::shared_ptr<CUstream_st> stream;
   uint64_t at = 0;  // it stands behind so much work
   std::map<uint64_t, uint64_t> behind;
-  CUgraph_st* graph = nullptr;
-  std::vector<size_t> nodes;  // of a capture
+  CUgraph_st* graph = nullptr;  // of a capture, and whether that goes on
+  std::shared_ptr<bool> open;
+  std::vector<size_t> nodes;
   bool timed = false;
   std::chrono::steady_clock::time_point when;
   int number;
@@ -86,24 +90,52 @@ std::atomic<bool> lost{false};  // the context: every call says so from then on
 std::recursive_mutex streams_mutex;  // one thread's streams may be advanced by another's that wait for their events
 using Lock = std::lock_guard<std::recursive_mutex>;
 
-/// A planted fault: the first such call finds no memory (of an event, while a run is recorded).
+/// A planted fault: the first such call (of an event, while a run is recorded), or one so much later, finds no memory.
 bool fails(const char* call) {
-  static std::atomic<bool> done{false};
+  static std::atomic<int> calls{0};
   const char* text = std::getenv("DAGRT_EMULATOR_FAULT");
-  return text && std::string("call ") + call == text && !done.exchange(true);
+  const std::string fault = text ? text : "", wanted = std::string("call ") + call;
+  return fault.compare(0, wanted.size(), wanted) == 0 && calls++ == std::atoi(fault.c_str() + wanted.size());
+}
+
+thread_local int current = 0;  // device
+thread_local cudaError_t last_error = cudaSuccess;
+cudaError_t told(cudaError_t e) {
+  if (e != cudaSuccess) last_error = e;
+  return e;
+}
+int devices() {
+  const char* e = std::getenv("DAGRT_EMULATOR_DEVICES");
+  return e ? std::max(1, std::atoi(e)) : 1;
 }
 thread_local int captures = 0;  // that this thread has begun and not ended
 thread_local bool spoilt = false;  // by a call that must not be made meanwhile
 cudaError_t in_no_capture() {
   if (captures == 0) return cudaSuccess;
   spoilt = true;
-  return cudaErrorStreamCaptureUnsupported;
+  return told(cudaErrorStreamCaptureUnsupported);
+}
+/// The same of what asks a stream or an event that is in a capture, whichever thread's.
+cudaError_t in_no_capture_of(cudaStream_t s) {
+  if (!s->capturing) return in_no_capture();
+  s->capturing->spoilt = true;
+  return told(cudaErrorStreamCaptureUnsupported);
+}
+cudaError_t in_no_capture_of(cudaEvent_t e) {
+  if (!e->graph) return in_no_capture();
+  if (*e->open) e->graph->spoilt = true;
+  return told(cudaErrorCapturedEvent);
+}
+/// The legacy stream, which is nobody's here; it waits for a capture's streams, so that this ends.
+cudaError_t no_stream() {
+  if (cudaError_t e = in_no_capture()) return e;
+  return told(cudaErrorInvalidResourceHandle);
 }
 
 /// A line for DAGRT_EMULATOR_STREAMS; numbers that are not asked for are -1.
 struct Noted {
   int stream = -1, event = -1, graph = -1;
-  size_t size = 0;  // a copy's bytes, a graph's nodes
+  size_t size = 0;  // a copy's bytes, a graph's nodes, a device
 };
 void note(const char* call, const Noted& n) {
   const char* path = std::getenv("DAGRT_EMULATOR_STREAMS");
@@ -153,18 +185,19 @@ void copy_now(void* to, const void* from, size_t bytes) {
   asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
 }
 
-/// The last cooperative work that any stream was given.
-struct {
+/// The last cooperative work that any stream of a device was given.
+struct Cooperative {
   std::shared_ptr<CUstream_st> stream;
   uint64_t at = 0;
-} last_cooperative;
+};
+std::map<int, Cooperative> last_cooperative;
 
 /// Whether what the stream is given next can only begin behind that.
 bool cooperative_ones_are_ordered(cudaStream_t s) {
-  const CUstream_st* last = last_cooperative.stream.get();
-  if (!last || last == s || last->done >= last_cooperative.at) return true;
-  auto it = s->behind.find(last->number);
-  return it != s->behind.end() && it->second >= last_cooperative.at;
+  const auto& [stream, at] = last_cooperative[s->device];
+  if (!stream || stream.get() == s || stream->done >= at) return true;
+  auto it = s->behind.find(stream->number);
+  return it != s->behind.end() && it->second >= at;
 }
 
 /// Whether of two cooperative launches of a graph one always comes before the other. Nodes come after their edges' beginnings.
@@ -211,8 +244,13 @@ std::vector<size_t> random_order(const std::vector<CUgraph_st::Node>& nodes) {
 // what was freed cannot be touched.
 constexpr size_t guard = 4096, range_bytes = emulator::device_range_bytes;
 std::mutex allocations_mutex;
-std::map<void*, std::pair<void*, size_t>> allocations;  // first page, bytes of all pages with the guard behind
-size_t allocated = 0;                                   // with the pages
+struct Allocation {
+  char* base;    // its first page
+  size_t pages;  // bytes, with the guard behind
+  int device;
+};
+std::map<void*, Allocation> allocations;
+std::map<int, size_t> allocated;  // of each device, with the pages
 char* const range = [] {
   void* p = mmap(nullptr, range_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   return p == MAP_FAILED ? nullptr : static_cast<char*>(p);
@@ -236,7 +274,7 @@ struct Function {
   bool asked = false;
 };
 std::mutex functions_mutex;
-std::map<const void*, Function> functions;
+std::map<std::pair<const void*, int>, Function> functions;  // of each device
 
 size_t memory() {  // the device's, in bytes
   const char* e = std::getenv("DAGRT_EMULATOR_MEMORY");
@@ -248,11 +286,11 @@ size_t memory() {  // the device's, in bytes
 void emulator::poison_but([[maybe_unused]] const std::vector<Extent>& extents) {
 #if defined(__SANITIZE_ADDRESS__)
   std::lock_guard<std::mutex> lock(allocations_mutex);
-  for (const auto& [begin, pages] : allocations) {
+  for (const auto& [begin, a] : allocations) {
     if (extents.empty())
-      ASAN_UNPOISON_MEMORY_REGION(pages.first, pages.second - guard);
+      ASAN_UNPOISON_MEMORY_REGION(a.base, a.pages - guard);
     else
-      ASAN_POISON_MEMORY_REGION(pages.first, pages.second - guard);
+      ASAN_POISON_MEMORY_REGION(a.base, a.pages - guard);
   }
   for (const Extent& e : extents)
     if (e.bytes) ASAN_UNPOISON_MEMORY_REGION(e.begin, e.bytes);
@@ -271,55 +309,133 @@ size_t emulator::shared_limit() {
   return size_t(c < 80 ? 64 : c == 80 ? 163 : c < 90 || c >= 120 ? 99 : 227) << 10;
 }
 
+namespace {
+std::vector<emulator::Extent>& variables() {
+  static std::vector<emulator::Extent> all;  // of static objects' making
+  return all;
+}
+}  // namespace
+bool emulator::know_variable(const void* p, size_t bytes) {
+  variables().push_back({static_cast<const char*>(p), bytes});
+  return true;
+}
+namespace {
+const Allocation* allocation_of(const void* p, size_t bytes) {
+  auto it = allocations.upper_bound(const_cast<void*>(p));
+  if (it == allocations.begin()) return nullptr;
+  const Allocation& a = std::prev(it)->second;
+  return static_cast<const char*>(p) + bytes <= a.base + (a.pages - guard) ? &a : nullptr;
+}
+}  // namespace
+bool emulator::exists(const void* p, size_t bytes) {
+  const auto* at = static_cast<const char*>(p);
+  for (const Extent& e : variables())
+    if (at >= e.begin && at + bytes <= e.begin + e.bytes) return true;
+  std::lock_guard<std::mutex> lock(allocations_mutex);
+  return allocation_of(p, bytes);
+}
+
 char* emulator::device_range() { return range; }
 bool emulator::in_device_memory(uintptr_t at) { return at - reinterpret_cast<uintptr_t>(range) < range_bytes; }
 
+namespace {
+cudaError_t state() { return lost ? told(cudaErrorIllegalAddress) : cudaSuccess; }
+
+/// How many blocks a multiprocessor has room for, as far as threads and shared memory decide; registers are nvcc's to count.
+size_t blocks_at_once(size_t threads, size_t shared) {
+  const int c = emulator::capability();
+  const size_t most_threads = c == 75 ? 1024 : c == 86 || c == 87 || c == 89 || c >= 120 ? 1536 : 2048;
+  const size_t most_blocks = c == 75 || c == 86 || c == 87 ? 16 : c == 89 || c >= 120 ? 24 : 32;
+  const size_t of_block = c < 80 ? 0 : 1024;  // beside its own
+  const size_t warps = (threads + 31) / 32 * 32, all = emulator::shared_limit() + of_block;
+  return std::min({most_blocks, most_threads / warps, all / std::max<size_t>(shared + of_block, 1)});
+}
+size_t multiprocessors() {
+  const char* all = std::getenv("DAGRT_EMULATOR_MULTIPROCESSORS");
+  return all ? size_t(std::atoi(all)) : 16;
+}
+}  // namespace
+
+std::string emulator::no_room(const Launch& l, size_t static_bytes) {
+  const size_t threads = size_t(l.block.x) * l.block.y * l.block.z, blocks = size_t(l.grid.x) * l.grid.y * l.grid.z;
+  const size_t room = multiprocessors() * blocks_at_once(threads, l.shared_bytes + static_bytes);
+  if (!l.cooperative || blocks <= room) return "";
+  return "a cooperative launch of " + std::to_string(blocks) + " blocks, of which the device runs " + std::to_string(room) + " at once";
+}
+
 cudaError_t emulator::launch(cudaStream_t s, Launch l) {
-  if (l.grid.x == 0 || l.grid.y == 0 || l.grid.z == 0 || l.block.x * l.block.y * l.block.z == 0 ||
-      l.block.x * l.block.y * l.block.z > 1024)
-    return cudaErrorInvalidConfiguration;
+  if (!s) return no_stream();
+  if (s->device != current) return told(cudaErrorInvalidResourceHandle);
+  if (l.grid.x == 0 || l.grid.y == 0 || l.grid.z == 0 || l.block.x == 0 || l.block.y == 0 || l.block.z == 0) return told(cudaErrorInvalidConfiguration);
+  if (l.grid.x > INT32_MAX || l.grid.y > 65535 || l.grid.z > 65535 || l.block.x > 1024 || l.block.y > 1024 || l.block.z > 64 ||
+      size_t(l.block.x) * l.block.y * l.block.z > 1024)
+    return told(cudaErrorInvalidConfiguration);
   {
     std::lock_guard<std::mutex> lock(functions_mutex);
-    const Function& f = functions[l.function];
-    if (l.shared_bytes > f.dynamic_allowed) return cudaErrorInvalidValue;
+    const Function& f = functions[{l.function, current}];
+    if (l.shared_bytes > f.dynamic_allowed) return told(cudaErrorInvalidValue);
     l.shared_allowed = f.asked ? shared_limit() : unasked;
+    l.device = current;
+    if (!no_room(l, f.static_bytes).empty()) return told(cudaErrorCooperativeLaunchTooLarge);
+  }
+  bool foreign = false;
+  {
+    std::lock_guard<std::mutex> lock(allocations_mutex);
+    for (const Extent& e : l.extents) {
+      const Allocation* a = e.bytes ? allocation_of(e.begin, e.bytes) : nullptr;
+      foreign |= a && a->device != current;
+    }
   }
   const bool cooperative = l.cooperative;
   Lock lock(streams_mutex);
-  if (cooperative && !s->capturing && !cooperative_ones_are_ordered(s)) return cudaErrorCooperativeLaunchTooLarge;
+  if (cooperative && !s->capturing && !cooperative_ones_are_ordered(s)) return told(cudaErrorCooperativeLaunchTooLarge);
   give(
-      s, [l = std::move(l)] { emulator::run(l); }, cooperative);
-  if (cooperative && !s->capturing) last_cooperative = {s->self, s->given};
+      s,
+      [l = std::move(l), foreign] {
+        if (foreign) return emulator::report(std::string(l.name) + ": has an operand in another device's memory");
+        emulator::run(l);
+      },
+      cooperative);
+  if (cooperative && !s->capturing) last_cooperative[s->device] = {s->self, s->given};
   if (!s->capturing) note("kernel", {int(s->number)});
   return cudaSuccess;
 }
 
-namespace {
-cudaError_t state() { return lost ? cudaErrorIllegalAddress : cudaSuccess; }
-}  // namespace
-
 cudaError_t cudaGetDeviceCount(int* n) {
-  *n = 1;
+  *n = devices();
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   *p = {};
   p->major = emulator::capability() / 10;
   p->minor = emulator::capability() % 10;
-  const char* all = std::getenv("DAGRT_EMULATOR_MULTIPROCESSORS");
-  p->multiProcessorCount = all ? std::atoi(all) : 16;
+  p->multiProcessorCount = int(multiprocessors());
   p->sharedMemPerBlockOptin = emulator::shared_limit();
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return state(); }
-cudaError_t cudaGetLastError() { return state(); }
+cudaError_t cudaGetDevice(int* device) {
+  *device = current;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= devices()) return told(cudaErrorInvalidDevice);
+  current = device;
+  note("choose", {-1, -1, -1, size_t(device)});
+  return state();
+}
+cudaError_t cudaGetLastError() {
+  const cudaError_t e = std::exchange(last_error, cudaSuccess);
+  return lost ? cudaErrorIllegalAddress : e;
+}
 const char* cudaGetErrorString(cudaError_t e) {
   if (e == cudaErrorUnknown) return fault.c_str();
   if (e == cudaErrorIllegalAddress) return emulator::illegal_access;
   return e == cudaErrorInvalidConfiguration ? "invalid configuration"
          : e == cudaErrorInvalidValue       ? "invalid argument"
          : e == cudaErrorMemoryAllocation   ? "out of memory"
-         : e == cudaErrorCooperativeLaunchTooLarge ? "two cooperative launches may run at the same time"
+         : e == cudaErrorCooperativeLaunchTooLarge ? "cooperative launches whose blocks may find no room at the same time"
+         : e == cudaErrorInvalidResourceHandle    ? "a stream of another device, or none"
+         : e == cudaErrorCapturedEvent            ? "an event of a capture"
          : e == cudaErrorStreamCaptureUnsupported ? "not while a stream is captured"
          : e == cudaErrorStreamCaptureInvalidated ? "a call spoilt the capture"
          : e == cudaErrorStreamCaptureUnjoined ? "a stream of the capture was not joined"
@@ -327,7 +443,7 @@ const char* cudaGetErrorString(cudaError_t e) {
 }
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute which, int bytes) {
   std::lock_guard<std::mutex> lock(functions_mutex);
-  Function& f = functions[function];
+  Function& f = functions[{function, current}];
   if (which != cudaFuncAttributeMaxDynamicSharedMemorySize || bytes < 0 || f.static_bytes + size_t(bytes) > emulator::shared_limit())
     return cudaErrorInvalidValue;
   f.dynamic_allowed = size_t(bytes), f.asked = true;
@@ -335,15 +451,15 @@ cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute which, 
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, const void* function) {
   std::lock_guard<std::mutex> lock(functions_mutex);
-  const Function& f = functions[function];
+  const Function& f = functions[{function, current}];
   *a = {};
   a->sharedSizeBytes = f.static_bytes;
   a->maxDynamicSharedSizeBytes = int(f.dynamic_allowed);
   return state();
 }
-void emulator::note_static_shared(const void* function, size_t bytes) {
+void emulator::note_static_shared(const Launch& l, size_t bytes) {
   std::lock_guard<std::mutex> lock(functions_mutex);
-  Function& f = functions[function];
+  Function& f = functions[{l.function, l.device}];
   f.static_bytes = std::max(f.static_bytes, bytes);
 }
 
@@ -353,7 +469,7 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   if (cudaError_t e = in_no_capture()) return e;
   size_t body = (bytes + guard - 1) / guard * guard, all = body + guard;
   std::lock_guard<std::mutex> lock(allocations_mutex);
-  if (allocated + all > memory()) return cudaErrorMemoryAllocation;
+  if (allocated[current] + all > memory()) return told(cudaErrorMemoryAllocation);
   if (!range || range_used + all > range_bytes) return cudaErrorMemoryAllocation;
   char* base = range + range_used;
   if (mprotect(base, body, PROT_READ | PROT_WRITE)) return cudaErrorMemoryAllocation;
@@ -361,8 +477,8 @@ cudaError_t cudaMalloc(void** p, size_t bytes) {
   std::memset(base, emulator::sample_size() ? 0 : 0xFF,
               body);  // of a sample's values none is looked at, but indices must point somewhere
   *p = base + (body - bytes) / 256 * 256;
-  allocations[*p] = {base, all};
-  allocated += all;
+  allocations[*p] = {base, all, current};
+  allocated[current] += all;
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* p) {
@@ -371,24 +487,26 @@ cudaError_t cudaFree(void* p) {
   std::lock_guard<std::mutex> lock(allocations_mutex);
   auto it = allocations.find(p);
   if (it == allocations.end()) return cudaErrorInvalidValue;
-  const auto [base, all] = it->second;
+  const auto [base, all, device] = it->second;
   mmap(base, all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-  allocated -= all;
+  allocated[device] -= all;
   allocations.erase(it);
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* left, size_t* all) {
   std::lock_guard<std::mutex> lock(allocations_mutex);
   *all = memory();
-  *left = *all - std::min(*all, allocated);
+  *left = *all - std::min(*all, allocated[current]);
   return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t s) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t s) {
+  if (!s) return no_stream();
+  if (fails("copy")) return told(cudaErrorMemoryAllocation);
   const bool out = emulator::in_device_memory(reinterpret_cast<uintptr_t>(from));
   const bool in = emulator::in_device_memory(reinterpret_cast<uintptr_t>(to));
   if (!s->capturing) note(in && out ? "copy" : in ? "copy in" : "copy out", {int(s->number), -1, -1, bytes});
-  if (kind == cudaMemcpyHostToDevice || (kind == cudaMemcpyDefault && !out && !pinned(from))) {
+  if (!out && !pinned(from)) {
     const char* p = static_cast<const char*>(from);
     give(s, [to, held = std::vector<char>(p, p + bytes)] { copy_now(to, held.data(), held.size()); });
   } else {
@@ -414,21 +532,25 @@ cudaError_t cudaFreeHost(void* p) {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* s, unsigned) {
   static std::atomic<uint64_t> streams{0};
-  auto made = std::shared_ptr<CUstream_st>(new CUstream_st(streams++));
+  auto made = std::shared_ptr<CUstream_st>(new CUstream_st(streams++, current));
   *s = (made->self = made).get();
   return cudaSuccess;
 }
 /// Does one piece of the stream's work.
 cudaError_t cudaStreamQuery(cudaStream_t s) {
   Lock lock(streams_mutex);
+  if (!s) return no_stream();
+  if (cudaError_t e = in_no_capture_of(s)) return e;
   if (s->work.empty()) {
     note("host waits", {int(s->number)});
     return s->failed;
   }
   advance(s, s->done + 1);
-  return cudaErrorNotReady;
+  return told(cudaErrorNotReady);
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t s) {
+  if (!s) return no_stream();
+  if (cudaError_t e = in_no_capture_of(s)) return e;
   note("host waits", {int(s->number)});
   advance(s, s->given);  // which only its own thread gives it
   Lock lock(streams_mutex);
@@ -443,7 +565,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned flags) {
-  if (captures && fails("event")) return cudaErrorMemoryAllocation;
+  if (captures && fails("event")) return told(cudaErrorMemoryAllocation);
   static std::atomic<int> events{0};
   *e = new CUevent_st;
   (*e)->number = events++;
@@ -452,7 +574,9 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* e, unsigned flags) {
 }
 /// Between the moments in which their streams came to them.
 cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t from, cudaEvent_t to) {
-  if (!from->timed || !to->timed) return cudaErrorInvalidResourceHandle;
+  for (cudaEvent_t e : {from, to})
+    if (cudaError_t error = in_no_capture_of(e)) return error;
+  if (!from->timed || !to->timed) return told(cudaErrorInvalidResourceHandle);
   *ms = std::chrono::duration<float, std::milli>(to->when - from->when).count();
   return state();
 }
@@ -462,8 +586,10 @@ cudaError_t cudaEventDestroy(cudaEvent_t e) {
 }
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
   Lock lock(streams_mutex);
+  if (!s) return no_stream();
   if (e->timed && !s->capturing) give(s, [e] { e->when = std::chrono::steady_clock::now(); });
   e->stream = s->self, e->at = s->given, e->graph = s->capturing, e->nodes = s->last;
+  e->open = s->capturing ? s->capturing->open : nullptr;
   e->behind = s->behind;
   e->behind[s->number] = s->given;
   if (!s->capturing) note("record", {int(s->number), e->number});
@@ -471,8 +597,13 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
   Lock lock(streams_mutex);
+  if (!s) return no_stream();
   if (e->graph) {
-    if (s->capturing && s->capturing != e->graph) return cudaErrorStreamCaptureMerge;
+    if (!*e->open) return told(cudaErrorCapturedEvent);
+    if (s->capturing && s->capturing != e->graph) {
+      s->capturing->spoilt = e->graph->spoilt = true;
+      return told(cudaErrorStreamCaptureMerge);
+    }
     if (!s->capturing) {
       s->capturing = e->graph;
       s->last.clear();
@@ -482,7 +613,10 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
       if (std::find(s->last.begin(), s->last.end(), n) == s->last.end()) s->last.push_back(n);
     return cudaSuccess;
   }
-  if (s->capturing) return cudaErrorStreamCaptureIsolation;
+  if (s->capturing) {
+    s->capturing->spoilt = true;
+    return told(cudaErrorStreamCaptureIsolation);
+  }
   if (!e->stream) return cudaSuccess;
   note("wait", {int(s->number), e->number});
   give(s, [s, from = e->stream, at = e->at] {
@@ -494,14 +628,16 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned) {
 }
 cudaError_t cudaEventQuery(cudaEvent_t e) {
   Lock lock(streams_mutex);
+  if (cudaError_t error = in_no_capture_of(e)) return error;
   if (!e->stream || e->stream->done >= e->at) {
     note("host waits", {-1, e->number});
     return e->stream ? e->stream->failed : cudaSuccess;
   }
   advance(e->stream.get(), e->stream->done + 1);
-  return cudaErrorNotReady;
+  return told(cudaErrorNotReady);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
+  if (cudaError_t error = in_no_capture_of(e)) return error;
   note("host waits", {-1, e->number});
   if (!e->stream) return cudaSuccess;
   advance(e->stream.get(), e->at);
@@ -510,6 +646,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e) {
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+  if (!s) return told(cudaErrorStreamCaptureUnsupported);
+  if (s->capturing) return told(cudaErrorIllegalState);
   captures++;
   spoilt = false;
   s->capturing = new CUgraph_st;
@@ -518,8 +656,12 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
-  captures--;
   CUgraph_st* graph = s->capturing;
+  if (!graph) return told(cudaErrorIllegalState);
+  if (graph->streams[0] != s) return told(cudaErrorStreamCaptureUnmatched);
+  captures--;
+  *graph->open = false;
+  spoilt |= graph->spoilt;
   std::vector<char> joined(graph->nodes.size(), 0);
   for (size_t n : s->last) joined[n] = 1;
   for (const CUgraph_st::Node& n : graph->nodes)
@@ -530,11 +672,11 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t* g) {
   if (all && !spoilt) return cudaSuccess;
   delete graph;
   *g = nullptr;
-  return spoilt ? cudaErrorStreamCaptureInvalidated : cudaErrorStreamCaptureUnjoined;
+  return told(spoilt ? cudaErrorStreamCaptureInvalidated : cudaErrorStreamCaptureUnjoined);
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* e, cudaGraph_t g, unsigned long long) {
   if (!cooperative_ones_are_ordered(g->nodes)) return cudaErrorCooperativeLaunchTooLarge;
-  if (fails("graph")) return cudaErrorMemoryAllocation;
+  if (fails("graph")) return told(cudaErrorMemoryAllocation);
   static std::atomic<int> graphs{0};
   *e = new CUgraphExec_st{g->nodes, graphs++};
   note("instantiate", {-1, -1, (*e)->number, g->nodes.size()});
@@ -549,12 +691,14 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t e) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t e, cudaStream_t s) {
-  if (fails("launch")) return cudaErrorMemoryAllocation;
+  if (!s) return no_stream();
+  if (fails("launch")) return told(cudaErrorMemoryAllocation);
+  if (cudaError_t error = in_no_capture_of(s)) return error;
   Lock lock(streams_mutex);
   const bool cooperative = std::any_of(e->nodes.begin(), e->nodes.end(), [](const auto& n) { return n.cooperative; });
   if (cooperative && !cooperative_ones_are_ordered(s)) return cudaErrorCooperativeLaunchTooLarge;
   note("graph", {int(s->number), -1, e->number, e->nodes.size()});
   for (size_t i : random_order(e->nodes)) give(s, e->nodes[i].work);
-  if (cooperative) last_cooperative = {s->self, s->given};
+  if (cooperative) last_cooperative[s->device] = {s->self, s->given};
   return state();
 }

@@ -31,7 +31,7 @@ __global__ void shared_vectors_kernel(Gate, float* y, int stride) {
 }
 template <int bytes> __global__ void async_kernel(Gate, float* y, const float* x) {
   SHARED(float, held, [32 * 4]);
-  copy_async<bytes>(held + threadIdx.x * (bytes / 4), threadIdx.x < 24 ? x + threadIdx.x * (bytes / 4) : nullptr);
+  copy_async<bytes>(held + threadIdx.x * (bytes / 4), x + threadIdx.x * (bytes / 4), threadIdx.x < 24);
   commit_copies();
   wait_copies<0>();
   __syncthreads();

@@ -55,6 +55,34 @@ template <bool later> __global__ void fours_kernel(Gate, float* y, const float* 
   }
   y[threadIdx.x] = held[threadIdx.x].x;
 }
+/// Zeros in place of every other number, from where the others come, or from nowhere.
+__global__ void zeros_kernel(Gate, float* y, const float* x, const float* zeros) {
+  SHARED(float, held, [n]);
+  const bool real = threadIdx.x % 2;
+  copy_async<4>(held + threadIdx.x, real ? x + threadIdx.x : zeros, real);
+  commit_copies();
+  wait_copies<0>();
+  y[threadIdx.x] = held[threadIdx.x];
+}
+ON_DEVICE(float, elsewhere);
+__global__ void zeros_from_a_variable_kernel(Gate, float* y) {
+  SHARED(float, held, [n]);
+  copy_async<4>(held + threadIdx.x, &elsewhere, false);
+  commit_copies();
+  wait_copies<0>();
+  y[threadIdx.x] = held[threadIdx.x];
+}
+__global__ void round_kernel(Gate, uint32_t* y, const uint32_t* x) { y[threadIdx.x] = to_tf32(bits_to_float(x[threadIdx.x])); }
+/// Lanes walk a loop each as often as its number, or all alike, before the warp's product.
+template <bool apart, bool together> __global__ void walk_kernel(Gate, float* y) {
+  int steps = 0;
+  for (unsigned i = 0; i < (apart ? threadIdx.x : 7u); i++) steps += int(blockDim.x);
+  if constexpr (together) __syncwarp();
+  const uint32_t a[4] = {}, b[2] = {};
+  float c[4] = {};
+  mma_tf32(c, a, b);
+  y[threadIdx.x] = c[0] + float(steps);
+}
 /// Needs 8 KB beside its dynamic memory.
 __global__ void large_kernel(Gate, float* y) {
   SHARED(float, held, [2048]);
@@ -351,7 +379,7 @@ TEST_CASE("asynchronous copies arrive at the wait") {
   CHECK(report_of(copy_kernel<true>, 1, n, 0, y.p, static_cast<const float*>(x.p)) == "");
   CHECK(y.p[0] == float(n - 1));
   CHECK(says(report_of(copy_kernel<false>, 1, n, 0, y.p, static_cast<const float*>(x.p)), "planted: race: "));
-  CHECK(says(report_of(never_waited_kernel, 1, n, 0, static_cast<const float*>(x.p)), "copies it never waited for"));
+  CHECK(says(report_of(never_waited_kernel, 1, n, 0, static_cast<const float*>(x.p)), "copies it never waited for, at "));
 }
 
 TEST_CASE("matrices are loaded as the PTX manual says") {
@@ -388,18 +416,25 @@ TEST_CASE("bfloat16 is multiplied as the PTX manual says") {
 
 TEST_CASE("barriers that not all threads reach") {
   Memory y(n);
-  CHECK(says(report_of(half_a_barrier_kernel, 1, n, 0, y.p), "threads have passed by leaving"));
-  CHECK(says(report_of(two_barriers_kernel, 1, n, 0, y.p), "meets at two barriers"));
+  const std::string half = report_of(half_a_barrier_kernel, 1, n, 0, y.p), two = report_of(two_barriers_kernel, 1, n, 0, y.p);
+  CHECK(says(half, "planted: block (0, 0, 0): a barrier at "));
+  CHECK(says(half, "test_emulator.cpp:"));
+  CHECK(says(half, " that 64 threads have passed by leaving, thread (64, 0, 0) among them"));
+  CHECK(says(two, "meets at two barriers: thread (63, 0, 0) at "));
+  CHECK(says(two, " and thread (64, 0, 0) at "));
   std::string text = report_of(half_a_warp_kernel, 1, n, 0, y.p);
   CHECK(says(text, "deadlock"));
   CHECK(says(text, "64 threads wait at"));
+  CHECK(says(text, ", thread (0, 0, 0) of block (0, 0, 0) among them;"));
   CHECK(says(text, "test_emulator.cpp:"));
 }
 
 TEST_CASE("stores beyond shared memory") {
   Memory y(1);
-  CHECK(says(report_of(overrun_kernel, 1, n, 0, y.p), "wrote behind a shared variable of 512 bytes"));
-  CHECK(says(report_of(dynamic_overrun_kernel, 1, n, n * 4, y.p), "wrote behind its dynamic shared memory"));
+  for (const std::string& text : {report_of(overrun_kernel, 1, n, 0, y.p), report_of(dynamic_overrun_kernel, 1, n, n * 4, y.p)}) {
+    CHECK(says(text, "planted: thread (127, 0, 0) of block (0, 0, 0): writes 4 bytes of shared memory that no variable holds, at "));
+    CHECK(says(text, "test_emulator.cpp:"));
+  }
 }
 
 TEST_CASE("sixteen bytes at once are read and copied at multiples of sixteen") {
@@ -444,6 +479,42 @@ TEST_CASE("two blocks that write one place") {
   Memory y(1);
   CHECK(says(report_of(same_place_kernel, 2, 1, 0, y.p), "race: two writes"));
   CHECK(report_of(same_place_kernel, 1, 1, 0, y.p) == "");
+}
+
+TEST_CASE("copies of zeros name a source that exists") {
+  Memory x(n), y(n);
+  for (int i = 0; i < n; i++) x.p[i] = 3;
+  const float* from = x.p;
+  CHECK(report_of(zeros_kernel, 1, n, 0, y.p, from, from) == "");
+  for (int i = 0; i < n; i++) CHECK(y.p[i] == (i % 2 ? 3.0f : 0.0f));
+  CHECK(report_of(zeros_from_a_variable_kernel, 1, n, 0, y.p) == "");
+  CHECK(y.p[5] == 0);
+  for (const float* nothing : {static_cast<const float*>(nullptr), from + n, from - 2048})
+    CHECK(says(report_of(zeros_kernel, 1, n, 0, y.p, from, nothing), "a copy of zeros from an address that does not exist, at "));
+}
+
+TEST_CASE("TF32 is rounded to nearest, NaN stays NaN and inf inf") {
+  const std::vector<uint32_t> from{0x7f800001, 0xff801fff, 0x7fffffff, 0xffffffff, 0x7fc00000, 0x7f800000, 0xff800000,
+                                   0x3f801000, 0x3f800fff, 0x80001fff, 0x7f7fefff, 0};
+  Memory x(32), y(32);
+  std::memcpy(x.p, from.data(), from.size() * 4);
+  auto* bits = reinterpret_cast<uint32_t*>(y.p);
+  CHECK(report_of(round_kernel, 1, int(from.size()), 0, bits, reinterpret_cast<const uint32_t*>(x.p)) == "");
+  for (int i = 0; i < 5; i++) CHECK(y.p[i] != y.p[i]);
+  const std::vector<uint32_t> numbers(bits + 5, bits + from.size());
+  CHECK(numbers == std::vector<uint32_t>{0x7f800000, 0xff800000, 0x3f802000, 0x3f800000, 0x80002000, 0x7f7fe000, 0});
+  for (size_t i = 0; i < from.size(); i++) CHECK((bits[i] & 0x1fff) == 0);
+}
+
+TEST_CASE("lanes that went different ways meet before an operation of the whole warp") {
+  Memory y(32);
+  CHECK(report_of(walk_kernel<false, false>, 1, 32, 0, y.p) == "");
+  CHECK(report_of(walk_kernel<true, true>, 1, 32, 0, y.p) == "");
+  CHECK(y.p[3] == 96);
+  const std::string apart = report_of(walk_kernel<true, false>, 1, 32, 0, y.p);
+  CHECK(says(apart, "planted: thread (0, 0, 0) and thread (1, 0, 0) of block (0, 0, 0), of one warp, have gone different ways"));
+  CHECK(says(apart, "without __syncwarp() behind them, at "));
+  CHECK(says(apart, "test_emulator.cpp:"));
 }
 
 TEST_CASE("operands of mma that are not rounded") {

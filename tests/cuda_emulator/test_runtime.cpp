@@ -2,6 +2,10 @@
 #include <cuda_runtime.h>
 #include <doctest/doctest.h>
 
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -203,4 +207,111 @@ TEST_CASE("a stream that a capture drew in must be joined") {
   s.put(1, x, 2);  // the stream is its own again
   CHECK(cudaStreamSynchronize(s.all[1]) == cudaSuccess);
   CHECK(x.first() == 2);
+}
+
+cudaError_t launch_shape(cudaStream_t stream, dim3 grid, dim3 block, size_t shared = 0, bool together = false) {
+  cudaLaunchAttribute cooperative{};
+  cooperative.id = cudaLaunchAttributeCooperative;
+  cooperative.val.cooperative = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &cooperative;
+  config.numAttrs = together ? 1 : 0;
+  return cudaLaunchKernelEx(&config, nothing_kernel, 0);
+}
+
+TEST_CASE("launches larger than a device takes are refused") {
+  Streams s;
+  const cudaStream_t at = s.all[0];
+  for (dim3 grid : {dim3(1u << 31), dim3(1, 65536), dim3(1, 1, 65536), dim3(0), dim3(1, 0)})
+    CHECK(launch_shape(at, grid, 32) == cudaErrorInvalidConfiguration);
+  for (dim3 block : {dim3(1025), dim3(32, 33), dim3(1, 1, 65), dim3(0)})
+    CHECK(launch_shape(at, 1, block) == cudaErrorInvalidConfiguration);
+  CHECK(launch_shape(at, dim3(1, 2, 2), dim3(8, 8, 16)) == cudaSuccess);
+}
+
+TEST_CASE("blocks of a cooperative launch must all have room at once: 16 multiprocessors of 2,048 threads and 164 KB") {
+  Streams s;
+  const cudaStream_t at = s.all[0];
+  CHECK(launch_shape(at, 32, 1024, 0, true) == cudaSuccess);
+  CHECK(launch_shape(at, 33, 1024, 0, true) == cudaErrorCooperativeLaunchTooLarge);
+  CHECK(launch_shape(at, 48, 32, 48 << 10, true) == cudaSuccess);
+  CHECK(launch_shape(at, 49, 32, 48 << 10, true) == cudaErrorCooperativeLaunchTooLarge);
+  CHECK(launch_shape(at, 16 * 32, 32, 0, true) == cudaSuccess);
+  CHECK(launch_shape(at, 16 * 32 + 1, 32, 0, true) == cudaErrorCooperativeLaunchTooLarge);
+  CHECK(launch_shape(at, 1000, 32) == cudaSuccess);
+}
+
+TEST_CASE("what must not be called while a stream is captured ends the capture") {
+  Streams s;
+  Bytes x;
+  s.mark(1, 1);
+  void* p = nullptr;
+  float ms;
+  const std::vector<std::pair<cudaError_t, std::function<cudaError_t()>>> calls{
+      {cudaErrorStreamCaptureUnsupported, [&] { return cudaMalloc(&p, 64); }},
+      {cudaErrorStreamCaptureUnsupported, [&] { return cudaFree(x.p); }},
+      {cudaErrorStreamCaptureUnsupported, [&] { return cudaMallocHost(&p, 64); }},
+      {cudaErrorStreamCaptureUnsupported, [&] { return cudaStreamSynchronize(s.all[0]); }},
+      {cudaErrorStreamCaptureUnsupported, [&] { return cudaStreamSynchronize(s.all[1]); }},
+      {cudaErrorStreamCaptureUnsupported, [&] { return cudaStreamQuery(s.all[0]); }},
+      {cudaErrorStreamCaptureUnsupported, [&] { return cudaEventQuery(s.events[1]); }},
+      {cudaErrorStreamCaptureUnsupported, [&] { return cudaEventSynchronize(s.events[1]); }},
+      {cudaErrorCapturedEvent, [&] { return cudaEventQuery(s.events[0]); }},
+      {cudaErrorCapturedEvent, [&] { return cudaEventElapsedTime(&ms, s.events[0], s.events[0]); }},
+      {cudaErrorStreamCaptureUnsupported, [&] { return cudaMemcpyAsync(x.p, &ms, 4, cudaMemcpyHostToDevice, nullptr); }},
+      {cudaErrorStreamCaptureUnsupported, [&] { return launch_shape(nullptr, 1, 32); }},
+      {cudaErrorStreamCaptureIsolation, [&] { return cudaStreamWaitEvent(s.all[0], s.events[1], 0); }},
+  };
+  for (const auto& [error, call] : calls) {
+    REQUIRE(cudaStreamBeginCapture(s.all[0], cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+    s.mark(0, 0);
+    CHECK(call() == error);
+    cudaGraph_t graph;
+    CHECK(cudaStreamEndCapture(s.all[0], &graph) == cudaErrorStreamCaptureInvalidated);
+    CHECK(cudaStreamSynchronize(s.all[0]) == cudaSuccess);
+  }
+}
+
+TEST_CASE("an event of one capture is nothing to wait for in another, or behind its end") {
+  Streams s;
+  cudaGraph_t graphs[2];
+  for (int i : {0, 1}) REQUIRE(cudaStreamBeginCapture(s.all[i], cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+  CHECK(cudaStreamBeginCapture(s.all[1], cudaStreamCaptureModeThreadLocal) == cudaErrorIllegalState);
+  s.mark(0, 0);
+  CHECK(cudaStreamWaitEvent(s.all[1], s.events[0], 0) == cudaErrorStreamCaptureMerge);
+  for (int i : {1, 0}) CHECK(cudaStreamEndCapture(s.all[i], &graphs[i]) == cudaErrorStreamCaptureInvalidated);
+  CHECK(cudaStreamEndCapture(s.all[0], &graphs[0]) == cudaErrorIllegalState);
+  CHECK(cudaStreamWaitEvent(s.all[2], s.events[0], 0) == cudaErrorCapturedEvent);
+  CHECK(cudaEventSynchronize(s.events[0]) == cudaErrorCapturedEvent);
+  s.mark(0, 0);
+  s.await(2, 0);
+  CHECK(cudaStreamSynchronize(s.all[2]) == cudaSuccess);
+}
+
+TEST_CASE("devices have memory, streams and kernels' attributes of their own") {
+  setenv("DAGRT_EMULATOR_DEVICES", "2", 1);
+  int count = 0, device = -1;
+  CHECK(cudaGetDeviceCount(&count) == cudaSuccess);
+  CHECK(count == 2);
+  CHECK(cudaSetDevice(2) == cudaErrorInvalidDevice);
+  CHECK(cudaGetLastError() == cudaErrorInvalidDevice);
+  CHECK(cudaGetLastError() == cudaSuccess);
+  Streams s;
+  Bytes x;
+  CHECK(cudaSetDevice(1) == cudaSuccess);
+  CHECK(cudaGetDevice(&device) == cudaSuccess);
+  CHECK(device == 1);
+  {
+    Streams there;
+    CHECK(launch_shape(s.all[0], 1, 32) == cudaErrorInvalidResourceHandle);
+    CHECK(launch_shape(there.all[0], 1, 32) == cudaSuccess);
+    emulator::extents = {{static_cast<const char*>(x.p), bytes}};
+    CHECK(launch_shape(there.all[1], 1, 32) == cudaSuccess);
+    CHECK(cudaStreamSynchronize(there.all[1]) == cudaErrorUnknown);
+    CHECK(std::string(cudaGetErrorString(cudaErrorUnknown)).find("an operand in another device's memory") != std::string::npos);
+  }
+  CHECK(cudaSetDevice(0) == cudaSuccess);
+  unsetenv("DAGRT_EMULATOR_DEVICES");
 }

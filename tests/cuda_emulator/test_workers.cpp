@@ -74,6 +74,11 @@ __global__ void half_barrier_kernel(Gate, unsigned* told) {
   }
   __syncthreads();
 }
+__global__ void overrun_kernel(Gate, float*) {
+  SHARED(volatile float, held, [32]);
+  held[threadIdx.x + 1] = 0;
+}
+__global__ void dynamic_overrun_kernel(Gate, float*) { dynamic_shared<volatile float>()[threadIdx.x + 1] = 0; }
 __global__ void denormal_kernel(Gate, volatile float* x) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
   x[i] = x[i] * 0.5f;
@@ -187,6 +192,12 @@ TEST_CASE("blocks of a cooperative launch that wait for ever") {
     *told = unsigned(-100);
     CHECK(says(report_together(half_barrier_kernel, 8, told), "planted: "));
   }
+}
+
+TEST_CASE("where accesses are not watched, red zones tell of stores beyond shared memory") {
+  Memory y(1);
+  CHECK(says(report_of(overrun_kernel, 1, 32, 0, y.p), "block (0, 0, 0) wrote behind a shared variable of 128 bytes"));
+  CHECK(says(report_of(dynamic_overrun_kernel, 1, 32, 128, y.p), "block (0, 0, 0) wrote behind its dynamic shared memory"));
 }
 
 TEST_CASE("OS threads round as the one that came with the launch, and treat denormal numbers alike") {

@@ -17,6 +17,7 @@ void set_written(const void* p, size_t bytes, bool written);  // of device memor
 bool all_written(const void* p, size_t bytes);
 void copy_written(void* to, const void* from, size_t bytes);  // to and from any memory
 bool may_touch(uintptr_t at, size_t bytes);  // device memory: whether it lies in an extent of the launch
+bool in_shared_variable(uintptr_t at, size_t bytes);  // of the block that runs, or in its dynamic memory
 void race(const char* what);  // ends the launch
 const std::vector<unsigned>& operations_of(unsigned block, unsigned warp);  // the lanes of each that it has passed
 

@@ -247,7 +247,7 @@ template <class Pass> void run(BatchNormArgs a, CudaStream& s, bool finish) {
   const size_t bytes = at_once ? size_t(pieces(a.rows, at_once)) * columns * 4 * Pass::values : 0;
   const bool together = a.rows && finish && at_once && bytes + (12 << 10) <= s.shared_bytes;
   const int64_t parts = together ? at_once : most;
-  const unsigned blocks = unsigned(parts * groups);
+  const unsigned blocks = blocks_of(parts * groups);
   const dim3 block(columns, lines);
   const Workspace w(a, parts);
   if (!a.rstd) a.rstd = w.rstd;
@@ -256,7 +256,7 @@ template <class Pass> void run(BatchNormArgs a, CudaStream& s, bool finish) {
     return launch_together(s, Pass::together_name, together_kernel<Pass>, blocks, block, bytes, a, parts);
   }
   launch(s, Pass::part_name, part_kernel<Pass>, blocks, block, a, parts);
-  launch(s, Pass::merge_name, merge_kernel<Pass>, unsigned(groups), block, a, parts);
+  launch(s, Pass::merge_name, merge_kernel<Pass>, blocks_of(groups), block, a, parts);
   if (a.rows && finish) launch(s, Pass::finish_name, finish_kernel<Pass>, blocks, block, a, parts);
 }
 

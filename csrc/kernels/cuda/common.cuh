@@ -1,7 +1,7 @@
 // What all CUDA kernels share: launching, gates, shared memory, index arithmetic, 16-bit floats, warp reductions.
 //
 // The files of this folder are valid host C++ too: nvcc compiles them for GPUs, and tests/cuda_emulator/ compiles them with
-// the host's compiler and runs them. Hence no <<<>>> and no __shared__ in them: launch(), SHARED, dynamic_shared.
+// the host's compiler and runs them. Hence no <<<>>> and no __shared__ in them: launch(), SHARED, dynamic_shared, ON_DEVICE.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -12,6 +12,7 @@
 
 #ifndef DAGRT_CUDA_EMULATOR
 #define SHARED(T, name, dims) __shared__ T name dims
+#define ON_DEVICE(T, name) __device__ T name
 template <class T> __device__ __forceinline__ T* dynamic_shared() {
   extern __shared__ __align__(16) unsigned char dagrt_dynamic_shared[];
   return reinterpret_cast<T*>(dagrt_dynamic_shared);
@@ -148,6 +149,8 @@ DAGRT_HOST_DEVICE int64_t pieces(int64_t n, int64_t size) { return (n + size - 1
 inline unsigned blocks_for(const CudaStream& s, int64_t n, int threads) {
   return unsigned(larger(1, smaller(pieces(n, threads), int64_t(s.multiprocessors) * 16)));
 }
+/// A grid of n blocks; of more than there may be none, which the driver refuses, so that the run names the kernel.
+inline unsigned blocks_of(int64_t n) { return n <= INT32_MAX ? unsigned(n) : 0; }
 DAGRT_DEVICE int64_t first_index() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 DAGRT_DEVICE int64_t grid_stride() { return int64_t(gridDim.x) * blockDim.x; }
 

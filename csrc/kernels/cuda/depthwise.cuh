@@ -249,7 +249,7 @@ void depthwise_forward(const ConvArgs& a, CudaStream& s) {
   size_t bytes;
   const Tiles t = tiles_of_outputs(a, a.R * a.S, false, bytes);
   if (t.fit)
-    return launch_with(s, "conv2d_depthwise", depthwise_kernel, unsigned(t.count(a.B)), dim3(tile_lanes, tile_warps), bytes, a,
+    return launch_with(s, "conv2d_depthwise", depthwise_kernel, blocks_of(t.count(a.B)), dim3(tile_lanes, tile_warps), bytes, a,
                        t);
   launch(s, "conv2d_depthwise", depthwise_large_kernel, blocks_for(s, a.B * a.P * a.Q * a.F, tile_threads), tile_threads, a);
   finish_epilogue(s, a.epilogue, a.y, a.B * a.P * a.Q, a.F, a.ldy);
@@ -261,7 +261,7 @@ void depthwise_input_grad(const ConvArgs& a, CudaStream& s) {
       a.H, a.W, a.C, a.R * a.S, false, [&](int64_t n) { return (n - 1 + (a.R - 1) * a.dilation_h) / a.stride_h + 1; },
       [&](int64_t n) { return (n - 1 + (a.S - 1) * a.dilation_w) / a.stride_w + 1; }, bytes);
   if (t.fit)
-    return launch_with(s, "conv2d_input_grad_depthwise", depthwise_input_grad_kernel, unsigned(t.count(a.B)),
+    return launch_with(s, "conv2d_input_grad_depthwise", depthwise_input_grad_kernel, blocks_of(t.count(a.B)),
                        dim3(tile_lanes, tile_warps), bytes, a, t);
   launch(s, "conv2d_input_grad_depthwise", depthwise_input_grad_large_kernel, blocks_for(s, a.B * a.H * a.W * a.C, tile_threads),
          tile_threads, a);
@@ -273,11 +273,11 @@ void depthwise_filter_grad(const ConvArgs& a, CudaStream& s) {
   const Tiles t = tiles_of_outputs(a, 0, true, bytes);
   const dim3 block(tile_lanes, tile_warps);
   if (!t.fit || a.R * a.S > depthwise_taps)
-    return launch(s, "conv2d_filter_grad_depthwise", depthwise_filter_grad_large_kernel, unsigned(a.R * a.S * t.groups), block,
+    return launch(s, "conv2d_filter_grad_depthwise", depthwise_filter_grad_large_kernel, blocks_of(a.R * a.S * t.groups), block,
                   a);
   const int64_t parts = larger(1, smaller(depthwise_parts(a.F), pieces(a.B * t.down * t.along, 2)));
   float* sums = parts > 1 ? reinterpret_cast<float*>(a.workspace) : a.w;
-  launch_with(s, "conv2d_filter_grad_depthwise", depthwise_filter_grad_kernel, unsigned(parts * t.groups), block, bytes, a, t,
+  launch_with(s, "conv2d_filter_grad_depthwise", depthwise_filter_grad_kernel, blocks_of(parts * t.groups), block, bytes, a, t,
               sums, parts);
   const int64_t n = a.R * a.S * a.F;
   if (parts > 1) launch(s, "add_parts", add_parts_kernel, blocks_for(s, n, tile_threads), tile_threads, sums, a.w, n, parts);

@@ -149,6 +149,9 @@ template <class X> struct Staged<X, decltype(void(&X::bring))> {
   static constexpr bool value = true;
 };
 
+/// What copies of zeros name as their source, which they do not read; an address that does not exist might be a fault.
+ON_DEVICE(uint4, nowhere);
+
 /// A thread's share of the copies of an operand's tiles, `width` elements at once along the contiguous direction.
 template <class X, bool k_fast, int rows, int width, int threads> struct Copies {
   using T = typename ElementOf<X>::type;
@@ -179,10 +182,12 @@ template <class X, bool k_fast, int rows, int width, int threads> struct Copies 
       T* place = reinterpret_cast<T*>(to) + (k_fast ? To::at(over(n), along()) : To::at(along(), over(n)));
       const auto& r = row[k_fast ? n : 0];
       const auto& c = col[k_fast ? 0 : n];
-      if constexpr (Staged<X>::value)
+      if constexpr (Staged<X>::value) {
         *place = x.value(r, c);
-      else
-        copy_async<width * int(sizeof(T))>(place, x.at(r, c));
+      } else {
+        const void* from = x.at(r, c);
+        copy_async<width * int(sizeof(T))>(place, from ? from : &nowhere, from != nullptr);
+      }
     }
 #pragma unroll
     for (int n = 0; n < col_count; n++) x.next(col[n]);
@@ -384,6 +389,7 @@ __global__ void __launch_bounds__(Shape<BM, BN, tensor>::threads, 1)
       wait_copies<gemm_stages - 2>();
       __syncthreads();
       load(step + gemm_stages - 1);
+      __syncwarp();  // lanes' walks along k are of different lengths
       const T* ta = reinterpret_cast<const T*>(shared + step % gemm_stages * TileA::floats);
       const T* tb = reinterpret_cast<const T*>(sb + step % gemm_stages * TileB::floats);
 #pragma unroll
@@ -501,7 +507,7 @@ void launch_gemm(CudaStream& s, const ProductName& name, const A& a, const B& b,
   size_t bytes = sizeof(float) * gemm_stages * gemm_bk * (BM + BN);
   if constexpr (Staged<A>::value) bytes += sizeof(float) * size_t(a.floats());
   const int64_t blocks = batches * jobs.splits * jobs.tiles_m * jobs.tiles_n;
-  launch_with(s, name.of(BM), gemm_kernel<A, B, a_k, b_k, width, BM, BN, tensor>, unsigned(blocks),
+  launch_with(s, name.of(BM), gemm_kernel<A, B, a_k, b_k, width, BM, BN, tensor>, blocks_of(blocks),
               Shape<BM, BN, tensor>::threads, bytes, a, b, target, jobs);
   if (jobs.splits > 1)
     launch(s, "add_splits", add_splits_kernel<typename ElementOf<A>::type>, blocks_for(s, target.M * target.N, add_threads),

@@ -214,7 +214,7 @@ void scatter_add(const RowsArgs& a, CudaStream& s) {
     const int64_t few = a.O * a.N * width * element / (4 * larger(1, a.K) * (a.wide ? 8 : 4));
     const int64_t blocks = smaller(larger(few, s.multiprocessors / 2), int64_t(s.multiprocessors) * 4);
     const int64_t rows = larger(1, smaller(smaller(pieces(a.O * a.N * strips, blocks), a.N), most_sums / (columns * element)));
-    launch_with(s, "scatter_add", scatter_add_kernel<T>, unsigned(a.O * pieces(a.N, rows) * strips), threads,
+    launch_with(s, "scatter_add", scatter_add_kernel<T>, blocks_of(a.O * pieces(a.N, rows) * strips), threads,
                 size_t(rows * columns * element), a, int(rows), int(columns));
   });
 }

@@ -294,7 +294,7 @@ void lstm(const LstmArgs& a, CudaStream& s) {
   if (a.T) product<true, false, Steps, Matrix>(s, inputs_name, fours_of_x(a), steps_of_x(a), kernel, w.z, G, a.T * a.B, G, jobs);
   const bool resident = resident_fits(size_t(U) * 4 * tile_units * 4, s);
   const size_t bytes = size_t(resident ? U : chunk) * 4 * tile_units * 4;
-  const unsigned blocks = unsigned(row_tiles(a) * pieces(U, tile_units));
+  const unsigned blocks = blocks_of(row_tiles(a) * pieces(U, tile_units));
   if (a.T == 0 || fits(a, s)) {
     launch(s, "zero_counters", zero_counters_kernel, 1, zero_threads, w.counters, row_tiles(a));
     return launch_together(s, "lstm", lstm_kernel, blocks, threads, bytes, a, w, 0, a.T, resident);
@@ -309,7 +309,7 @@ void lstm_grad(const LstmArgs& a, CudaStream& s) {
   if (a.B && U) {
     const bool resident = resident_fits(size_t(G) * ld_units * 4, s);
     const size_t bytes = size_t(resident ? G : chunk) * ld_units * 4;
-    const unsigned blocks = unsigned(row_tiles(a) * pieces(U, tile_units));
+    const unsigned blocks = blocks_of(row_tiles(a) * pieces(U, tile_units));
     if (a.T == 0 || fits(a, s)) {
       launch(s, "zero_counters", zero_counters_kernel, 1, zero_threads, w.counters, row_tiles(a));
       launch_together(s, "lstm_grad", lstm_grad_kernel, blocks, threads, bytes, a, w, a.T, 0, true, resident);
@@ -331,7 +331,7 @@ void lstm_grad(const LstmArgs& a, CudaStream& s) {
                                                 U, G, jobs);
   }
   if (a.dbias && G)
-    launch(s, "lstm_dbias", bias_gradient_kernel, unsigned(pieces(G, bias_columns)), dim3(bias_columns, bias_rows), w.z, a.dbias, rows,
+    launch(s, "lstm_dbias", bias_gradient_kernel, blocks_of(pieces(G, bias_columns)), dim3(bias_columns, bias_rows), w.z, a.dbias, rows,
            G);
   if (a.dx && rows) {
     jobs.K = G;

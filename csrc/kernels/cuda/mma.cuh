@@ -7,19 +7,32 @@
 // mma.m16n8k8 (PTX manual, "Matrix fragments for mma.m16n8k8"): with g = lane / 4 and t = lane % 4, a lane holds
 //   A: (g, t) (g + 8, t) (g, t + 4) (g + 8, t + 4)     B: (t, g) (t + 4, g)     C: (g, 2t) (g, 2t + 1) (g + 8, 2t) (g + 8, 2t + 1)
 // mma.m16n8k16 of bfloat16: the same with two neighbours along k, the first in the lower half, in the place of each of A and B.
+//
+// Both are for warps whose lanes have come the same way: where these may have parted, they meet before.
 #pragma once
-#ifdef DAGRT_CUDA_EMULATOR
-#include "mma.h"
-#else
 #include "kernels/cuda/common.cuh"
 
 namespace dagrt {
 namespace {
 
-/// Copies `bytes` (4 or 16) to shared memory, or zeros where `src` is null. Visible after wait_copies and a barrier.
-template <int bytes> DAGRT_DEVICE void copy_async(void* dst, const void* src) {
+/// Rounded to TF32's 10 bits of mantissa, to nearest, ties away from zero; NaN stays NaN. Not by cvt.rna.tf32: ptxas makes additions
+/// to the bits of that too, but of a NaN whose upper bits are zeros it leaves inf.
+DAGRT_DEVICE uint32_t to_tf32(float x) { return ((float_to_bits(x) + 0x1000) & 0xffffe000) | (x != x ? 0x7fc00000 : 0); }
+
+}  // namespace
+}  // namespace dagrt
+
+#ifdef DAGRT_CUDA_EMULATOR
+#include "mma.h"
+#else
+
+namespace dagrt {
+namespace {
+
+/// Copies `bytes` (4 or 16) to shared memory, or zeros unless `real`: `src` must exist even so. Visible after wait_copies and a barrier.
+template <int bytes> DAGRT_DEVICE void copy_async(void* dst, const void* src, bool real = true) {
 #if __CUDA_ARCH__ >= 800
-  unsigned to = unsigned(__cvta_generic_to_shared(dst)), n = src ? bytes : 0;
+  unsigned to = unsigned(__cvta_generic_to_shared(dst)), n = real ? bytes : 0;
   if constexpr (bytes == 16)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(src)), "r"(n)
                  : "memory");
@@ -27,7 +40,7 @@ template <int bytes> DAGRT_DEVICE void copy_async(void* dst, const void* src) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(__cvta_generic_to_global(src)), "r"(n)
                  : "memory");
 #else
-  for (int i = 0; i < bytes / 4; i++) static_cast<float*>(dst)[i] = src ? static_cast<const float*>(src)[i] : 0.0f;
+  for (int i = 0; i < bytes / 4; i++) static_cast<float*>(dst)[i] = real ? static_cast<const float*>(src)[i] : 0.0f;
 #endif
 }
 /// Ends a group of copies.
@@ -69,15 +82,6 @@ constexpr bool has_tf32 = true;
 #else
 constexpr bool has_tf32 = false;
 #endif
-
-/// Rounded to TF32's 10 bits of mantissa, to nearest.
-DAGRT_DEVICE uint32_t to_tf32(float x) {
-  uint32_t r = 0;
-#if __CUDA_ARCH__ >= 800
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
-#endif
-  return r;
-}
 
 /// c += a b for a warp's 16 x 8 x 8 tile.
 DAGRT_DEVICE void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

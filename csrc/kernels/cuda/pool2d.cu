@@ -149,7 +149,7 @@ template <bool maximum> void forward(const char* name, const PoolArgs& a, CudaSt
       [&](int64_t k) { return (k - 1) * a.stride_w + a.pool_w; },
       [](const Tiles& k) { return k.bytes(); });
   if (!overlap(a) || !t.fit) return launch(s, name, pool_kernel<maximum>, blocks_for(s, n, threads), threads, a);
-  launch_with(s, name, pool_tile_kernel<maximum>, unsigned(t.count(a.B)), dim3(lanes, warps), t.bytes(), a, t);
+  launch_with(s, name, pool_tile_kernel<maximum>, blocks_of(t.count(a.B)), dim3(lanes, warps), t.bytes(), a, t);
 }
 
 template <bool maximum> void backward(const char* name, const PoolArgs& a, CudaStream& s) {
@@ -161,7 +161,7 @@ template <bool maximum> void backward(const char* name, const PoolArgs& a, CudaS
       [&](int64_t k) { return (k + a.pool_w - 2) / a.stride_w + 1; },
       [](const Tiles& k) { return k.bytes() * arrays; });
   if (!t.fit) return launch(s, name, pool_grad_kernel<maximum>, blocks_for(s, n, threads), threads, a);
-  launch_with(s, name, pool_grad_tile_kernel<maximum>, unsigned(t.count(a.B)), dim3(lanes, warps),
+  launch_with(s, name, pool_grad_tile_kernel<maximum>, blocks_of(t.count(a.B)), dim3(lanes, warps),
               t.bytes() * arrays, a, t);
 }
 

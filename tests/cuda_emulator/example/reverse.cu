@@ -2,7 +2,7 @@
 //
 //   cd tests/cuda_emulator
 //   g++ -std=c++17 -c -O2 -I. -isystem $CUDA/include emulator.cpp workers.cpp block.cpp runtime.cpp written.cpp sample.cpp plant.cpp race.cpp count.cpp
-//   g++ -std=c++17 -c -O1 -g1 -fno-tree-sra -fsanitize=thread -I. -isystem $CUDA/include -x c++ example/reverse.cu
+//   g++ -std=c++17 -c -O1 -g1 -fno-tree-sra -fsanitize=thread -fsanitize-coverage=trace-pc -I. -isystem $CUDA/include -x c++ example/reverse.cu
 //   g++ *.o -o reverse -ldl && DAGRT_EMULATOR_COUNTS=counts.json ./reverse && cat counts.json
 //   DAGRT_EMULATOR_FAULT="barrier reverse.cu:25" ./reverse
 //
