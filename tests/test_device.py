@@ -22,6 +22,7 @@ from test_prepared import WeightNormalised, check
 CUDA = "cuda:0" in keras.devices()
 needs_cuda = pytest.mark.skipif(not CUDA, reason="no CUDA device in this build or machine")
 emulated = pytest.mark.skipif(bool(os.environ.get("DAGRT_REAL_GPU")), reason="the emulator can be broken")
+once = pytest.mark.skipif(os.environ.get("DAGRT_EMULATED", "plain") != "plain", reason="one kind of emulator will do")
 WITHOUT = "no GPU was found" if "DAGRT_CUDA" in os.environ else "(this build of dagrt has no CUDA|no GPU was found)"
 
 
@@ -562,7 +563,71 @@ except keras.DeviceError as e:
         r"no GPU was found \(cuda:0 is of generation 61, for which this build has no code: DAGRT_CUDA_ARCHS was 75",
         error,
     )
-    assert "cuda:0" in in_new_process("import dagrt; print(dagrt.devices())", DAGRT_EMULATOR_CAPABILITY="130")
+
+
+@needs_cuda
+@emulated
+@once
+@pytest.mark.parametrize("capability", ["103", "110", "121"])
+def test_a_generation_between_or_behind_those_listed_is_a_device(capability: str) -> None:
+    """103 and 121 run the code of 100 and 120; 110 compiles the PTX of 100 for itself, for which that of 120 is too new."""
+    code = "import dagrt as k, numpy as np; print(k.function(lambda a: a @ a, device='cuda')(np.ones((8, 8), 'float32'))[0, 0])"
+    assert "8.0" in in_new_process(code, DAGRT_EMULATOR_CAPABILITY=capability)
+
+
+TWO_DEVICES = """
+import dagrt as keras, numpy as np
+x, y = np.random.default_rng(0).normal(size=(8, 4)).astype("float32"), np.ones((8, 3), "float32")
+losses = []
+for device in ("cuda:0", "cuda:1"):
+    keras.clear_session()
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.BatchNormalization()(inputs)))
+    model.compile("sgd", "mse", device=device)
+    losses.append([model.train_on_batch(x, y) for _ in range(3)] + [float(model.predict_on_batch(x).sum())])
+    assert {v._core.device for v in model.variables} == {device}
+kernel = model.layers[-1].kernel
+keras.function(lambda a: kernel.assign(a + kernel), device="cuda:0")(np.zeros((4, 3), "float32"))
+assert kernel._core.device == "cuda:0"
+print(losses[0] == losses[1])
+"""
+
+
+@needs_cuda
+@emulated
+@once
+def test_a_thread_has_its_own_device_behind_every_call(tmp_path: Path) -> None:
+    """Another library's kernels go to the thread's current one: ours is chosen for as long as a call takes."""
+    record = tmp_path / "streams"
+    assert in_new_process(TWO_DEVICES, DAGRT_EMULATOR_DEVICES="2", DAGRT_EMULATOR_STREAMS=str(record)) == "True"
+    chosen = [c["size"] for c in map(json.loads, record.read_text().splitlines()) if c["call"] == "choose"]
+    assert len(chosen) > 20 and chosen == [1, 0] * (len(chosen) // 2)
+
+
+SECOND_COPY = """
+import os
+import dagrt as keras, numpy as np
+add, double = keras.function(lambda a, b: a + b, device="cuda"), keras.function(lambda a: a * 2, device="cuda")
+ones = np.ones(1000, "float32")
+os.environ["DAGRT_EMULATOR_FAULT"] = "call copy 1"
+try:
+    add(ones, ones)
+except keras.DeviceError as e:
+    print(e)
+print(float(double(np.ones(100_000, "float32"))[-1]))  # in a larger arena: the one to which the first copy went is no more
+print(float(add(ones, ones)[-1]))
+"""
+
+
+@needs_cuda
+@emulated
+@once
+def test_a_copy_that_fails_leaves_none_under_way() -> None:
+    """Of a run's two inputs the second does not reach the device: what the first is copied to goes back to its pool."""
+    error, large, again = in_new_process(SECOND_COPY).splitlines()
+    assert error == "cuda:0: a copy to the device failed: out of memory"
+    assert (large, again) == ("2.0", "2.0")
 
 
 NO_EVENT = """

@@ -51,6 +51,13 @@ bool ends_context(cudaError_t e) {
   }
 }
 
+/// Whether work is under way. That answer counts as an error too, for whoever asks for the thread's last one: it is taken back.
+bool not_ready(cudaError_t e) {
+  if (e != cudaErrorNotReady) return false;
+  cudaGetLastError();
+  return true;
+}
+
 class Cuda final : public Device {
  public:
   Cuda(int index, const cudaDeviceProp& p)
@@ -66,29 +73,29 @@ class Cuda final : public Device {
   bool multiplies_bf16() const override { return capability_ >= 80; }
 
   void* allocate(size_t bytes) override {
-    use();
+    const Here here(*this);
     void* p = nullptr;
     if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
     cudaGetLastError();
     return nullptr;
   }
   void release(void* p, size_t) override {  // destructors call it, of a device that failed too
-    cudaSetDevice(index_);
+    const Here here(*this, false);
     cudaFree(p);
   }
   void* allocate_host(size_t bytes) override {
-    use();
+    const Here here(*this);
     void* p = nullptr;
     if (cudaMallocHost(&p, bytes) == cudaSuccess) return p;
     cudaGetLastError();
     return nullptr;
   }
   void release_host(void* p) override {
-    cudaSetDevice(index_);
+    const Here here(*this, false);
     cudaFreeHost(p);
   }
   size_t available(const char** why) const override {
-    use();
+    const Here here(*this);
     *why = name();
     size_t left = 0, all = 0;
     check(cudaMemGetInfo(&left, &all), "asking for free memory");
@@ -97,7 +104,25 @@ class Cuda final : public Device {
   std::unique_ptr<Queue> queue() override { return std::make_unique<Recorder>(*this); }
 
  private:
-  void use() const { check(cudaSetDevice(index_), "choosing the device"); }
+  /// Makes the device the thread's current one for as long as it lives: a caller's (that of torch's kernels) comes back behind it. To
+  /// choose one may make a context there: where it is current already nothing is called.
+  class Here {
+   public:
+    explicit Here(const Cuda& d, bool must = true) {
+      if (cudaGetDevice(&before_) == cudaSuccess && before_ == d.index_) return;
+      const cudaError_t e = cudaSetDevice(d.index_);
+      changed_ = e == cudaSuccess;
+      if (must) d.check(e, "choosing the device");
+    }
+    ~Here() {
+      if (changed_) cudaSetDevice(before_);
+    }
+    Here(const Here&) = delete;
+
+   private:
+    int before_ = 0;
+    bool changed_ = false;
+  };
 
   /// `where`: the kernels that may have failed, if it ended the context. What comes behind that says it again.
   void check(cudaError_t e, const char* what, const std::string& where = "") const {
@@ -118,14 +143,14 @@ class Cuda final : public Device {
   class Recorder final : public Queue, Recording, LaunchWatch {
    public:
     explicit Recorder(Cuda& d) : device_(d) {
-      d.use();
+      const Here here(d);
       d.check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
       streams_.push_back(stream_);
       const char* sync = std::getenv("DAGRT_CUDA_SYNC");
       waits_ = sync && *sync && *sync != '0';
     }
     ~Recorder() override {
-      cudaSetDevice(device_.index_);
+      const Here here(device_, false);
       forget();
       for (cudaStream_t s : streams_) cudaStreamDestroy(s);
       for (cudaEvent_t e : events_)
@@ -139,53 +164,59 @@ class Cuda final : public Device {
         if (e) cudaEventDestroy(e);
     }
     void copy_in(void* to, const void* from, size_t bytes) override {
-      use();
+      const Here here(device_);
       if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "a copy to the device");
     }
     void copy_out(void* to, const void* from, size_t bytes) override {
-      use();
+      const Here here(device_);
       if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream_), "a copy from the device");
     }
     void run(std::function<void()>) override { fail(ErrorKind::internal, "work of the host on a CUDA device"); }
     void wait() override { check(cudaStreamSynchronize(stream_), "a run"); }
-    bool done() override { return cudaStreamQuery(stream_) != cudaErrorNotReady; }  // errors are `wait`'s to raise
+    void abandon() noexcept override {
+      for (cudaStream_t s : {stream_, ways_[0], ways_[1], beside_})
+        if (s) cudaStreamSynchronize(s);
+      cudaGetLastError();
+    }
+    bool done() override { return !not_ready(cudaStreamQuery(stream_)); }  // errors are `wait`'s to raise
     void write_beside(void* to, int32_t value) override {
-      use();
+      const Here here(device_);
       if (!beside_) check(cudaStreamCreateWithFlags(&beside_, cudaStreamNonBlocking), "making a stream");
       check(cudaMemcpyAsync(to, &value, sizeof value, cudaMemcpyHostToDevice, beside_), "a copy to the device");
       check(cudaStreamSynchronize(beside_), "a copy to the device");
     }
 
     void move(Way way, void* to, const void* from, size_t bytes) override {
-      use();
+      const Here here(device_);
       if (bytes) check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(way)), "a copy");
     }
     void set_flag(Way way, int flag) override {
+      const Here here(device_);
       if (flags_.size() <= size_t(flag)) flags_.resize(size_t(flag) + 1);
       record_event(flags_[size_t(flag)], stream_of(way));
     }
     void await_flag(Way way, int flag) override { await_event(stream_of(way), flags_[size_t(flag)]); }
-    bool reached(int flag) override { return cudaEventQuery(flags_[size_t(flag)]) != cudaErrorNotReady; }
+    bool reached(int flag) override { return !not_ready(cudaEventQuery(flags_[size_t(flag)])); }
     void wait_for(int flag) override { check(cudaEventSynchronize(flags_[size_t(flag)]), "a run"); }
 
     void replay(const void* key, const std::function<void(Recording&)>& record) override {
       if (waits_) return perform(record);
-      use();
+      const Here here(device_);
       try {
         if (!graph_ || key != key_) record_graph(key, record);
         launch_graph();
       } catch (...) {
-        give_up();
+        abandon();  // the arena goes back to its pool, and copies of inputs may still be on their way there
         throw;
       }
     }
 
     void perform(const std::function<void(Recording&)>& steps) override {
-      use();
+      const Here here(device_);
+      std::lock_guard<std::mutex> lock(device_.together_mutex_);  // any of the steps may be such a launch
       try {
         forget();
         begin();
-        std::lock_guard<std::mutex> lock(device_.together_mutex_);  // any of the steps may be such a launch
         behind_others_together();
         one_by_one_ = true;
         stamped_ = 0;
@@ -194,7 +225,7 @@ class Cuda final : public Device {
         wait();
       } catch (...) {
         one_by_one_ = false;
-        give_up();
+        abandon();
         throw;
       }
     }
@@ -284,7 +315,6 @@ class Cuda final : public Device {
     void behind_others_together() {
       if (device_.together_) await_event(stream_, device_.together_);
     }
-    void use() const { check(cudaSetDevice(device_.index_), "choosing the device"); }
     /// What is made while a run is recorded would have to be of the few things that may.
     void begin() {
       lanes_.clear();
@@ -323,11 +353,6 @@ class Cuda final : public Device {
       behind_others_together();
       check(cudaGraphLaunch(graph_, stream_), "starting a run");
       record_event(device_.together_, stream_);
-    }
-    /// Behind an error: the arena goes back to its pool, and copies of inputs may still be on their way there.
-    void give_up() {
-      cudaStreamSynchronize(stream_);
-      cudaGetLastError();
     }
     void forget() {
       if (graph_) cudaGraphExecDestroy(graph_);
@@ -375,13 +400,15 @@ class Cuda final : public Device {
   mutable std::string lost_;  // what ended the driver's context
 };
 
-/// Generations that this build has code for, the last as PTX too, which newer ones compile for themselves.
+/// Generations that this build has code for; the last and 100 as PTX too, which newer ones compile for themselves (cmake/cuda.cmake).
 constexpr int generations[] = {DAGRT_CUDA_ARCHS};
 
 bool has_code_for(int capability) {
-  for (int g : generations)
-    if (g / 10 == capability / 10 && g <= capability) return true;
-  return capability >= generations[std::size(generations) - 1];
+  for (int g : generations) {
+    const bool ptx = g == 100 || g == generations[std::size(generations) - 1];
+    if (g <= capability && (ptx || g / 10 == capability / 10)) return true;
+  }
+  return false;
 }
 
 std::string without_code(const std::string& device, int capability) {

@@ -219,6 +219,11 @@ namespace {
 [[noreturn]] void records_nothing() { fail(ErrorKind::internal, "this device does not record runs"); }
 }  // namespace
 
+void Queue::abandon() noexcept {
+  try {
+    wait();
+  } catch (const Error&) {}
+}
 void Queue::write_beside(void*, int32_t) { records_nothing(); }
 void Queue::move(Way, void*, const void*, size_t) { records_nothing(); }
 void Queue::set_flag(Way, int) { records_nothing(); }

@@ -46,10 +46,12 @@ class Recording {
 class Queue {
  public:
   virtual ~Queue() = default;
-  virtual void copy_in(void* device, const void* host, size_t bytes) = 0;   // host memory is read before it returns
+  virtual void copy_in(void* device, const void* host, size_t bytes) = 0;   // reads it before it returns; if pinned, by `wait`
   virtual void copy_out(void* host, const void* device, size_t bytes) = 0;  // host memory is written by `wait`
   virtual void run(std::function<void()> work) = 0;                         // with the device's memory in reach
   virtual void wait() = 0;
+  /// Behind an error: waits for all that was given on any way, which may still read and write memory; what fails is not told.
+  virtual void abandon() noexcept;
   virtual bool done() { return true; }  // whether `wait` would return at once; known where the device records
   /// Writes to the device's memory beside what runs in this queue.
   virtual void write_beside(void* device, int32_t value);

@@ -306,6 +306,12 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
   std::unique_ptr<Queue>& queue = device_.records() && part_ == Part::whole ? state.queue : once;
   renew_queue(queue, state);
   if (poll && poll()) raise_status(plan_, {Status::cancelled});
+  struct Given {  // the arena goes back and inputs may be freed behind an error too
+    Queue* queue;
+    ~Given() {
+      if (queue) queue->abandon();
+    }
+  } given{queue.get()};
   for (size_t i = 0; i < at.in.size(); i++) queue->copy_in(memory + at.in[i], inputs[i].data, size_t(inputs_[i].bytes()));
   std::vector<int32_t> written;
   bool cancelled = false;
@@ -332,6 +338,7 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
   queue->copy_out(&status, memory + (device_.records() ? at.decision : at.word), sizeof(Status));
   for (size_t i = 0; i < at.out.size(); i++) queue->copy_out(outputs[i].data, memory + at.out[i], size_t(outputs_[i].bytes()));
   queue->wait();
+  given.queue = nullptr;
   for (int32_t v : written) this->written(v);
   if (status.code != Status::ok) raise_status(plan_, status);
   if (device_.records()) committed();
@@ -363,8 +370,9 @@ Runs::~Runs() {
   poll_ = nullptr;
   try {
     while (in_flight()) wait();
-    state.queue->wait();
-  } catch (const Error&) {  // the driver's: what the queue holds is lost
+    state.queue->abandon();  // also what a start that failed had given
+  } catch (const Error&) {   // the driver's: what the queue holds is lost
+    state.queue->abandon();
     state.queue.reset();
   }
 }
