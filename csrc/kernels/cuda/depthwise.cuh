@@ -187,7 +187,7 @@ __global__ void __launch_bounds__(tile_threads) depthwise_large_kernel(Gate gate
   }
 }
 
-__global__ void __launch_bounds__(tile_threads) depthwise_input_grad_large_kernel(Gate gate, ConvArgs a) {
+__global__ void __launch_bounds__(tile_threads, 1) depthwise_input_grad_large_kernel(Gate gate, ConvArgs a) {
   if (closed(gate)) return;
   const int64_t each = a.F / a.C;
   for (int64_t i = first_index(); i < a.B * a.H * a.W * a.C; i += grid_stride()) {

@@ -186,7 +186,7 @@ template <class S> DAGRT_DEVICE bool goes_before(const Place<S>& b, const Place<
   return smallest ? b.value < a.value : b.value > a.value;
 }
 
-template <class T, class S> __global__ void __launch_bounds__(threads) arg_reduce_kernel(Gate gate, ArgReduceArgs a) {
+template <class T, class S> __global__ void __launch_bounds__(threads, 1) arg_reduce_kernel(Gate gate, ArgReduceArgs a) {
   if (closed(gate)) return;
   const int64_t total = a.outer * a.inner, lane = threadIdx.x % 32;
   for (int64_t first = int64_t(blockIdx.x) * (threads / 32); first < total; first += int64_t(gridDim.x) * (threads / 32)) {
@@ -246,7 +246,7 @@ struct Item {
 /// A block for each line. Runs double: an item's place in the merged run is its place in its own plus the number of items
 /// of the other that go before it, found by bisection; equal items of the left run stay first.
 template <class T>
-__global__ void __launch_bounds__(sort_threads) sort_kernel(Gate gate, SortArgs a, char* scratch, int64_t scratch_bytes) {
+__global__ void __launch_bounds__(sort_threads, 1) sort_kernel(Gate gate, SortArgs a, char* scratch, int64_t scratch_bytes) {
   if (closed(gate)) return;
   for (int64_t u = blockIdx.x; u < a.outer * a.inner; u += gridDim.x) {
     const T* x = static_cast<const T*>(a.x) + u / a.inner * a.x_stride[0] + u % a.inner * a.x_stride[2];
