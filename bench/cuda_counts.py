@@ -284,6 +284,10 @@ def table(name: str, rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def document(results: dict[str, list[dict[str, Any]]]) -> str:
+    return "# What CUDA kernels ask of memory\n" + "".join(table(name, of) for name, of in results.items())
+
+
 def prepare(blocks: str) -> None:
     """Of a process that counts."""
     os.environ.setdefault("DAGRT_EMULATOR_BLOCKS", blocks)
@@ -317,7 +321,7 @@ def main() -> None:
         distinct = sorted({n for nodes in of_model for n in nodes}, key=cost, reverse=True)
         rows = dict(zip(distinct, pool.map(count, distinct), strict=True))
     results = {name: [rows[n] for n in nodes] for name, nodes in zip(names, of_model, strict=True)}
-    text = "# What CUDA kernels ask of memory\n" + "".join(table(name, of) for name, of in results.items())
+    text = document(results)
     print(text)
     if args.out:
         Path(args.out + ".md").write_text(text)

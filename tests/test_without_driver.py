@@ -89,8 +89,8 @@ def test_nothing_of_cuda_is_needed_and_nothing_leaks() -> None:
 
 
 def test_it_is_small_enough() -> None:
-    """All seven generations must stay within 40 MB; a generation takes about 2 of them, the rest 8."""
+    """All seven generations must stay within 40 MB; a generation takes about 1.5 of them, the rest 5."""
     objects = [p.stat().st_size for p in Path(BUILD).glob("cuda/*.o")]
     assert len(objects) >= 12
-    assert sum(objects) < 20 << 20
+    assert sum(objects) < 10 << 20  # CI builds two
     assert EXTENSION.stat().st_size < 40 << 20
