@@ -69,9 +69,12 @@ inline bool conv_few(int64_t groups, int64_t filters, int64_t window_columns, in
 /// Whether a filter gradient's vectors run over channels rather than over filters; `run`: contiguous floats under the window.
 inline bool conv_grad_few(int64_t filters, int64_t run) { return filters <= 4 && run >= 8; }
 /// Whether a filter gradient copies the image's floats, `row` of them under a window's row, in the order of its tiles: that pays once
-/// several panels of dy meet them. Its blocks of pixels are larger then, since a tile reads no more of a cache than it needs.
-inline bool conv_grad_copies(int64_t filters, int64_t row) { return filters > 32 && row >= 48; }
+/// several panels of dy meet them, and while a row of dy is no more than the copies' room. Its blocks of pixels are larger then, since
+/// a tile reads no more of a cache than it needs.
 inline constexpr int64_t conv_grad_block = 160, conv_grad_copied_block = 224;
+inline bool conv_grad_copies(int64_t filters, int64_t row, int64_t columns) {
+  return filters > 32 && row >= 48 && columns <= 2 * conv_grad_copied_block;
+}
 /// Whether tiles run along the image's rows, and of how many rows a unit of work is.
 inline bool conv_by_rows(int64_t columns) { return columns >= 12; }
 inline int64_t conv_rows(int64_t rows, int64_t columns, int64_t depth, int64_t filters) {

@@ -61,8 +61,9 @@ ConvMemory conv2d_input_grad_memory(const ConvArgs& a) {
 }
 
 namespace {
-bool copies(const ConvArgs& a) { return conv_grad_copies(a.F / a.groups, a.S * a.C / a.groups); }
-/// Whether a block of the filter gradient goes on from one image to the next; its table of pixels has 32 bits for each.
+bool copies(const ConvArgs& a) { return conv_grad_copies(a.F / a.groups, a.S * a.C / a.groups, a.Q); }
+/// Whether a block of the filter gradient goes on from one image to the next; its table of pixels has 32 bits for each
+/// (of tensors below 8 GB, however far their pixels lie apart).
 bool goes_on(const ConvArgs& a) { return copies(a) && a.H * a.W * a.C <= int64_t(1) << 18; }
 }  // namespace
 
@@ -98,8 +99,10 @@ int64_t conv2d_filter_grad_chunks(const ConvArgs& a) {
 ConvMemory conv2d_filter_grad_memory(const ConvArgs& a) {
   const int64_t splits = conv2d_filter_grad_splits(a), c = a.C / a.groups, weights = a.R * a.S * c * a.F;
   const int64_t rows = conv2d_filter_grad_rows(a), pixels = rows * a.Q;
-  const int64_t images = rows / std::max<int64_t>(1, a.P) + 2;  // at most, that a block has rows of
-  const int64_t high = rows * a.stride_h + images * ((a.R - 1) * a.dilation_h + 1);
+  const int64_t images =
+      goes_on(a) ? std::min(rows, rows / std::max<int64_t>(1, a.P) + 2) : 1;  // at most, that a block has rows of
+  const int64_t reach = std::max((a.R - 1) * a.dilation_h + 1, a.stride_h);
+  const int64_t high = std::max<int64_t>(rows - images, 0) * a.stride_h + images * reach;
   const int64_t wide = (a.Q - 1) * a.stride_w + (a.S - 1) * a.dilation_w + 1;
   const bool outside = a.pad_top > 0 || a.pad_left > 0 || (a.P - 1) * a.stride_h - a.pad_top + (a.R - 1) * a.dilation_h >= a.H ||
                        (a.Q - 1) * a.stride_w - a.pad_left + (a.S - 1) * a.dilation_w >= a.W;

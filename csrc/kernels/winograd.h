@@ -79,7 +79,7 @@ WinogradPlan winograd_plan(const WinogradArgs&, int lanes);
 struct WinogradGradPlan {
   int64_t tiles_h, tiles_w, tiles, chunks, chunk;
   int64_t v_width, v_blocks, v_point, v_size;  // x transformed: channels of a block, blocks, floats from point to point, all
-  int64_t y_width, y_blocks, y_point, y_size;  // dy transformed
+  int64_t y_blocks, y_point, y_size;           // dy transformed
   int64_t u_row, u_point, u_size;              // dU: floats from channel to channel, from point to point, all
 };
 WinogradGradPlan winograd_grad_plan(const WinogradArgs&, int lanes);

@@ -42,7 +42,7 @@ class Skipper {
     if (c.empty() || c.s.R != 1 || c.s.S != 1 || c.unit_strides() || c.pads[0] || c.pads[2]) return;
     if (c.pads[1] > 0 || c.pads[3] > 0) return;  // below 0: rows that no window sees
     b_.paths = n.paths;
-    auto [at, is_new] = slices_.try_emplace({n.inputs[0], c.strides[0], c.strides[1]}, no_value);
+    auto [at, is_new] = slices_.try_emplace({n.inputs[0], c.strides[0], c.strides[1], c.s.P, c.s.Q}, no_value);
     if (is_new)
       at->second = b_.emit("slice", {n.inputs[0]},
                            {{"begin", attr_list(std::vector<int64_t>(4))},
@@ -56,7 +56,7 @@ class Skipper {
 
   Function& f_;
   Builder b_;
-  std::map<std::tuple<ValueId, int64_t, int64_t>, ValueId> slices_;  // by image and strides
+  std::map<std::tuple<ValueId, int64_t, int64_t, int64_t, int64_t>, ValueId> slices_;  // by image, strides, rows and columns
 };
 
 }  // namespace

@@ -3,9 +3,10 @@
 //   conv2d(x, w) {strides: [s, s]}              ->  conv2d(depth(x), depth(w)) {strides: [1, 1]}
 //   conv2d_filter_grad(x, dy) {strides: [s, s]} ->  undepth(conv2d_filter_grad(depth(x), dy) {strides: [1, 1]})
 //   depth(x)[b, i, j, (m, n, c)] = x[b, s i + m, s j + n, c],  depth(w) the same of w's first two axes,
-// x with zeros behind up to whole blocks, and without the last rows and columns if no window sees them; w with as many before it that its first tap falls on a block's first pixel, and
-// behind. A 7x7 window with stride 2, the first layer of many networks, becomes one of 4x4: F(4,4) makes a quarter of the
-// products. (The rearrangement is TensorFlow's space_to_depth; MLPerf's ResNet-50 treats its first layer so.)
+// x with zeros behind up to whole blocks, and without the last rows and columns if no window sees them; w with as many before it
+// that its first tap falls on a block's first pixel, and behind. A 7x7 window with stride 2, the first layer of many networks,
+// becomes one of 4x4: F(4,4) makes a quarter of the products. (The rearrangement is TensorFlow's space_to_depth; MLPerf's
+// ResNet-50 treats its first layer so.)
 //
 // Before: a specialised module without gradients, before its batch is split. After: the same, with other roundings.
 #include <algorithm>
@@ -136,13 +137,16 @@ class Rearranger {
     return at->second = b_.reshape(y, {c.B, to.H, to.W, to.C});
   }
 
+  using Weights = std::tuple<ValueId, int64_t, int64_t, int64_t>;  // w, stride, zeros before rows and columns
   ValueId weights(ValueId w, const Depth& d) {
+    auto [at, is_new] = weights_.try_emplace(Weights{w, d.stride, d.before[0], d.before[1]}, no_value);
+    if (!is_new) return at->second;
     const ConvSizes &c = d.of.s, &to = d.s;
     const int64_t s = d.stride;
     const std::vector<int64_t> low{d.before[0], d.before[1], 0, 0};
     ValueId y = padded(w, low, {to.R * s - c.R - low[0], to.S * s - c.S - low[1], 0, 0});
     y = b_.transpose(b_.reshape(y, {to.R, s, to.S, s, c.C, c.F}), {0, 2, 1, 3, 4, 5});
-    return b_.reshape(y, {to.R, to.S, to.C, to.F});
+    return at->second = b_.reshape(y, {to.R, to.S, to.C, to.F});
   }
 
   static AttrMap part(const std::vector<int64_t>& begin, const std::vector<int64_t>& size) {
@@ -161,6 +165,7 @@ class Rearranger {
   Builder b_;
   std::vector<char> steady_;  // by value of before
   std::map<Image, ValueId> images_;
+  std::map<Weights, ValueId> weights_;
 };
 
 }  // namespace

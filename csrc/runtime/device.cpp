@@ -222,7 +222,7 @@ namespace {
 void Queue::abandon() noexcept {
   try {
     wait();
-  } catch (const Error&) {}
+  } catch (...) {}
 }
 void Queue::write_beside(void*, int32_t) { records_nothing(); }
 void Queue::move(Way, void*, const void*, size_t) { records_nothing(); }

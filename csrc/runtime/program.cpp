@@ -306,6 +306,9 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
   std::unique_ptr<Queue>& queue = device_.records() && part_ == Part::whole ? state.queue : once;
   renew_queue(queue, state);
   if (poll && poll()) raise_status(plan_, {Status::cancelled});
+  std::vector<int32_t> written;
+  Status status;
+  bool cancelled = false;
   struct Given {  // the arena goes back and inputs may be freed behind an error too
     Queue* queue;
     ~Given() {
@@ -313,8 +316,6 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
     }
   } given{queue.get()};
   for (size_t i = 0; i < at.in.size(); i++) queue->copy_in(memory + at.in[i], inputs[i].data, size_t(inputs_[i].bytes()));
-  std::vector<int32_t> written;
-  bool cancelled = false;
   FlushDenormals flush;
   if (device_.records()) {
     DeviceStatus ok;
@@ -334,7 +335,6 @@ void Program::run_on_device(const View* inputs, const View* outputs, bool (*poll
           plan_, state, shared, [](void* list, int32_t v) { static_cast<std::vector<int32_t>*>(list)->push_back(v); }, &written);
     });
   }
-  Status status;
   queue->copy_out(&status, memory + (device_.records() ? at.decision : at.word), sizeof(Status));
   for (size_t i = 0; i < at.out.size(); i++) queue->copy_out(outputs[i].data, memory + at.out[i], size_t(outputs_[i].bytes()));
   queue->wait();

@@ -124,6 +124,8 @@ SHAPES = [
     ((7, 7, 7, 55), (1, 1), 41, (1, 1), (1, 1), 1, "valid", None),  # whose blocks go on from one image to the next
     ((5, 9, 8, 37), (2, 2), 49, (1, 1), (1, 1), 1, "same", None),
     ((2, 5, 4, 400), (1, 1), 33, (1, 1), (1, 1), 1, "valid", None),
+    ((3, 9, 8, 48), (3, 3), 40, (2, 2), (1, 1), 1, "same", None),
+    ((1, 1, 500, 24), (1, 3), 40, (1, 1), (1, 1), 1, "same", None),  # rows too long to be copied
     ((1, 6, 7, 128), (2, 2), 72, (2, 1), (1, 1), 2, "valid", None),
     ((1, 20, 18, 2), (17, 16), 2, (1, 1), (1, 1), 2, "same", None),  # too large a window for shared memory
 ]

@@ -138,6 +138,7 @@ CASES = [
     _transpose((129, 64), (1, 0), "int64"),
     _transpose((65, 70), (1, 0), "uint8"),
     _transpose((2, 7, 9, 3), (0, 3, 1, 2)),
+    _transpose((3, 17, 5, 41, 6), (0, 1, 3, 2, 4)),  # runs of 24 bytes, the longer loop inside
     _transpose((2, 3, 7, 9), (0, 2, 3, 1)),
     _transpose((2, 7, 4, 16), (0, 2, 1, 3)),
     _transpose((2, 3, 4, 5), (3, 2, 1, 0), "int32"),

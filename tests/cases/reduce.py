@@ -25,6 +25,13 @@ def reduction(op: str, shape: tuple[int, ...], axes: list[int], keepdims: bool =
     return Case(op, [arg], reference, {"axes": axes, "keepdims": keepdims}, name=name, **more)
 
 
+def long_columns() -> np.ndarray:
+    """70 rows of 81: a NaN in the first block of 64 rows, in the second, and behind the last whole four."""
+    x = np.sin(np.arange(70 * 81, dtype="float32")).reshape(70, 81)
+    x[0, 3] = x[65, 40] = x[69, 80] = NAN
+    return x
+
+
 CASES: list[Case] = []
 PATTERNS = [
     ((7,), [0]), ((1,), [0]), ((5, 7), [0]), ((5, 7), [1]), ((5, 7), [0, 1]), ((5, 7), []), ((3, 4, 5), [0, 2]),
@@ -75,6 +82,7 @@ CASES += [
     reduction("reduce_sum", (3, 30011, 2), [1], tolerance=64),
     reduction("reduce_sum", (2, 40000), [1], tolerance=64),
     reduction("reduce_sum", (300, 1100), [0], tolerance=64),
+    reduction("reduce_prod", (70, 81), [0], tolerance=256, grad=()),
     reduction("reduce_sum", (4, 9000, 5), [0, 1], tolerance=64),
     reduction("reduce_sum", (100, 50, 3, 7), [1, 3], tolerance=64),
     reduction("reduce_sum", (0, 5), [0]), reduction("reduce_sum", (5, 0), [0]), reduction("reduce_sum", (5, 0), [1]),
@@ -90,6 +98,7 @@ for op in ("reduce_max", "reduce_min"):
                   grad=(), name=f"{op}-nan"),
         reduction(op, (), [0], arg=Arg(values=[[1, NAN, 3, 2], [INF, 2, -INF, NAN], [0, 5, -0.0, 1]]), grad=(),
                   name=f"{op}-nan-columns"),
+        reduction(op, (), [0], arg=Arg(values=long_columns()), grad=(), name=f"{op}-nan-long-columns"),
         reduction(op, (33,), [0], arg=Arg((33,), "bool"), name=f"{op}-bool"),
         reduction(op, (), [0], arg=Arg(values=[-(2**31), 5, 2**31 - 1], dtype="int32"), name=f"{op}-int-limits"),
     ]  # fmt: skip

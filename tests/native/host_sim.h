@@ -96,8 +96,9 @@ class HostSim final : public Device {
     void run(std::function<void()> work) override { work_.push_back(std::move(work)); }
     void wait() override {
       Access access(device_);
-      for (auto& w : work_) w();
+      const std::vector<std::function<void()>> work = std::move(work_);  // what throws ends it
       work_.clear();
+      for (const auto& w : work) w();
     }
 
    private:

@@ -295,6 +295,16 @@ TEST_CASE("skip_pixels: golden text of a residual block's two convolutions") {
   check_same(t, true, 1e-6);
 }
 
+TEST_CASE("skip_pixels: two windows of one image, one of which sees less of it") {
+  Trace t;
+  AttrMap less = window("explicit", 2);
+  less["pads"] = {AttrList{{0}, {-4}, {0}, {-4}}};
+  ValueId x = t.input("x", floats({1, 14, 14, 8})), w = t.input("w", floats({1, 1, 8, 8}));
+  t.out({t.b.emit("conv2d", {x, w}, less), t.b.emit("conv2d", {x, w}, window("valid", 2))});
+  CHECK(count(chosen(t), "slice(") == 2);
+  check_same(t, true, 1e-6);
+}
+
 TEST_CASE("skip_pixels: strides, remainders, groups, gradients; not where there is padding") {
   for (auto [rows, columns] : {std::pair<int64_t, int64_t>{2, 2}, {3, 2}, {1, 5}})
     for (int64_t groups : {1, 4}) {

@@ -3,8 +3,8 @@
 // A product of K = pixels: rows of A are the channels under a window's row (S C contiguous floats of the image, read in place
 // through a table of where each pixel's lie; where windows reach outside, in a padded copy of a block's rows), B is dy, of
 // which a panel at a time is packed for the block and stays in L1 for all rows of A. The first of several panels leaves A's
-// rows behind in the order of tiles: read in place, each takes a line of the cache for 24 bytes, often of the same sets as
-// the next. Runs of blocks are separate sums, added in order.
+// rows behind in the order of tiles: read in place, each takes a line of the cache for a few floats, often of the same
+// sets as the next. Runs of blocks are separate sums, added in order.
 // Depthwise: vectors over channels, a window's sums side by side in registers.
 #include "kernels/cpu/conv2d_pass.h"
 
@@ -282,7 +282,7 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
                a.F,
                a.groups,
                none};
-  const bool outside = reaches_outside(t), copies = conv_grad_copies(f, a.S * c);
+  const bool outside = reaches_outside(t), copies = conv_grad_copies(f, a.S * c, a.Q);
   const bool joined = a.dilation_w == 1 && (outside || a.ldx == c);  // the channels under a window's row are contiguous
   const int64_t runs = joined ? a.R : a.R * a.S, run = joined ? a.S * c : c;
   const int64_t parts = run > conv_grad_chunk ? run / conv_grad_chunk : 1, pieces = runs * parts;
@@ -310,14 +310,14 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
       job.accumulate = block > begin;
       const float* dy = a.y + row0 * a.Q * a.ldy + g * f;
       Rows x{};
-      for (int64_t row = row0, end = row0, lines = 0; row < row1; row = end) {  // image by image
+      for (int64_t row = row0, stop = row0, lines = 0; row < row1; row = stop) {  // image by image
         const int64_t b = row / a.P, i0 = row % a.P, i1 = a.P - i0 < row1 - row ? a.P : i0 + row1 - row;
-        end = row + i1 - i0;
+        stop = row + i1 - i0;
         const Rows here = rows_under(t, b, g, i0, i1, outside, copied + lines * x.line);
         if (row == row0) x = here;
         lines += (i1 - i0 - 1) * a.stride_h + (a.R - 1) * a.dilation_h + 1;
         if (few) continue;
-        for (int64_t at = here.a - x.a; row < end; row++, at += a.stride_h * x.line)
+        for (int64_t at = here.a - x.a; row < stop; row++, at += a.stride_h * x.line)
           for (int64_t j = 0; j < a.Q; j++) places[(row - row0) * a.Q + j] = int32_t(at + j * a.stride_w * x.ld);
       }
       auto each_piece = [&](const auto& multiply) {  // multiply(floats, them under the first pixel, their rows of dw)

@@ -61,14 +61,13 @@ inline bool reaches_outside(const Pass& t) {
 }
 
 /// The rows under grid rows [i0, i1) of image b, channels of group g: in place, or where windows reach outside a copy of
-/// them, with zeros. `spread`: floats behind each pixel of the copy.
-inline Rows rows_under(const Pass& t, int64_t b, int64_t g, int64_t i0, int64_t i1, bool outside, float* copied,
-                       int64_t spread = 0) {
+/// them, with zeros.
+inline Rows rows_under(const Pass& t, int64_t b, int64_t g, int64_t i0, int64_t i1, bool outside, float* copied) {
   const Axis &h = t.h, &w = t.w;
   const int64_t sc = t.src_channels / t.groups, first_w = w.off, top = i0 * h.mul + h.off;
   const float* image = t.src + b * t.src_h * t.src_w * t.ld_src + g * sc;
   if (!outside) return {image + (top * t.src_w + first_w) * t.ld_src, t.ld_src, t.src_w * t.ld_src};
-  const int64_t ld = sc + spread, wide = (t.grid.J - 1) * w.mul + (w.count - 1) * w.step + 1, line = wide * ld;
+  const int64_t ld = sc, wide = (t.grid.J - 1) * w.mul + (w.count - 1) * w.step + 1, line = wide * ld;
   const int64_t high = (i1 - 1 - i0) * h.mul + (h.count - 1) * h.step + 1;
   const int64_t before = first_w < 0 ? -first_w : 0, end = t.src_w - first_w;  // columns of the copy that exist
   const int64_t have = (end < wide ? end : wide) - before;
@@ -81,7 +80,7 @@ inline Rows rows_under(const Pass& t, int64_t b, int64_t g, int64_t i0, int64_t 
     }
     const float* from = image + (row * t.src_w + first_w + before) * t.ld_src;
     zero(to, before * ld);
-    if (t.ld_src == sc && !spread)
+    if (t.ld_src == sc)
       copy(to + before * ld, from, have * ld);
     else
       for (int64_t q = 0; q < have; q++) copy(to + (before + q) * ld, from + q * t.ld_src, sc);

@@ -1,4 +1,4 @@
-// Reductions. Floats are accumulated in float32 in two levels: blocks of at most 32 additions per lane, then the sums of
+// Reductions. Floats are accumulated in float32 in two levels: blocks of at most 64 additions per lane, then the sums of
 // blocks, so that the error grows slowly with the length. What is long is cut into pieces of a size that depends on
 // the shape alone; pieces leave partial results, which are reduced in their order. Integers wrap: order is irrelevant.
 #include "kernels/reduce.h"
@@ -133,7 +133,7 @@ template <class F> void reduce_rows(const float* x, int64_t stride, int64_t leng
   for (int64_t r = whole; r < length; r++)
     each_vector(n, [&](int64_t i, int m) {
       const vf t = load_n(x + r * stride + i, m);
-      store_n(y + i, r ? F::join(load_n(y + i, m), t) : t, m);
+      store_n(y + i, F::join(load_n(y + i, m), t), m);
     });
 }
 

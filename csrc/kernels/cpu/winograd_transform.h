@@ -4,7 +4,7 @@
 //   Y = A'[(G g G') . (B' d B)]A,  A'[k, i] = p_i^k,  G[i, r] = p_i^r / N_i,  N_i = prod_{j != i} (p_i - p_j),
 //   B' row i: the coefficients of prod_{j != i} (x - p_j); infinity: those of the product over all finite points.
 // An odd n does without infinity. A pair shares its even and odd powers, so that each needs half of the multiplications.
-// Points of F(4,3): 3/4 and 3/2 are exact in binary and keep the rounding errors at a third of those of the usual 1 and 2
+// Points of F(4,4): of 12 channels 1.4e-6 of the largest output, 2.7e-6 with 1/2, 1 and 2. Points of F(4,3): 3/4 and 3/2 are exact in binary and keep the rounding errors at a third of those of the usual 1 and 2
 // (5e-7 against 2e-6 of the largest output at 64 channels).
 #pragma once
 #include "kernels/cpu/vec.h"
