@@ -75,6 +75,10 @@ inline constexpr int64_t conv_grad_block = 160, conv_grad_copied_block = 224;
 inline bool conv_grad_copies(int64_t filters, int64_t row, int64_t columns) {
   return filters > 32 && row >= 48 && columns <= 2 * conv_grad_copied_block;
 }
+/// Floats of such copies for a block of so many pixels: of a piece of the row, at most, with what tiles round up to.
+inline int64_t conv_grad_copied_floats(int64_t row, int64_t pixels) {
+  return ((row < 2 * conv_grad_chunk ? row : 2 * conv_grad_chunk) + 16) * (pixels + 32);
+}
 /// Whether tiles run along the image's rows, and of how many rows a unit of work is.
 inline bool conv_by_rows(int64_t columns) { return columns >= 12; }
 inline int64_t conv_rows(int64_t rows, int64_t columns, int64_t depth, int64_t filters) {

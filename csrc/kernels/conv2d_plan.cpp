@@ -108,7 +108,7 @@ ConvMemory conv2d_filter_grad_memory(const ConvArgs& a) {
                        (a.Q - 1) * a.stride_w - a.pad_left + (a.S - 1) * a.dilation_w >= a.W;
   int64_t floats = pixels * 32 + int64_t(round_up(pixels));  // a panel of dy, and where its pixels' windows lie
   if (pixels > 0 && outside) floats += high * wide * c;
-  if (copies(a)) floats += (std::min(a.S * c, 2 * conv_grad_chunk) + 16) * (pixels + 32);
+  if (copies(a)) floats += conv_grad_copied_floats(a.S * c, pixels);
   return {size_t(splits > 1 ? splits * weights : 0) * 4 + 64, size_t(floats) * 4 + 192};
 }
 

@@ -115,12 +115,17 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
     }
 }
 
+/// Into how many parts of its panels a unit is cut where there are fewer than `enough` units, as of few pixels.
+int64_t panel_parts(int64_t units, int64_t panels, int64_t enough) {
+  const int64_t wanted = (enough + units - 1) / units;
+  return wanted < panels ? wanted : panels;
+}
+
 /// 1 x 1 windows, strides 1: one product of all pixels.
 void pass_in_place(const Stream& s, const Pass& t) {
   const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, pixels = t.B * t.grid.I * t.grid.J;
   const int64_t blocks = (pixels + conv_block - 1) / conv_block, panels = (n + gemm_nr - 1) / gemm_nr;
-  constexpr int64_t enough = 8;  // units; of few pixels the filters are parted too
-  const int64_t wanted = (enough + blocks * t.groups - 1) / (blocks * t.groups), parts = wanted < panels ? wanted : panels;
+  const int64_t parts = panel_parts(blocks * t.groups, panels, 8);
   const double ns = double(conv_block) * double(sc + 8) * double(n / parts + gemm_nr) * (0.3 / V) + 100;
   s.parallel(blocks * t.groups * parts, ns, [&](int64_t unit, char*) {
     const int64_t part = unit % parts, g = unit / parts % t.groups, block = unit / parts / t.groups;
@@ -187,9 +192,7 @@ void pass_rows(const Stream& s, const Pass& t) {
 void pass_gathered(const Stream& s, const Pass& t) {
   const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, depth = t.h.count * t.w.count * sc;
   const int64_t pixels = t.B * t.grid.I * t.grid.J, blocks = (pixels + conv_block - 1) / conv_block;
-  constexpr int64_t enough = 4;  // units: each part of the filters gathers again
-  const int64_t wanted = (enough + blocks * t.groups - 1) / (blocks * t.groups), panels = (n + gemm_nr - 1) / gemm_nr;
-  const int64_t parts = wanted < panels ? wanted : panels;
+  const int64_t parts = panel_parts(blocks * t.groups, (n + gemm_nr - 1) / gemm_nr, 4);  // each gathers again
   const bool plain = t.grid.step_h == 1 && t.grid.step_w == 1 && t.grid.I == t.dst_h && t.grid.J == t.dst_w;
   const double ns = double(conv_block) * double(depth + 8) * double(n / parts + gemm_nr) * (0.3 / V) + 200;
   s.parallel(blocks * t.groups * parts, ns, [&](int64_t unit, char* scratch) {

@@ -287,7 +287,6 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
   const int64_t runs = joined ? a.R : a.R * a.S, run = joined ? a.S * c : c;
   const int64_t parts = run > conv_grad_chunk ? run / conv_grad_chunk : 1, pieces = runs * parts;
   const bool few = conv_grad_few(f, run);
-  const int64_t piece_most = (a.S * c < 2 * conv_grad_chunk ? a.S * c : 2 * conv_grad_chunk) + 16;
   const double ns = double(all * a.Q) / double(splits * chunks) * double(a.R * a.S * c) * double(f) * (0.3 / V) + 200;
   s.parallel(splits * chunks * a.groups, ns, [&](int64_t unit, char* scratch) {
     const int64_t g = unit % a.groups, chunk = unit / a.groups % chunks, split = unit / a.groups / chunks;
@@ -297,7 +296,7 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
     float* panel = aligned(scratch);
     int32_t* places = reinterpret_cast<int32_t*>(panel + high * a.Q * gemm_nr);
     float* tiles = reinterpret_cast<float*>(places) + (high * a.Q + 15) / 16 * 16;
-    float* copied = tiles + (copies ? piece_most * (high * a.Q + 32) : 0);
+    float* copied = tiles + (copies ? conv_grad_copied_floats(a.S * c, high * a.Q) : 0);
     TileJob job;
     job.taps = places;
     job.a_row = 1;
