@@ -18,7 +18,7 @@ namespace {
 
 constexpr int slots = 32;
 constexpr int most_lanes = 16;
-// A sleeping worker needs so long to come: what is done sooner does not wake it.
+// A sleeping worker needs so long to come: what is done sooner does not wake it, but see `in_a_row`.
 constexpr double wake_ns = 50'000;
 // A caller looks so long whether the last parts are done, and then sleeps: a worker that was preempted may get its core.
 constexpr int64_t wait_ns = 50'000;
@@ -58,6 +58,7 @@ alignas(64) std::atomic<uint32_t> taken{0};
 alignas(64) std::atomic<uint32_t> open{0};  // slots with parts to claim
 alignas(64) std::atomic<uint32_t> bell{0};  // workers sleep on it
 std::atomic<int> sleepers{0};
+std::atomic<int64_t> alone_at{0}, alone_ns{0};  // when the last small job began without those who sleep; what such jobs took
 std::atomic<int> started{0};
 std::atomic<bool> starting{false};
 
@@ -218,6 +219,17 @@ void wake_workers(int wanted, int threads) {
   wake(bell, threads > 32 ? INT_MAX : wanted, bits_of(threads - 1));
 }
 
+/// Whether small jobs follow one another so closely that a worker, once awake, would find the next before it sleeps again, and
+/// have taken so long together that waking one was worth it: a model of small steps that is called again and again.
+bool in_a_row(double ns) {
+  if (!sleepers.load(std::memory_order_relaxed)) return false;
+  const int64_t now = now_ns(), last = alone_at.exchange(now, std::memory_order_relaxed);
+  const int64_t before = now - last < spin_ns ? alone_ns.load(std::memory_order_relaxed) : 0;
+  const bool enough = double(before) + ns > 2 * wake_ns;
+  alone_ns.store(enough ? 0 : before + int64_t(ns), std::memory_order_relaxed);
+  return enough;
+}
+
 Slot* take_slot() {
   uint32_t all = taken.load(std::memory_order_relaxed);
   while (~all) {
@@ -290,7 +302,7 @@ void run(const Job& job) {
   if (started.load(std::memory_order_relaxed) < job.threads - 1) start_workers(job.threads - 1);
   const int most = job.threads < most_lanes ? job.threads : most_lanes;
   post(s, job, parts, parts < most ? int(parts) : most);
-  if (job.ns > wake_ns) wake_workers(int(parts < job.threads ? parts : job.threads) - 1, job.threads);
+  if (job.ns > wake_ns || in_a_row(job.ns)) wake_workers(int(parts < job.threads ? parts : job.threads) - 1, job.threads);
   uint32_t mine = 0;
   const uint64_t word = s->word.load(std::memory_order_relaxed);
   for (int64_t index; (index = claim(*s, word, 0)) >= 0; mine++) do_part(job, index, job.scratch);

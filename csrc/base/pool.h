@@ -9,12 +9,12 @@
 // before: cores that share no cache pass 15 GB/s to each other, their own caches 40 to 100 (AMD Zen 3).
 // Several callers have slots of their own; where all are taken, a caller works alone.
 //
-// Workers start when first wanted, look for work for pool_spin_ns after the last, then sleep on a futex. A thread's
-// scratch is its own: the caller has the first piece, worker k the one after k others. After fork the child begins with
-// no workers and starts new ones.
+// Workers start when first wanted, look for work for spin_ns after the last, then sleep on a futex. A job longer than a worker
+// takes to come wakes them, and so do shorter ones that follow one another within spin_ns. A thread's scratch is its own: the
+// caller has the first piece, worker k the one after k others. After fork the child begins with no workers and starts new ones.
 //
 // It is the default because it is the better of the two on a busy machine, and no worse on a quiet one:
-// bench/kernels/threads.cpp has the figures.
+// bench/results/kernels/threads.md has the figures.
 #pragma once
 #include <cstddef>
 #include <cstdint>

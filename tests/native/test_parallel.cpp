@@ -133,6 +133,26 @@ TEST_CASE("threads: the pool gives each thread the same neighbouring units of ev
   CHECK(both);
 }
 
+TEST_CASE("threads: small jobs that follow one another wake a worker that sleeps, though no one of them would") {
+  Stream s;
+  s.threads = 2;
+  char scratch[128];
+  s.scratch = scratch, s.scratch_bytes = 64;
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));  // workers sleep after 0.1 ms
+  bool other = false;
+  const auto begin = std::chrono::steady_clock::now();
+  while (!other && std::chrono::steady_clock::now() - begin < std::chrono::seconds(10)) {
+    bool came[2] = {};
+    s.parallel(2, 1e4, [&](int64_t u, char* mine) {
+      const auto since = std::chrono::steady_clock::now();
+      while (std::chrono::steady_clock::now() - since < std::chrono::microseconds(10)) {}
+      came[u] = mine != scratch;
+    });
+    other = came[0] || came[1];
+  }
+  CHECK(other);
+}
+
 TEST_CASE("threads: a run does not wait for a thread that claimed nothing") {
   // 300 jobs of which the caller can do all: they must not take a scheduler's quantum each, however busy the machine is.
   Stream s;
