@@ -19,6 +19,8 @@ enum class Isa : int { scalar, avx2, avx512 };
 
 extern Isa chosen_isa;  // set before main by isa.cpp
 const char* name_of(Isa isa);
+/// Estimated, of one core and the instruction set in use: a multiply-add of vectors, where they follow one another from cache.
+double multiply_ns();
 /// Chooses by name; a DeviceError lists those that this build and machine have.
 void choose_isa(const char* name);
 

@@ -17,8 +17,8 @@ constexpr int64_t apart = 16;
 // Bytes of transformed weights that stay in L2 beside what else goes through it.
 constexpr int64_t small_weights = 200 << 10;
 
-// Of one core at about 3.4 GHz, for a vector: a multiply-add in a product, and the way through a transform at one point.
-constexpr double multiply_ns = 0.17, transform_ns = 1.5;
+// Of one core at about 3.4 GHz, for a vector: the way through a transform at one point.
+constexpr double transform_ns = 1.5;
 
 }  // namespace
 
@@ -103,8 +103,8 @@ WinogradMemory conv2d_filter_grad_winograd_memory(const WinogradArgs& a) {
 double conv2d_winograd_ns(const WinogradArgs& a) {
   const double lanes = lanes_in_use(), n = double(points(a.window, a.tile));
   const WinogradPlan p = winograd_plan(a, int(lanes));
-  const double tiles = double(p.tiles), filters = double(p.panels) * 2 * lanes;
-  const double products = n * tiles * double(a.C) * filters * multiply_ns / lanes;
+  const double tiles = double(p.tiles), filters = double(up(a.F, int64_t(lanes)));
+  const double products = n * tiles * double(a.C) * filters * multiply_ns() / lanes;
   const double input = n * tiles * double(p.channel_blocks) * transform_ns, output = n * tiles * filters / lanes * transform_ns;
   return products + input + output + 500;
 }
@@ -112,8 +112,8 @@ double conv2d_winograd_ns(const WinogradArgs& a) {
 double conv2d_filter_grad_winograd_ns(const WinogradArgs& a) {
   const double lanes = lanes_in_use(), n = double(points(a.window, a.tile));
   const WinogradGradPlan p = winograd_grad_plan(a, int(lanes));
-  const double tiles = double(p.tiles), filters = double(p.u_row), weights = n * double(a.C) * filters;
-  const double products = weights * tiles * multiply_ns / lanes;
+  const double tiles = double(p.tiles), filters = double(up(a.F, int64_t(lanes))), weights = n * double(a.C) * filters;
+  const double products = weights * tiles * multiply_ns() / lanes;
   const double transforms = n * tiles * (double(a.C) + filters) / lanes * transform_ns;
   return products + transforms + weights / lanes * transform_ns * double(p.chunks + 1) + 500;
 }

@@ -10,9 +10,7 @@
 namespace dagrt {
 namespace {
 
-// Of one core at about 3.4 GHz with two multiply-adds a cycle (AVX-512: one, or a slower clock), as the Winograd kernels'
-// own estimates have it.
-constexpr double multiply_ns = 0.17, overhead_ns = 500;
+constexpr double overhead_ns = 500;
 constexpr double few_sum_ns = 2;  // of adding up the lanes of one sum, where vectors run over channels
 
 int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -52,7 +50,7 @@ double direct_conv2d_ns(const ConvSizes& s, bool filter_gradient) {
   const double products = double(s.B * s.P * s.Q) * double(s.R * s.S) * double(s.C / s.groups) * filters;
   const double sums = few && !filter_gradient ? double(s.B * s.P * s.Q * s.F) * few_sum_ns : 0;
   const double multiplies = few && filter_gradient ? 2 * products : products;  // one load each
-  return std::max(multiplies * multiply_ns / lanes() + sums, memory_ns(4 * weights)) + overhead_ns;
+  return std::max(multiplies * multiply_ns() / lanes() + sums, memory_ns(4 * weights)) + overhead_ns;
 }
 
 bool has_winograd(int64_t window_h, int64_t window_w, int64_t tile) { return winograd_applies(window_h, window_w, tile); }
@@ -68,12 +66,12 @@ double winograd_filter_grad_ns(const ConvSizes& s, int64_t tile) { return conv2d
 // Products of few rows wait for the weights, which come once; of more, the next panel is fetched meanwhile (float32's alone).
 double packed_matmul_ns(int64_t M, int64_t N, int64_t K) {
   const double weights = double(K) * double(N);
-  const double products = double(M) * weights * multiply_ns / lanes(), memory = memory_ns(4 * weights);
+  const double products = double(M) * weights * multiply_ns() / lanes(), memory = memory_ns(4 * weights);
   return M <= matmul_few_rows ? products + memory : std::max(products, memory);
 }
 
 double bf16_matmul_ns(int64_t M, int64_t N, int64_t K) {
   const double weights = double(K) * double(N);
-  return double(M) * weights * multiply_ns / lanes() * bf16_products() + memory_ns(2 * weights);
+  return double(M) * weights * multiply_ns() / lanes() * bf16_products() + memory_ns(2 * weights);
 }
 }  // namespace dagrt

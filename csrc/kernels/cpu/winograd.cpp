@@ -8,7 +8,8 @@
 // first and strips are claimed by threads, else blocks are.
 // Few channels and filters: all of U stays in L2, and the ways of V and M through it would take as long as the products. A
 // block is one register tile then, and M the products of a row of points, which the first half of step 3 takes from L1.
-// Weights: U[F/NR][point][C + 1][NR], panels of the register tile's width; the last row is only distance.
+// Weights: U[F/NR][point][C + 1][NR], panels of the register tile's width; the last row is only distance. Of a last panel whose
+// filters fill no more than half of it that half alone is multiplied.
 #include "kernels/winograd.h"
 
 #include "kernels/cpu/epilogue.h"
@@ -20,19 +21,20 @@ namespace {
 constexpr int MR = winograd_rows(V), NR = 2 * V;
 constexpr int64_t slice = 256;  // channels: their weights stay in L1 for all groups of a block
 
-/// `rows` tiles x NR filters at one point, over `depth` channels. `next`: the weights that will be read after these.
-template <int rows>
+/// `rows` tiles x `halves` vectors of filters at one point, over `depth` channels. `next`: the weights that will be read after
+/// these.
+template <int rows, int halves>
 void product(int64_t depth, const float* v, const float* u, float* m, int64_t ldm, const float* next, bool accumulate) {
-  vf acc[rows][2];
-#pragma GCC unroll 16
-  for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = vf{};
+  vf acc[rows][halves] = {};
   auto step = [&](const float* vk, const float* uk) __attribute__((always_inline)) {
-    vf b0 = load(uk), b1 = load(uk + V);
+    vf b[halves];
+#pragma GCC unroll 2
+    for (int h = 0; h < halves; h++) b[h] = load(uk + h * V);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
       vf a = splat(vk[i * V]);
-      acc[i][0] += a * b0;
-      acc[i][1] += a * b1;
+#pragma GCC unroll 2
+      for (int h = 0; h < halves; h++) acc[i][h] += a * b[h];
     }
   };
   int64_t c = 0;
@@ -47,20 +49,34 @@ void product(int64_t depth, const float* v, const float* u, float* m, int64_t ld
 #pragma GCC unroll 16
   for (int i = 0; i < rows; i++) {
     float* row = m + i * ldm;
-    store(row, accumulate ? acc[i][0] + load(row) : acc[i][0]);
-    store(row + V, accumulate ? acc[i][1] + load(row + V) : acc[i][1]);
+#pragma GCC unroll 2
+    for (int h = 0; h < halves; h++) store(row + h * V, accumulate ? acc[i][h] + load(row + h * V) : acc[i][h]);
   }
 }
 
 using Product = void (*)(int64_t, const float*, const float*, float*, int64_t, const float*, bool);
-constexpr Product products[15] = {
-    nullptr,    product<1>, product<2>, product<3>,  product<4>,
+template <int halves> struct Products {
+  static constexpr Product of[15] = {
+      nullptr,
+      product<1, halves>,
+      product<2, halves>,
+      product<3, halves>,
+      product<4, halves>,
 #if DAGRT_V >= 8
-    product<5>, product<6>,
+      product<5, halves>,
+      product<6, halves>,
 #endif
 #if DAGRT_V == 16
-    product<7>, product<8>, product<9>, product<10>, product<11>, product<12>, product<13>, product<14>,
+      product<7, halves>,
+      product<8, halves>,
+      product<9, halves>,
+      product<10, halves>,
+      product<11, halves>,
+      product<12, halves>,
+      product<13, halves>,
+      product<14, halves>,
 #endif
+  };
 };
 
 struct Run {  // tiles [from, to), in balanced groups
@@ -73,6 +89,10 @@ template <int M, int R> struct Winograd {
   static constexpr int n = T::n, points = n * n;
   const WinogradArgs& a;
   const WinogradPlan& p;
+
+  /// Vectors of filters in a panel.
+  int halves(int64_t panel) const { return a.F - panel * NR <= V ? 1 : 2; }
+  const Product* products(int64_t panel) const { return halves(panel) == 1 ? Products<1>::of : Products<2>::of; }
 
   Run block(int64_t b) const {
     Run r{p.tiles * b / p.blocks, p.tiles * (b + 1) / p.blocks, 0};
@@ -147,9 +167,9 @@ template <int M, int R> struct Winograd {
           const float* next = c + slice < a.C ? u + (c + slice) * NR : after;
           for (int64_t g = 0; g < run.groups; g++) {
             const int64_t from = run.group(g);
-            products[run.group(g + 1) - from](depth, v + at * p.v_point + (g * p.channel_blocks * V + c) * MR, u + c * NR,
-                                              m + at * p.m_point + (from - run.from) * ldm + (panel - first) * NR, ldm, next,
-                                              c > 0);
+            products(panel)[run.group(g + 1) - from](depth, v + at * p.v_point + (g * p.channel_blocks * V + c) * MR, u + c * NR,
+                                                     m + at * p.m_point + (from - run.from) * ldm + (panel - first) * NR, ldm,
+                                                     next, c > 0);
           }
         }
       }
@@ -243,8 +263,8 @@ template <int M, int R> struct Winograd {
       const float* u = a.u + panel * points * u_point;
       for (int r = 0; r < n; r++) {
         for (int s = 0; s < n; s++, u += u_point)
-          products[tiles](a.C, v + (r * n + s) * p.v_point, u, m + s * MR * NR, NR, u + u_point, false);
-        for (int64_t i = 0; i < 2 * tiles; i++) {
+          products(panel)[tiles](a.C, v + (r * n + s) * p.v_point, u, m + s * MR * NR, NR, u + u_point, false);
+        for (int64_t i = 0; i < 2 * tiles; i += 3 - halves(panel)) {
           vf d[n], out[M];
 #pragma GCC unroll 8
           for (int s = 0; s < n; s++) d[s] = load(m + s * MR * NR + i * V);
@@ -328,7 +348,8 @@ template <int M, int R> struct Winograd {
 
   void operator()(const Stream& s) const {
     const int64_t zeros = p.channel_blocks * V;
-    const double product_ns = double(points) * double(a.C) * NR * (0.17 / V) + NR * 4;  // of a tile and a panel
+    const double filters = double((a.F + V - 1) / V * V) / double(p.panels);
+    const double product_ns = double(points) * double(a.C) * filters * (0.17 / V) + filters * 4;  // of a tile and a panel
     if (!p.shared) {
       s.parallel(p.blocks, double(p.block) * (double(p.panels) * product_ns + double(a.C) * 4), [&](int64_t b, char* scratch) {
         float* none = aligned(scratch);

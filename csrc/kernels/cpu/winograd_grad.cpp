@@ -55,12 +55,12 @@ template <int M, int R> struct FilterGrad {
     const TilePlace t = place(tile, p.tiles_h, p.tiles_w);
     const float* px[M * M];
     pixels<M>(a.y + t.image * a.P * a.Q * a.ldy, a.P, a.Q, a.ldy, t.row * M, t.column * M, zeros, px);
-    for (int64_t f = 0; f < p.u_row; f += V) {
+    for (int64_t f = 0; f < a.F; f += V) {
       float* to = y + (f / NR * p.chunk + at) * NR + f % NR;
       if (f + V <= a.F)
         spread<true>(px, f, V, to, p.y_point);
       else
-        spread<false>(px, f, int(a.F > f ? a.F - f : 0), to, p.y_point);
+        spread<false>(px, f, int(a.F - f), to, p.y_point);
     }
   }
 
@@ -71,6 +71,7 @@ template <int M, int R> struct FilterGrad {
     j.K = tiles, j.a_row = 1, j.a_col = p.v_width;
     j.ldc = p.u_row, j.accumulate = accumulate, j.far = true;
     for (int64_t panel = first; panel < last; panel++) {
+      j.n = a.F - panel * NR <= V ? V : NR;  // whole vectors: what lies behind the filters is not looked at
       j.b = y + at * p.y_point + panel * p.chunk * NR;
       for (int64_t c = 0; c < a.C; c += p.v_width)
         gemm_run(j, least(p.v_width, a.C - c), v + at * p.v_point + c * p.chunk, u + at * p.u_point + c * p.u_row + panel * NR,
