@@ -75,11 +75,12 @@ struct WinogradPlan {
 };
 WinogradPlan winograd_plan(const WinogradArgs&, int lanes);
 
-/// How a filter gradient is cut up: tiles in chunks, one after another; a chunk's products, point by point, into dU.
+/// How a filter gradient is cut up: tiles in chunks, one after another; a chunk's products, point by point, into dU. Of more
+/// than one part, each has its run of tiles, its chunks and its dU.
 struct WinogradGradPlan {
-  int64_t tiles_h, tiles_w, tiles, chunks, chunk;
+  int64_t tiles_h, tiles_w, tiles, parts, chunks, chunk;  // chunks of a part
   int64_t v_width, v_blocks, v_point, v_size;  // x transformed: channels of a block, blocks, floats from point to point, all
-  int64_t y_blocks, y_point, y_size;           // dy transformed
+  int64_t y_width, y_blocks, y_point, y_size;  // dy transformed: filters of a block and so on
   int64_t u_row, u_point, u_size;              // dU: floats from channel to channel, from point to point, all
 };
 WinogradGradPlan winograd_grad_plan(const WinogradArgs&, int lanes);

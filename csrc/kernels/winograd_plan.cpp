@@ -1,6 +1,8 @@
 // Cutting up Winograd convolutions, by their sizes and the vector width alone, and what they cost.
 #include "kernels/winograd.h"
 
+#include <algorithm>
+
 namespace dagrt {
 namespace {
 
@@ -13,6 +15,10 @@ int64_t points(int64_t window, int64_t tile) { return (tile + window - 1) * (til
 
 // Strides from point to point are kept off multiples of 4096 bytes, which would all fall into the same sets of a cache.
 constexpr int64_t apart = 16;
+
+// Floats of a filter gradient's dU that a thread keeps in L2 for itself, and of a chunk's transforms beside them; and what such a
+// part takes of tiles at least.
+constexpr int64_t small_gradient = 40 << 10, small_chunk = 100 << 10, part_tiles = 32;
 
 // Bytes of transformed weights that stay in L2 beside what else goes through it.
 constexpr int64_t small_weights = 200 << 10;
@@ -71,33 +77,42 @@ WinogradMemory conv2d_winograd_memory(const WinogradArgs& a) {
 }
 
 WinogradGradPlan winograd_grad_plan(const WinogradArgs& a, int lanes) {
-  const int64_t n = points(a.window, a.tile), width = 2 * lanes;
+  const int64_t n = points(a.window, a.tile);
   WinogradGradPlan p{};
   p.tiles_h = over(a.P, a.tile);
   p.tiles_w = over(a.Q, a.tile);
   p.tiles = a.B * p.tiles_h * p.tiles_w;
-  p.v_width = 3 * lanes;
+  p.v_width = std::min<int64_t>(3 * lanes, up(a.C + !a.C, lanes));
   p.v_blocks = over(a.C, p.v_width);
-  p.y_blocks = over(a.F, width);
-  // A chunk's transforms should stay in the last cache, but a chunk be long: dU is read and written once for each.
-  int64_t most = (int64_t(1) << 20) / (n * (p.v_blocks * p.v_width + p.y_blocks * width) + 1);
-  most = most < 128 ? 128 : most > 192 ? 192 : most;
-  p.chunks = over(p.tiles, most);
-  p.chunk = p.chunks ? over(p.tiles, p.chunks) : 0;
-  p.v_point = p.v_blocks * p.chunk * p.v_width + apart;
-  p.v_size = n * p.v_point;
-  p.y_point = p.y_blocks * p.chunk * width + apart;
-  p.y_size = n * p.y_point;
-  p.u_row = p.y_blocks * width;
+  p.y_width = std::min<int64_t>(2 * lanes, up(a.F + !a.F, lanes));
+  p.y_blocks = over(a.F, p.y_width);
+  p.u_row = p.y_blocks * p.y_width;
   p.u_point = a.C * p.u_row + apart;
   p.u_size = n * p.u_point;
+  p.parts = 1;
+  if (p.u_size <= small_gradient)
+    while (p.parts < 8 && p.tiles >= 2 * p.parts * part_tiles) p.parts *= 2;
+  if (p.parts < 4) p.parts = 1;  // too few for threads
+  // A chunk's transforms should stay in cache (of a thread's own part in its L2, else the last), but a chunk be long: dU is read
+  // and written once for each.
+  const int64_t tile = n * (p.v_blocks * p.v_width + p.y_blocks * p.y_width) + 1, tiles = over(p.tiles, p.parts);
+  int64_t most = p.parts > 1 ? small_chunk / tile : (int64_t(1) << 20) / tile;
+  most = p.parts > 1 ? std::max(most, part_tiles) : most < 128 ? 128 : most > 192 ? 192 : most;
+  p.chunks = over(tiles, most);
+  p.chunk = p.chunks ? over(tiles, p.chunks) : 0;
+  p.v_point = p.v_blocks * p.chunk * p.v_width + apart;
+  p.v_size = n * p.v_point;
+  p.y_point = p.y_blocks * p.chunk * p.y_width + apart;
+  p.y_size = n * p.y_point;
   return p;
 }
 
 WinogradMemory conv2d_filter_grad_winograd_memory(const WinogradArgs& a) {
   const int lanes = lanes_in_use();
   WinogradGradPlan p = winograd_grad_plan(a, lanes);
-  return {size_t(p.v_size + p.y_size + p.u_size) * 4 + 64, size_t(up(a.C > a.F ? a.C : a.F, lanes)) * 4 + 64};
+  const int64_t transforms = p.v_size + p.y_size, zeros = up(a.C > a.F ? a.C : a.F, lanes);
+  return {size_t(p.parts * p.u_size + (p.parts > 1 ? 0 : transforms)) * 4 + 64,
+          size_t(zeros + (p.parts > 1 ? transforms : 0)) * 4 + 64};
 }
 
 double conv2d_winograd_ns(const WinogradArgs& a) {
@@ -115,7 +130,7 @@ double conv2d_filter_grad_winograd_ns(const WinogradArgs& a) {
   const double tiles = double(p.tiles), filters = double(up(a.F, int64_t(lanes))), weights = n * double(a.C) * filters;
   const double products = weights * tiles * multiply_ns() / lanes;
   const double transforms = n * tiles * (double(a.C) + filters) / lanes * transform_ns;
-  return products + transforms + weights / lanes * transform_ns * double(p.chunks + 1) + 500;
+  return products + transforms + weights / lanes * transform_ns * double(p.parts * p.chunks + 1) + 500;
 }
 
 double winograd_weights_ns(int64_t C, int64_t F, int64_t window, int64_t tile) {

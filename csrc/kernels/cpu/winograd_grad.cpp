@@ -1,11 +1,12 @@
 // Winograd filter gradient: dw = G' [ sum over tiles (B' d B) . (A dy A') ] G (matrices: winograd_transform.h).
 //
 // Tiles are taken in chunks, one after another. Of a chunk, all threads first transform the tiles,
-//   V[point][C/VW][tile][VW] = B' d B,  Y[point][F/NR][tile][NR] = A dy A',
+//   V[point][C/VW][tile][VW] = B' d B,  Y[point][F/YW][tile][YW] = A dy A',
 // both laid out so that products over tiles read them in order, and then add the chunk's products, point by point,
 //   dU[point][C][F] += V[point]' Y[point].
-// Chunks are long enough for the passes over dU to be cheap, and short enough for V and Y to stay in cache. The order of
-// sums depends on the sizes alone.
+// Chunks are long enough for the passes over dU to be cheap, and short enough for V and Y to stay in cache.
+// A small dU a thread keeps in its own L2: then the tiles are in 4 or 8 parts, each with a dU of its own, added up at the end, and
+// no thread waits for another's transforms. The order of sums depends on the sizes alone.
 #include "kernels/cpu/winograd_tiles.h"
 #include "kernels/winograd.h"
 
@@ -14,7 +15,7 @@ namespace {
 
 template <int M, int R> struct FilterGrad {
   using T = WinogradTransform<M, R>;
-  static constexpr int n = T::n, points = n * n, NR = gemm_nr, most = 4;  // tiles of a unit
+  static constexpr int n = T::n, points = n * n, most = 4;  // tiles of a unit
   const WinogradArgs& a;
   const WinogradGradPlan& p;
 
@@ -56,7 +57,7 @@ template <int M, int R> struct FilterGrad {
     const float* px[M * M];
     pixels<M>(a.y + t.image * a.P * a.Q * a.ldy, a.P, a.Q, a.ldy, t.row * M, t.column * M, zeros, px);
     for (int64_t f = 0; f < a.F; f += V) {
-      float* to = y + (f / NR * p.chunk + at) * NR + f % NR;
+      float* to = y + (f / p.y_width * p.chunk + at) * p.y_width + f % p.y_width;
       if (f + V <= a.F)
         spread<true>(px, f, V, to, p.y_point);
       else
@@ -69,13 +70,13 @@ template <int M, int R> struct FilterGrad {
                 bool accumulate) const {
     TileJob j;
     j.K = tiles, j.a_row = 1, j.a_col = p.v_width;
-    j.ldc = p.u_row, j.accumulate = accumulate, j.far = true;
+    j.b_row = p.y_width, j.ldc = p.u_row, j.accumulate = accumulate, j.far = true;
     for (int64_t panel = first; panel < last; panel++) {
-      j.n = a.F - panel * NR <= V ? V : NR;  // whole vectors: what lies behind the filters is not looked at
-      j.b = y + at * p.y_point + panel * p.chunk * NR;
+      j.n = a.F - panel * p.y_width <= V ? V : gemm_nr;  // whole vectors: what lies behind the filters is not looked at
+      j.b = y + at * p.y_point + panel * p.chunk * p.y_width;
       for (int64_t c = 0; c < a.C; c += p.v_width)
-        gemm_run(j, least(p.v_width, a.C - c), v + at * p.v_point + c * p.chunk, u + at * p.u_point + c * p.u_row + panel * NR,
-                 0);
+        gemm_run(j, least(p.v_width, a.C - c), v + at * p.v_point + c * p.chunk,
+                 u + at * p.u_point + c * p.u_row + panel * p.y_width, 0);
     }
   }
 
@@ -91,6 +92,7 @@ template <int M, int R> struct FilterGrad {
         for (int r = 0; r < n; r++) {
           const float* at = from + (r * n + s) * p.u_point;
           d[r] = load(at);
+          for (int64_t k = 1; k < p.parts; k++) d[r] += load(at + k * p.u_size);
           __builtin_prefetch(at + 4 * V);  // n² streams: more than the hardware follows
         }
         T::template interpolate<R, true>(d, out);
@@ -107,9 +109,35 @@ template <int M, int R> struct FilterGrad {
     }
   }
 
+  /// All of a part, on one thread.
+  void add_up(int64_t part, const float* zeros, float* v, float* u) const {
+    const int64_t begin = p.tiles * part / p.parts, count = p.tiles * (part + 1) / p.parts - begin;
+    float* y = v + p.v_size;
+    for (int64_t chunk = 0; chunk < p.chunks; chunk++) {
+      const int64_t from = begin + count * chunk / p.chunks, tiles = begin + count * (chunk + 1) / p.chunks - from;
+      for (int64_t t = 0; t < tiles; t++) {
+        transform_x(from + t, t, zeros, v);
+        transform_y(from + t, t, zeros, y);
+      }
+      for (int64_t at = 0; at < points; at++) multiply(at, 0, p.y_blocks, tiles, v, y, u, chunk > 0);
+    }
+  }
+
   void operator()(const Stream& s) const {
-    float *v = aligned(a.workspace), *y = v + p.v_size, *u = y + p.y_size;
     const int64_t zeros = ((a.C > a.F ? a.C : a.F) + V - 1) / V * V;
+    const double gather_ns = double(a.F) * double(points) * double(p.parts) * (0.6 / V);
+    if (p.parts > 1) {
+      float* u = aligned(a.workspace);
+      const double tile_ns = double(points) * (double(a.C + a.F) * 0.6 + double(a.C * p.u_row) * 0.17) / V;
+      s.parallel(p.parts, double(p.tiles) / double(p.parts) * tile_ns, [&](int64_t part, char* scratch) {
+        float* none = aligned(scratch);
+        zero(none, zeros);
+        add_up(part, none, none + zeros, u + part * p.u_size);
+      });
+      s.parallel(a.C, gather_ns, [&](int64_t c, char*) { gather(c, u); });
+      return;
+    }
+    float *v = aligned(a.workspace), *y = v + p.v_size, *u = y + p.y_size;
     const int64_t wide = 4, strips = (p.y_blocks + wide - 1) / wide;
     for (int64_t chunk = 0; chunk < p.chunks; chunk++) {
       const int64_t from = p.tiles * chunk / p.chunks, tiles = p.tiles * (chunk + 1) / p.chunks - from;
@@ -124,12 +152,12 @@ template <int M, int R> struct FilterGrad {
           else
             transform_x(from + t, t, none, v);
       });
-      s.parallel(points * strips, double(tiles) * double(a.C) * double(wide * NR) * (0.17 / V), [&](int64_t unit, char*) {
+      s.parallel(points * strips, double(tiles) * double(a.C) * double(wide * p.y_width) * (0.17 / V), [&](int64_t unit, char*) {
         const int64_t first = unit % strips * wide;
         multiply(unit / strips, first, least(first + wide, p.y_blocks), tiles, v, y, u, chunk > 0);
       });
     }
-    s.parallel(a.C, double(a.F) * double(points) * (0.6 / V), [&](int64_t c, char*) { gather(c, u); });
+    s.parallel(a.C, gather_ns, [&](int64_t c, char*) { gather(c, u); });
   }
 };
 
