@@ -90,10 +90,10 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
       job.next = p + 1 < last ? job.b + depth * gemm_nr
                               : t.packed + ((g * panels + first) * depth + (k + 1 < slices ? to : 0)) * gemm_nr;
       if (following) {
-        const int64_t lines = rows * depth / 16;
-        job.next = following + lines * (p - first) / (last - first) * 16;
-        job.next_lines = lines / (last - first) + 1;
-        job.next_row = 64;
+        const int64_t runs = rows * depth / gemm_fetched;
+        job.next = following + runs * (p - first) / (last - first) * gemm_fetched;
+        job.next_runs = runs / (last - first) + 1;
+        job.next_row = 4 * gemm_fetched;
       }
       job.n = int(n - p * gemm_nr < gemm_nr ? n - p * gemm_nr : gemm_nr);
       job.column = g * n + p * gemm_nr;

@@ -335,13 +335,13 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
       }
       if (!copies) {
         // Lines of the next panel are asked for where a row of dy has more than the processor fetches with them by itself.
-        if (f > 2 * gemm_nr) job.next_row = 4 * a.ldy, job.next_lines = job.K / (last - first) + 1;
+        if (f > 2 * gemm_nr) job.next_row = 4 * a.ldy, job.next_runs = job.K / (last - first) + 1;
         for (int64_t n = 0; n < f; n += gemm_nr) {
           job.n = int(f - n < gemm_nr ? f - n : gemm_nr);
           gemm_pack(job.K, dy + n, a.ldy, 1, job.n, panel);
           const float* next = n + gemm_nr < f ? dy + n + gemm_nr : dy + job.K * a.ldy;
           each_piece([&](int64_t m, const float* from, float* c) {
-            if (job.next_row) job.next = next, next += job.next_lines * a.ldy;
+            if (job.next_row) job.next = next, next += job.next_runs * a.ldy;
             gemm_run(job, m, from, c + n, 0);
           });
         }

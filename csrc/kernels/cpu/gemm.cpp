@@ -61,7 +61,7 @@ DAGRT_INLINE void finish_part(const TileJob& j, const SimpleEpilogue& e, const v
 constexpr int64_t gemm_packing_ahead = 16;  // rows of B
 
 /// `tiles` tiles of MR rows each, one behind the other; `row`: the first row's place in the epilogue's operands.
-/// `ahead`: the next line to be fetched, one in every `every` steps. `packing`: B's rows are copied to j.packed on their way.
+/// `ahead`: the next run to be fetched, one in every `every` steps. `packing`: B's rows are copied to j.packed on their way.
 /// `copying`: A's elements to j.copied.
 template <int MR, int NV, bool scattered, bool packing = false, bool copying = false>
 void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64_t row, const char*& ahead, int64_t every) {
@@ -90,7 +90,8 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
     const float *b = panel, *ak = a;
     float* packed = j.packed;
     for (int64_t k = 0; k < K;) {
-      __builtin_prefetch(ahead, 0, 2);
+#pragma GCC unroll 2
+      for (int i = 0; i < gemm_fetched; i += 16) __builtin_prefetch(ahead + 4 * i, 0, 2);
       ahead += next_row;
       for (const int64_t end = K - k < every ? K : k + every; k < end; k++) {
         if (scattered) ak = a + taps[k];
@@ -296,8 +297,8 @@ void gemm_run(TileJob j, int64_t M, const float* a, float* c, int64_t row) {
   int64_t tiles = (M + gemm_mr - 1) / gemm_mr;
   const bool narrow = j.n <= V;
   const char* ahead = reinterpret_cast<const char*>(j.next ? j.next : j.b);
-  const int64_t lines = j.next_lines ? j.next_lines : j.K, steps = tiles * j.K;
-  const int64_t every = j.next ? (steps > lines ? steps / lines : 1) : j.K;
+  const int64_t runs = j.next_runs ? j.next_runs : j.K, steps = tiles * j.K;
+  const int64_t every = j.next ? (steps > runs ? steps / runs : 1) : j.K;
   if (j.packed) {
     gemm_tiles<gemm_mr, 2, false, true>(j, 1, a, c, row, ahead, every);
     j.b = j.packed, j.b_row = gemm_nr;

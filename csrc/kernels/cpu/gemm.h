@@ -23,6 +23,7 @@ namespace dagrt::DAGRT_ISA {
 inline constexpr int gemm_mr = V == 16 ? 14 : V == 8 ? 6 : 4;
 inline constexpr int gemm_nr = 2 * V;
 inline constexpr int gemm_few_rows = int(matmul_few_rows);
+inline constexpr int gemm_fetched = gemm_nr < 16 ? 16 : gemm_nr;  // floats of a panel's row, or a line of the cache
 
 /// What a run of tiles over one panel has in common.
 struct TileJob {
@@ -43,9 +44,10 @@ struct TileJob {
   bool far = false;                  // which comes from beyond L1, and is asked for before the tile's sums
   const Epilogue* finish = nullptr;  // a simple one, with the last part of K
   int64_t column = 0, row_step = 1;  // of C in the epilogue's operands, and how far its rows lie apart there
-  // What will be multiplied next: so many lines (0: K), `next_row` bytes apart, are fetched from memory meanwhile. Null: nothing.
+  // What will be multiplied next: so many runs (0: K) of gemm_fetched floats, `next_row` bytes apart, are fetched from memory
+  // meanwhile. Null: nothing.
   const float* next = nullptr;
-  int64_t next_row = 0, next_lines = 0;
+  int64_t next_row = 0, next_runs = 0;
 };
 
 /// M rows against one panel, in tiles of two heights that differ by one. `row`: the first row's place in the epilogue's operands.

@@ -150,7 +150,8 @@ void run_panels(const MatmulArgs& g, const Offsets& o, const Cell& t, bool in_pl
           gemm_pack(j.K, j.b, g.b_row, g.b_col, j.n, room);
           j.b = room, j.b_row = gemm_nr;
         }
-        if (g.b_col == 1 && !in_place) j.next = next + gemm_nr - 1, j.next_row = 4 * g.b_row;  // the line that rows end in
+        if (g.b_col == 1 && !in_place)
+          j.next = next + gemm_nr - 1 - (gemm_fetched - 16), j.next_row = 4 * g.b_row;  // the lines that rows end in
       }
       gemm_run(j, t.m1 - t.m0, a + k * g.a_col, t.c + n - t.n0, 0);
     }

@@ -41,7 +41,8 @@ void product(int64_t depth, const float* v, const float* u, float* m, int64_t ld
   for (; c + V <= depth; c += V, v += MR * V, u += V * NR, next += V * NR) {
 #pragma GCC unroll 16
     for (int l = 0; l < V; l++) {
-      __builtin_prefetch(next + l * NR);
+#pragma GCC unroll 2
+      for (int i = 0; i < NR; i += 16) __builtin_prefetch(next + l * NR + i);
       step(v + l, u + l * NR);
     }
   }
