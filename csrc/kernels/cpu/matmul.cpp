@@ -124,8 +124,11 @@ void run_few(const MatmulArgs& g, const Offsets& o, const Cell& t, bool streamed
 }
 
 /// Block by block of K, panel by panel: what is not packed is packed to `room`, unless it is read in place, whole rows by the first
-/// tile that multiplies with them, others just before; the panel that comes next is fetched from memory meanwhile.
+/// tile that multiplies with them, others just before; the panel that comes next is fetched from memory meanwhile. Behind the panel
+/// there is room for crowded rows of A.
 void run_panels(const MatmulArgs& g, const Offsets& o, const Cell& t, bool in_place, float* room) {
+  const bool crowded = gemm_mr > 7 && t.m1 - t.m0 > 7 && g.a_col == 1 && matmul_crowded(g.K) && matmul_crowded(g.a_row);
+  float* copied = room + matmul_depth * gemm_nr;
   TileJob j;
   j.a_row = g.a_row, j.a_col = g.a_col, j.ldc = t.ldc;
   const float *a = g.a + o.a + t.m0 * g.a_row, *b = g.b + o.b;
@@ -133,6 +136,11 @@ void run_panels(const MatmulArgs& g, const Offsets& o, const Cell& t, bool in_pl
   for (int64_t k = t.k0; k < t.k1; k += matmul_depth) {
     j.K = t.k1 - k < matmul_depth ? t.k1 - k : matmul_depth;
     j.accumulate = k > t.k0;
+    const float* rows = a + k * g.a_col;
+    if (crowded) {
+      for (int64_t m = 0; m < t.m1 - t.m0; m++) copy(copied + m * matmul_copied_row, rows + m * g.a_row, j.K);
+      rows = copied, j.a_row = matmul_copied_row;
+    }
     for (int64_t n = t.n0; n < t.n1; n += gemm_nr) {
       j.n = int(t.n1 - n < gemm_nr ? t.n1 - n : gemm_nr);
       const bool last = n + gemm_nr >= t.n1, end = last && k + j.K >= t.k1;  // behind the cell comes the one on its right
@@ -153,7 +161,7 @@ void run_panels(const MatmulArgs& g, const Offsets& o, const Cell& t, bool in_pl
         if (g.b_col == 1 && !in_place)
           j.next = next + gemm_nr - 1 - (gemm_fetched - 16), j.next_row = 4 * g.b_row;  // the lines that rows end in
       }
-      gemm_run(j, t.m1 - t.m0, a + k * g.a_col, t.c + n - t.n0, 0);
+      gemm_run(j, t.m1 - t.m0, rows, t.c + n - t.n0, 0);
     }
   }
 }
@@ -202,7 +210,7 @@ void matmul(const MatmulArgs& g, const Stream& s) {
     if (few)
       run_few(g, o, t, plan.streamed);
     else
-      run_panels(g, o, t, plan.in_place, g.panels ? nullptr : aligned(scratch));
+      run_panels(g, o, t, plan.in_place, aligned(scratch));
     if (plan.splits == 1) apply_epilogue(g.epilogue, t.c, t.ldc, batch * g.M + t.m0, t.n0, t.m1 - t.m0, t.n1 - t.n0);
   });
   if (plan.splits > 1)
