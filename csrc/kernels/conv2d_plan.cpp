@@ -25,11 +25,12 @@ namespace {
 size_t pass_scratch(int64_t I, int64_t J, int64_t rows, int64_t depth, int64_t channels, int64_t filters, int64_t span_h,
                     int64_t span_w, int64_t mul_h, int64_t mul_w) {
   const bool may_be_few = filters <= conv_few_filters;
-  const size_t gathered = conv_by_rows(J) ? 0 : size_t(conv_block * depth) * 4 + 64;
-  if (gathered && !may_be_few && channels > 1) return gathered;
+  const size_t gathered = conv_by_rows(J) ? 0 : size_t(conv_block * conv_gathered_row(depth)) * 4 + 64;
+  const size_t copied = conv_crowded(channels) ? size_t(conv_block * conv_gathered_row(conv_slice)) * 4 + 64 : 0;
+  if (gathered && !may_be_few && channels > 1) return std::max(gathered, copied);
   int64_t high = (rows < I ? rows : I) * mul_h + span_h, wide = J * mul_w + span_w;
   const size_t front = std::max(round_up(depth), may_be_few ? round_up(filters * J) : 0);
-  return std::max(gathered, front * 4 + size_t(high * wide * channels) * 4 + 128);
+  return std::max({gathered, copied, front * 4 + size_t(high * wide * channels) * 4 + 128});
 }
 
 }  // namespace
@@ -57,6 +58,7 @@ ConvMemory conv2d_input_grad_memory(const ConvArgs& a) {
     size_t one = pass_scratch(I, columns, rows + 1, depth, f, c, a.R * a.dilation_h, a.S * a.dilation_w, 1, 1);
     if (one > scratch) scratch = one;
   }
+  if (a.stride_h == 1 && a.stride_w == 1 && conv_packs_late(a.B * a.H * a.W)) scratch += size_t(conv_slice) * 32 * 4;
   return {a.groups * round_up(c) * size_t(depth) * 4 + 64, scratch};
 }
 
@@ -106,7 +108,7 @@ ConvMemory conv2d_filter_grad_memory(const ConvArgs& a) {
   const int64_t wide = (a.Q - 1) * a.stride_w + (a.S - 1) * a.dilation_w + 1;
   const bool outside = a.pad_top > 0 || a.pad_left > 0 || (a.P - 1) * a.stride_h - a.pad_top + (a.R - 1) * a.dilation_h >= a.H ||
                        (a.Q - 1) * a.stride_w - a.pad_left + (a.S - 1) * a.dilation_w >= a.W;
-  int64_t floats = pixels * 32 + int64_t(round_up(pixels));  // a panel of dy, and where its pixels' windows lie
+  int64_t floats = pixels * 32 + int64_t(round_up(pixels)) + 32;  // a panel of dy, and where its pixels' windows lie
   if (pixels > 0 && outside) floats += high * wide * c;
   if (copies(a)) floats += conv_grad_copied_floats(a.S * c, pixels);
   return {size_t(splits > 1 ? splits * weights : 0) * 4 + 64, size_t(floats) * 4 + 192};

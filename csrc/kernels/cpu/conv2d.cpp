@@ -40,65 +40,84 @@ inline void gather(const float* src, int64_t ld, int64_t width, int64_t channels
   }
 }
 
-/// Taps (r - i every_r, q - j every_q) of the window, as the input gradient of one residue walks them.
-struct Taps {
-  int64_t r = 0, every_r = 1, count_r = 0, q = 0, every_q = 1, count_q = 0;
-};
-
-/// The weights of such taps, filters and channels exchanged, as panels [taps F/groups][C/groups].
-void pack_taps(const Stream& s, const ConvArgs& a, const Taps& t, bool few, float* packed) {
+/// Such weights as panels [taps F/groups][C/groups], or of few channels as rows.
+void pack_taps(const Stream& s, const TurnedWeights& w, bool few, float* packed) {
+  const ConvArgs& a = *w.a;
+  const Taps& t = w.taps;
   const int64_t c = a.C / a.groups, f = a.F / a.groups, panels = (c + gemm_nr - 1) / gemm_nr, taps = t.count_r * t.count_q;
-  auto tap = [&](int64_t i) {
-    return a.w + ((t.r - i / t.count_q * t.every_r) * a.S + t.q - i % t.count_q * t.every_q) * c * a.F;
-  };
   if (few) {
     for (int64_t n = 0; n < c; n++)
-      for (int64_t i = 0; i < taps; i++) copy(packed + (n * taps + i) * f, tap(i) + n * a.F, f);
+      for (int64_t i = 0; i < taps; i++) copy(packed + (n * taps + i) * f, w.at(i, n), f);
     return;
   }
   s.parallel(a.groups * panels, double(taps * f) * gemm_nr * 0.6, [&](int64_t unit, char*) {
     const int64_t g = unit / panels, n = unit % panels * gemm_nr;
-    const int columns = int(c - n < gemm_nr ? c - n : gemm_nr);
-    float* to = packed + unit * taps * f * gemm_nr;
-    for (int64_t i = 0; i < taps; i++, to += f * gemm_nr) gemm_pack(f, tap(i) + n * a.F + g * f, 1, a.F, columns, to);
+    w.pack(g, n, int(c - n < gemm_nr ? c - n : gemm_nr), 0, taps * f, packed + unit * taps * f * gemm_nr);
   });
 }
 
-constexpr int64_t conv_panels_in_l1 = 6144;  // floats
+constexpr int64_t conv_panels_near = 65536;  // floats: they stay in L2
+constexpr int64_t conv_far = 262144;         // floats of an image that does not
 
-/// What one unit multiplies: rows of A (through taps, or `a_col` 1) for part `part` of `parts` of a group's panels, K cut so that
-/// a panel's part stays in L1. `following`: where the next unit's A begins, if it lies there whole.
+/// What a unit's product may have beside its rows.
+struct Extras {
+  const float* following = nullptr;  // where the next unit's A begins, if it lies there whole
+  int64_t part = 0, parts = 1;       // of a group's panels
+  float* room = nullptr;             // for a panel's part, if it is to be packed
+  float* copied = nullptr;           // for A's, if its rows are crowded
+  int64_t front = 0, back = 0;       // of the depth, where A's elements are outside of the image: they are left out
+};
+
+/// What one unit multiplies: rows of A (through taps, or `a_col` 1), K cut so that a panel's part stays in L1.
 void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows, const float* a, int64_t a_lines, int64_t a_line,
-              float* c, int64_t c_line, int64_t place, int64_t place_line, const float* following = nullptr, int64_t part = 0,
-              int64_t parts = 1) {
+              float* c, int64_t c_line, int64_t place, int64_t place_line, Extras e = {}) {
   const int64_t n = t.dst_channels / t.groups, panels = (n + gemm_nr - 1) / gemm_nr;
-  const int64_t first = panels * part / parts, last = panels * (part + 1) / parts, from_column = first * gemm_nr;
+  const int64_t first = panels * e.part / e.parts, last = panels * (e.part + 1) / e.parts, from_column = first * gemm_nr;
   const int64_t columns = (last * gemm_nr < n ? last * gemm_nr : n) - from_column;
-  const int64_t slices = depth ? (depth + conv_slice - 1) / conv_slice : 1;
+  const int64_t channels = t.src_channels;
+  const bool by_tap = e.room && t.groups == 1 && depth && channels <= conv_slice;  // the weights of a panel's part lie together
+  const int64_t used = depth - e.front - e.back;
+  const int64_t slices = by_tap ? used / channels : used ? (used + conv_slice - 1) / conv_slice : 1;
   const int32_t* taps = job.taps;
+  const int64_t a_row = job.a_row;
   const bool finishes = t.epilogue.simple && !t.epilogue.empty();
   job.next_row = 4 * gemm_nr;
-  if (panels * depth * gemm_nr > conv_panels_in_l1) following = nullptr;  // they come from further away than A
+  job.far = t.B * t.dst_h * t.dst_w * t.ld_dst > conv_far;
+  if (panels * depth * gemm_nr > conv_panels_near) e.following = nullptr;  // they come from further away than A
   for (int64_t k = 0; k < slices; k++) {
-    const int64_t from = depth * k / slices, to = depth * (k + 1) / slices;
+    const int64_t from = e.front + used * k / slices, to = e.front + used * (k + 1) / slices;
     job.K = to - from;
     job.taps = taps ? taps + from : nullptr;
     job.accumulate = k > 0;
     job.finish = finishes && k + 1 == slices ? &t.epilogue : nullptr;
+    const float* rows_of_a = a + (taps ? 0 : from);
+    if (e.copied) {
+      const int64_t row = conv_gathered_row(job.K);
+      for (int64_t m = 0; m < rows; m++) copy(e.copied + m * row, rows_of_a + m * a_row, job.K);
+      rows_of_a = e.copied, job.a_row = row;
+    }
     for (int64_t p = first; p < last; p++) {
       job.b = t.packed + ((g * panels + p) * depth + from) * gemm_nr;
       job.next = p + 1 < last ? job.b + depth * gemm_nr
-                              : t.packed + ((g * panels + first) * depth + (k + 1 < slices ? to : 0)) * gemm_nr;
-      if (following) {
+                              : t.packed + ((g * panels + first) * depth + (k + 1 < slices ? to : e.front)) * gemm_nr;
+      if (e.following) {
         const int64_t runs = rows * depth / gemm_fetched;
-        job.next = following + runs * (p - first) / (last - first) * gemm_fetched;
+        job.next = e.following + runs * (p - first) / (last - first) * gemm_fetched;
         job.next_runs = runs / (last - first) + 1;
         job.next_row = 4 * gemm_fetched;
       }
       job.n = int(n - p * gemm_nr < gemm_nr ? n - p * gemm_nr : gemm_nr);
       job.column = g * n + p * gemm_nr;
+      if (e.room) {
+        t.turned->pack(g, p * gemm_nr, job.n, from, to, e.room);
+        job.b = e.room;
+        job.next = !by_tap          ? nullptr
+                   : p + 1 < last   ? t.turned->at(k, (p + 1) * gemm_nr)
+                   : k + 1 < slices ? t.turned->at(k + 1, first * gemm_nr)
+                                    : nullptr;
+      }
       for (int64_t l = 0; l < a_lines; l++)
-        gemm_run(job, rows, a + l * a_line + (taps ? 0 : from), c + l * c_line + p * gemm_nr, place + l * place_line);
+        gemm_run(job, rows, rows_of_a + l * a_line, c + l * c_line + p * gemm_nr, place + l * place_line);
     }
   }
   if (!t.epilogue.simple && job.row_step == 1 && place_line == rows)  // the lines follow one another
@@ -127,15 +146,19 @@ void pass_in_place(const Stream& s, const Pass& t) {
   const int64_t blocks = (pixels + conv_block - 1) / conv_block, panels = (n + gemm_nr - 1) / gemm_nr;
   const int64_t parts = panel_parts(blocks * t.groups, panels, 8);
   const double ns = double(conv_block) * double(sc + 8) * double(n / parts + gemm_nr) * (0.3 / V) + 100;
-  s.parallel(blocks * t.groups * parts, ns, [&](int64_t unit, char*) {
+  const bool crowded = gemm_mr > 7 && conv_crowded(sc) && conv_crowded(t.ld_src);
+  s.parallel(blocks * t.groups * parts, ns, [&](int64_t unit, char* scratch) {
     const int64_t part = unit % parts, g = unit / parts % t.groups, block = unit / parts / t.groups;
     int64_t from = pixels * block / blocks, to = pixels * (block + 1) / blocks;
+    float *room = t.turned ? aligned(scratch) : nullptr, *copied = crowded ? aligned(scratch) : nullptr;
+    if (room && copied) copied += conv_slice * gemm_nr;
     TileJob job;
     job.a_row = t.ld_src;
     job.ldc = t.ld_dst;
     const float* a = t.src + from * t.ld_src + g * sc;
     const float* following = t.ld_src == sc && to < pixels ? t.src + to * t.ld_src : nullptr;
-    multiply(t, g, job, sc, to - from, a, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0, following, part, parts);
+    multiply(t, g, job, sc, to - from, a, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0,
+             {following, part, parts, room, copied});
   });
 }
 
@@ -155,6 +178,8 @@ void pass_rows(const Stream& s, const Pass& t) {
   const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, depth = t.h.count * t.w.count * sc;
   const Axis &h = t.h, &w = t.w;
   const bool outside = reaches_outside(t);
+  // Rows of taps outside of the image are left out where panels, which fewer rows then share, are near or rows long.
+  const bool skips = outside && (depth * n <= conv_panels_near || t.grid.J >= 2 * gemm_mr);
   const int64_t rows = conv_rows(t.grid.I, t.grid.J, depth, n), pool = t.pool, strips = t.grid.I / pool;
   const int64_t high = (rows + pool - 1) / pool, blocks = (strips + high - 1) / high;
   const double ns = double(rows * t.grid.J) * double(depth + 8) * double(n + gemm_nr) * (0.3 / V) + 200;
@@ -182,33 +207,52 @@ void pass_rows(const Stream& s, const Pass& t) {
     }
     job.ldc = t.grid.step_w * t.ld_dst;
     job.row_step = t.grid.step_w;
-    const int64_t place = t.place(b, i0, 0), down = t.grid.step_h * t.dst_w;
-    multiply(t, g, job, depth, t.grid.J, a, i1 - i0, h.mul * line, t.dst + place * t.ld_dst + g * n, down * t.ld_dst, place,
-             down);
+    const int64_t down = t.grid.step_h * t.dst_w, tap_row = w.count * sc;
+    for (int64_t i = i0, end; i < i1; i = end) {  // rows that have the same rows of taps inside
+      auto outside_of = [&](int64_t row) {
+        Extras e;
+        if (!skips) return e;
+        const int64_t top = row * h.mul + h.off;
+        for (int64_t r = 0; r < h.count && top + r * h.step < 0; r++) e.front += tap_row;
+        for (int64_t r = h.count; r-- > 0 && top + r * h.step >= h.size && e.front + e.back < depth;) e.back += tap_row;
+        return e;
+      };
+      const Extras e = outside_of(i);
+      for (end = i + 1; end < i1; end++)
+        if (const Extras other = outside_of(end); other.front != e.front || other.back != e.back) break;
+      const int64_t place = t.place(b, i, 0);
+      multiply(t, g, job, depth, t.grid.J, a + (i - i0) * h.mul * line, end - i, h.mul * line, t.dst + place * t.ld_dst + g * n,
+               down * t.ld_dst, place, down, e);
+    }
   });
 }
+
+/// Whether the grid is the whole of dst.
+bool is_plain(const Pass& t) { return t.grid.step_h == 1 && t.grid.step_w == 1 && t.grid.I == t.dst_h && t.grid.J == t.dst_w; }
 
 /// Small images: pixels under the windows gathered to rows, so that tiles need not end with an image's row.
 void pass_gathered(const Stream& s, const Pass& t) {
   const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, depth = t.h.count * t.w.count * sc;
   const int64_t pixels = t.B * t.grid.I * t.grid.J, blocks = (pixels + conv_block - 1) / conv_block;
+  const int64_t line = conv_gathered_row(depth);
   const int64_t parts = panel_parts(blocks * t.groups, (n + gemm_nr - 1) / gemm_nr, 4);  // each gathers again
-  const bool plain = t.grid.step_h == 1 && t.grid.step_w == 1 && t.grid.I == t.dst_h && t.grid.J == t.dst_w;
+  const bool plain = is_plain(t);
   const double ns = double(conv_block) * double(depth + 8) * double(n / parts + gemm_nr) * (0.3 / V) + 200;
   s.parallel(blocks * t.groups * parts, ns, [&](int64_t unit, char* scratch) {
     const int64_t part = unit % parts, g = unit / parts % t.groups, block = unit / parts / t.groups;
     const int64_t from = pixels * block / blocks, to = pixels * (block + 1) / blocks, rows = to - from;
-    float* lines = aligned(scratch);
+    float *room = t.turned ? aligned(scratch) : nullptr, *lines = aligned(scratch) + (room ? conv_slice * gemm_nr : 0);
     auto pixel = [&](int64_t at, auto&& f) { f(at / t.grid.J / t.grid.I, at / t.grid.J % t.grid.I, at % t.grid.J); };
     for (int64_t m = 0; m < rows; m++)
       pixel(from + m, [&](int64_t b, int64_t i, int64_t j) {
-        gather(t.src + b * t.src_h * t.src_w * t.ld_src + g * sc, t.ld_src, t.src_w, sc, t.h, t.w, i, j, lines + m * depth);
+        gather(t.src + b * t.src_h * t.src_w * t.ld_src + g * sc, t.ld_src, t.src_w, sc, t.h, t.w, i, j, lines + m * line);
       });
     TileJob job;
-    job.a_row = depth;
+    job.a_row = line;
     if (plain) {
       job.ldc = t.ld_dst;
-      return multiply(t, g, job, depth, rows, lines, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0, nullptr, part, parts);
+      return multiply(t, g, job, depth, rows, lines, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0,
+                      {nullptr, part, parts, room});
     }
     for (int64_t m = 0; m < rows;) {  // what lies in one row of the grid is evenly strided in y
       int64_t length = t.grid.J - (from + m) % t.grid.J;
@@ -217,28 +261,30 @@ void pass_gathered(const Stream& s, const Pass& t) {
         job.ldc = t.grid.step_w * t.ld_dst;
         job.row_step = t.grid.step_w;
         const int64_t place = t.place(b, i, j);
-        multiply(t, g, job, depth, length, lines + m * depth, 1, 0, t.dst + place * t.ld_dst + g * n, 0, place, 0, nullptr, part,
-                 parts);
+        multiply(t, g, job, depth, length, lines + m * line, 1, 0, t.dst + place * t.ld_dst + g * n, 0, place, 0,
+                 {nullptr, part, parts});
       });
       m += length;
     }
   });
 }
 
-void run_pass(const Stream& s, const Pass& t, bool few) {
+using Way = void (*)(const Stream&, const Pass&);
+
+Way way_of(const Pass& t, bool few) {
   const Grid& grid = t.grid;
-  if (!t.B || grid.I <= 0 || grid.J <= 0 || !t.dst_channels) return;
-  const bool plain = grid.step_h == 1 && grid.step_w == 1 && grid.I == t.dst_h && grid.J == t.dst_w;
+  const bool plain = is_plain(t);
   const Axis &h = t.h, &w = t.w;
-  if (t.pool > 1) return pass_rows(s, t);
-  if (few) return pass_few(s, t);
-  if (one_channel(t)) return pass_one_channel(s, t);
+  if (t.pool > 1) return pass_rows;
+  if (few) return pass_few;
+  if (one_channel(t)) return pass_one_channel;
   if (plain && h.count == 1 && w.count == 1 && h.mul == 1 && w.mul == 1 && h.off == 0 && w.off == 0 && t.src_h == t.dst_h &&
       t.src_w == t.dst_w)
-    return pass_in_place(s, t);
-  if (conv_by_rows(grid.J) && h.count) return pass_rows(s, t);
-  pass_gathered(s, t);
+    return pass_in_place;
+  return conv_by_rows(grid.J) && h.count ? pass_rows : pass_gathered;
 }
+
+bool is_empty(const Pass& t) { return !t.B || t.grid.I <= 0 || t.grid.J <= 0 || !t.dst_channels; }
 
 /// One channel a group: y[c] = sum of x[c] w[c] over the taps of a pixel; no panels, vectors over channels.
 struct Depthwise {
@@ -517,7 +563,7 @@ void conv2d(const ConvArgs& a, const Stream& s) {
     packed = to;
   }
   pass.packed = packed;
-  run_pass(s, pass, few_filters(a.groups, a.F, a.S, a.C));
+  if (!is_empty(pass)) way_of(pass, few_filters(a.groups, a.F, a.S, a.C))(s, pass);
 }
 
 void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
@@ -537,6 +583,7 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
     return;
   }
   const bool few = few_filters(a.groups, a.C, a.S, a.F);
+  const bool late = a.stride_h == 1 && a.stride_w == 1 && conv_packs_late(a.B * a.H * a.W);
   float* packed = aligned(a.workspace);
   for (int64_t rh = 0; rh < rows; rh++)
     for (int64_t rw = 0; rw < columns; rw++) {
@@ -548,8 +595,15 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
           fill(s, a, {r.grid.I, a.W, rh, 0, a.stride_h, 1});
         continue;
       }
-      pack_taps(s, a, r.taps, few, packed);
-      run_pass(s, r.pass(a, packed), few);
+      Pass pass = r.pass(a, packed);
+      if (is_empty(pass)) continue;
+      const TurnedWeights weights{&a, r.taps};
+      const Way way = way_of(pass, few);
+      if (late && is_plain(pass) && (way == pass_in_place || way == pass_gathered))
+        pass.turned = &weights;
+      else
+        pack_taps(s, weights, few, packed);
+      way(s, pass);
     }
 }
 

@@ -295,18 +295,18 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
     float* to = partial + split * weights + g * f;
     float* panel = aligned(scratch);
     int32_t* places = reinterpret_cast<int32_t*>(panel + high * a.Q * gemm_nr);
-    float* tiles = reinterpret_cast<float*>(places) + (high * a.Q + 15) / 16 * 16;
+    float* tiles = reinterpret_cast<float*>(places) + (high * a.Q + gemm_copying_ahead + 15) / 16 * 16;
     float* copied = tiles + (copies ? conv_grad_copied_floats(a.S * c, high * a.Q) : 0);
     TileJob job;
     job.taps = places;
     job.a_row = 1;
     job.b = panel;
     job.ldc = a.F;
-    job.far = true;
     for (int64_t block = begin; block < end; block++) {
       const int64_t row0 = all * block / blocks, row1 = all * (block + 1) / blocks;
       job.K = (row1 - row0) * a.Q;
       job.accumulate = block > begin;
+      job.far = job.accumulate || V == 16;  // lines that are only written: narrow tiles lose by asking
       const float* dy = a.y + row0 * a.Q * a.ldy + g * f;
       Rows x{};
       for (int64_t row = row0, stop = row0, lines = 0; row < row1; row = stop) {  // image by image
@@ -319,6 +319,8 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
         for (int64_t at = here.a - x.a; row < stop; row++, at += a.stride_h * x.line)
           for (int64_t j = 0; j < a.Q; j++) places[(row - row0) * a.Q + j] = int32_t(at + j * a.stride_w * x.ld);
       }
+      // What a copying tile asks for behind its last pixels: those of the next one.
+      for (int64_t k = 0; copies && k < gemm_copying_ahead; k++) places[job.K + k] = places[k % job.K] + gemm_mr;
       auto each_piece = [&](const auto& multiply) {  // multiply(floats, them under the first pixel, their rows of dw)
         for (int64_t piece = first; piece < last; piece++) {
           const int64_t at = piece / parts, m0 = run * (piece % parts) / parts, m1 = run * (piece % parts + 1) / parts;
@@ -335,10 +337,13 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
       }
       if (!copies) {
         // Lines of the next panel are asked for where a row of dy has more than the processor fetches with them by itself.
-        if (f > 2 * gemm_nr) job.next_row = 4 * a.ldy, job.next_runs = job.K / (last - first) + 1;
+        if (f > 32) job.next_row = 4 * a.ldy, job.next_runs = job.K / (last - first) + 1;
         for (int64_t n = 0; n < f; n += gemm_nr) {
           job.n = int(f - n < gemm_nr ? f - n : gemm_nr);
-          gemm_pack(job.K, dy + n, a.ldy, 1, job.n, panel);
+          // A whole panel that meets few pieces is read in place.
+          const bool in_place = job.n == gemm_nr && last - first <= 3;
+          if (!in_place) gemm_pack(job.K, dy + n, a.ldy, 1, job.n, panel);
+          job.b = in_place ? dy + n : panel, job.b_row = in_place ? a.ldy : gemm_nr;
           const float* next = n + gemm_nr < f ? dy + n + gemm_nr : dy + job.K * a.ldy;
           each_piece([&](int64_t m, const float* from, float* c) {
             if (job.next_row) job.next = next, next += job.next_runs * a.ldy;
@@ -348,14 +353,13 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
         continue;
       }
       each_piece([&](int64_t m, const float* from, float* c) {
-        // Whole tiles have V floats behind each pixel, and are copied by their first product; the others before it.
+        // Whole tiles have V floats behind each pixel, and are copied by their first product; the others behind it.
         const int64_t whole = m < V ? 0 : (m - (V - gemm_mr)) / gemm_mr * gemm_mr;
         TileJob front = job, rest = job;
         front.a_tile = (((job.K * gemm_mr + V) / 16 + 1) | 1) * 16;  // an odd number of lines
         front.copied = tiles;
         front.next_row = 4 * a.ldy;
         float* behind = tiles + whole / gemm_mr * front.a_tile;
-        for (int64_t k = 0; k < job.K; k++) store(behind + k * V, load_n(from + whole + places[k], int(m - whole)));
         rest.taps = nullptr, rest.a_col = V;
         for (int64_t n = 0; n < f; n += gemm_nr) {
           front.n = rest.n = int(f - n < gemm_nr ? f - n : gemm_nr);
@@ -365,6 +369,8 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
           front.b = by_tile ? dy + n : panel, front.b_row = by_tile ? a.ldy : gemm_nr;
           front.next = n + gemm_nr < f ? dy + n + gemm_nr : last - first > 1 ? dy : dy + job.K * a.ldy;
           if (whole) gemm_run(front, whole, front.copied ? from : tiles, c + n, 0);
+          if (!n)
+            for (int64_t k = 0; k < job.K; k++) store(behind + k * V, load_n(from + whole + places[k], int(m - whole)));
           gemm_run(rest, m - whole, behind, c + n + whole * a.F, 0);
           front.copied = nullptr, front.taps = nullptr, front.a_col = gemm_mr;
         }

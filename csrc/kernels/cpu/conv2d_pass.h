@@ -28,6 +28,29 @@ struct Grid {  // output pixels of one pass: (i, j) lies at row h0 + i * step_h,
   int64_t I, J, h0 = 0, w0 = 0, step_h = 1, step_w = 1;
 };
 
+/// Weights that the input gradient of one residue walks, taps (r - i every_r, q - j every_q) of the window.
+struct Taps {
+  int64_t r = 0, every_r = 1, count_r = 0, q = 0, every_q = 1, count_q = 0;
+};
+struct TurnedWeights {
+  const ConvArgs* a;
+  Taps taps;
+
+  const float* at(int64_t i, int64_t n) const {  // the weights of tap i and channel n of a group
+    const int64_t tap = (taps.r - i / taps.count_q * taps.every_r) * a->S + taps.q - i % taps.count_q * taps.every_q;
+    return a->w + (tap * (a->C / a->groups) + n) * a->F;
+  }
+  /// Elements [from, to) of [taps F/groups], channels [n, n + columns) of group g, as a panel.
+  void pack(int64_t g, int64_t n, int columns, int64_t from, int64_t to, float* panel) const {
+    const int64_t f = a->F / a->groups;
+    while (from < to) {
+      const int64_t k = from % f, deep = f - k < to - from ? f - k : to - from;
+      gemm_pack(deep, at(from / f, n) + g * f + k, 1, a->F, columns, panel);
+      from += deep, panel += deep * gemm_nr;
+    }
+  }
+};
+
 /// A pass: every pixel of the grid = the source's pixels under it x panels, finished by the epilogue.
 struct Pass {
   int64_t B;
@@ -41,6 +64,7 @@ struct Pass {
   int64_t groups;
   const Epilogue& epilogue;
   int64_t pool = 1;  // of the grid's pixels, which dst has that many fewer of in each direction; pass_rows alone pools
+  const TurnedWeights* turned = nullptr;  // what `packed` is made of, where each panel is packed just before it is multiplied
 
   int64_t place(int64_t b, int64_t i, int64_t j) const {
     return (b * dst_h + grid.h0 + i * grid.step_h) * dst_w + grid.w0 + j * grid.step_w;

@@ -59,6 +59,7 @@ DAGRT_INLINE void finish_part(const TileJob& j, const SimpleEpilogue& e, const v
 }
 
 constexpr int64_t gemm_packing_ahead = 16;  // rows of B
+constexpr int64_t gemm_turning_ahead = 48;  // floats of a column that is turned
 
 /// `tiles` tiles of MR rows each, one behind the other; `row`: the first row's place in the epilogue's operands.
 /// `ahead`: the next run to be fetched, one in every `every` steps. `packing`: B's rows are copied to j.packed on their way.
@@ -83,9 +84,11 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
 #pragma GCC unroll 16
       for (int m = 0; m < MR; m++) __builtin_prefetch(from + m * row_step * simple.ld_residual);
     }
-    if (!scattered && j.far && j.accumulate) {
+    if (j.far) {
 #pragma GCC unroll 16
-      for (int m = 0; m < MR; m++) __builtin_prefetch(c + m * ldc, 1);
+      for (int m = 0; m < MR; m++)
+#pragma GCC unroll 2
+        for (int i = 0; i < NV * V; i += 16) __builtin_prefetch(c + m * ldc + i, 1);
     }
     const float *b = panel, *ak = a;
     float* packed = j.packed;
@@ -95,7 +98,12 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
       ahead += next_row;
       for (const int64_t end = K - k < every ? K : k + every; k < end; k++) {
         if (scattered) ak = a + taps[k];
-        if (copying) store(copied + k * MR, load(ak));
+        if (copying) {
+          const float* later = a + taps[k + gemm_copying_ahead];
+          __builtin_prefetch(later);
+          __builtin_prefetch(later + V - 1);
+          store(copied + k * MR, load(ak));
+        }
         vf bv[NV];
 #pragma GCC unroll 2
         for (int i = 0; i < NV; i++) bv[i] = load(b + i * V);
@@ -351,7 +359,11 @@ void gemm_pack(int64_t K, const float* b, int64_t b_row, int64_t b_col, int n, f
         vf v[V];
         if (deep == V && n - half >= V) {
 #pragma GCC unroll 16
-          for (int j = 0; j < V; j++) v[j] = load(b + (half + j) * b_col + k);
+          for (int j = 0; j < V; j++) {
+            const float* row = b + (half + j) * b_col + k;
+            if (k % 16 == 0) __builtin_prefetch(row + gemm_turning_ahead);
+            v[j] = load(row);
+          }
         } else {
 #pragma GCC unroll 16
           for (int j = 0; j < V; j++) v[j] = half + j < n ? load_n(b + (half + j) * b_col + k, deep) : vf{};

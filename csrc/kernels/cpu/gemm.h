@@ -25,6 +25,8 @@ inline constexpr int gemm_nr = 2 * V;
 inline constexpr int gemm_few_rows = int(matmul_few_rows);
 inline constexpr int gemm_fetched = gemm_nr < 16 ? 16 : gemm_nr;  // floats of a panel's row, or a line of the cache
 
+inline constexpr int gemm_copying_ahead = 16;  // elements of K; `taps` goes on so far behind K if A is copied
+
 /// What a run of tiles over one panel has in common.
 struct TileJob {
   int64_t K = 0;
@@ -41,7 +43,7 @@ struct TileJob {
   int64_t ldc = 0;
   int n = gemm_nr;                   // columns to store
   bool accumulate = false;           // onto what C holds
-  bool far = false;                  // which comes from beyond L1, and is asked for before the tile's sums
+  bool far = false;                  // C lies beyond L1, and its lines are asked for before the tile's sums
   const Epilogue* finish = nullptr;  // a simple one, with the last part of K
   int64_t column = 0, row_step = 1;  // of C in the epilogue's operands, and how far its rows lie apart there
   // What will be multiplied next: so many runs (0: K) of gemm_fetched floats, `next_row` bytes apart, are fetched from memory
