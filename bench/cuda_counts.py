@@ -28,7 +28,7 @@ import numpy as np
 from dagrt import _core
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from cuda_products import BYTES, BYTES_PER_S, LARGEST_TILE, MOST_OF_LARGEST, MOST_OF_TILE, beside_tiles
+from cuda_products import BYTES, BYTES_PER_S, MOST_OF_FED, MOST_OF_TILE, beside_tiles, fed
 from models import MODELS, Row, batch_of, build
 
 # H100 SXM5. float32: NVIDIA's data sheet. TF32: its 494.7e12 (dense) are wgmma's; mma.sync reaches 62.9 % of that
@@ -67,9 +67,15 @@ class Node(NamedTuple):
     def flops(self) -> float:
         """Of products; the others' are nothing beside their bytes."""
         first, second, out = self.inputs[0], self.inputs[1] if len(self.inputs) > 1 else None, self.outputs[0]
+        op = self.op.removesuffix("_bf16")
+        if op == "lstm":
+            return self.of_states + 2.0 * math.prod(first[1][:2]) * math.prod(second[1])
+        if op == "lstm_grad":  # of x and of both weights
+            weights = [math.prod(second[1]), math.prod(second[1]), math.prod(self.inputs[2][1])]
+            wanted = [n for n, t in zip(weights, self.outputs, strict=False) if t]
+            return self.of_states + 2.0 * math.prod(first[1][:2]) * sum(wanted)
         if not (first and second and out):
             return 0.0
-        op = self.op.removesuffix("_bf16")
         if op == "matmul":
             attrs = json.loads(self.attrs)
             return 2.0 * math.prod(out[1]) * first[1][-2 if attrs["transpose_a"] else -1]
@@ -81,8 +87,16 @@ class Node(NamedTuple):
         return 0.0
 
     @property
-    def depthwise(self) -> bool:
-        return json.loads(self.attrs).get("groups", 1) > 1
+    def of_states(self) -> float:
+        """Of an LSTM those between states, at every step, forward or back."""
+        return 2.0 * math.prod(self.inputs[0][1][:2]) * math.prod(self.inputs[2][1])
+
+    @property
+    def full_flops(self) -> float:
+        """Those that are never TF32's: of depthwise convolutions and between an LSTM's states."""
+        if self.op in ("lstm", "lstm_grad"):
+            return self.of_states
+        return self.flops if json.loads(self.attrs).get("groups", 1) > 1 else 0.0
 
     @property
     def shapes(self) -> str:
@@ -216,7 +230,8 @@ def count(node: Node) -> dict[str, Any]:
         os.environ["DAGRT_EMULATOR_BLOCKS"] = sample
     total = {key: sum(k[key] for k in launches) for key in COUNTED}
     wavefronts, least = total["wavefronts"], total["least_wavefronts"]
-    rate = FLOPS_PER_S if node.depthwise else TF32_FLOPS_PER_S * 4 / BYTES.get(node.inputs[0][0], 4)
+    rate = TF32_FLOPS_PER_S * 4 / BYTES.get(node.inputs[0][0], 4)
+    multiply = node.full_flops / FLOPS_PER_S + (node.flops - node.full_flops) / rate
     asked = total["read"] + total["written"]
     return {
         "op": node.op,
@@ -230,7 +245,7 @@ def count(node: Node) -> dict[str, Any]:
         "wavefront_ratio": wavefronts / least if least else 1.0,
         "flops": node.flops,
         "flops_per_byte": node.flops / max(1, asked),
-        "roofline_us": max(node.bytes / BYTES_PER_S, node.flops / rate) * 1e6,
+        "roofline_us": max(node.bytes / BYTES_PER_S, multiply) * 1e6,
         **beside_tiles(node, launches, asked),
     }
 
@@ -257,15 +272,16 @@ def misses(row: dict[str, Any]) -> list[str]:
         out.append(f"{row['wavefront_ratio']:.2f} x wavefronts")
     if row.get("tile_ratio", 0) > MOST_OF_TILE:
         out.append(f"{row['tile_ratio']:.2f} x its tile's bytes")
-    if row.get("tile_waits") and row["model_us"] > MOST_OF_LARGEST * row["largest_us"]:
-        out.append(f"{row['model_us'] / row['largest_us']:.2f} x the largest tile's time")
+    if row.get("tile_waits") and row["model_us"] > MOST_OF_FED * row.get("fed_us", math.inf):
+        out.append(f"{row['model_us'] / row['fed_us']:.2f} x a larger tile's time")
     return out
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> str:
     head = ["op", "shapes", "MB in + out", "asked ÷ that", "sectors a request", "sector efficiency"]
     head += ["wavefronts ÷ least", "tile", "asked ÷ its tile's", "flops/byte asked (tile's)"]
-    head += [f"by model, µs (with {LARGEST_TILE[0]}x{LARGEST_TILE[1]})", "roofline, µs", "misses"]
+    larger = " or ".join(f"{m}x{n}" for m, n in fed(4))
+    head += [f"by model, µs (with {larger})", "roofline, µs", "misses"]
     lines = [f"\n## {name}, batch {BATCHES[name]}\n", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for r in rows:
         cells = [r["op"], r["shapes"], f"{r['bytes'] / 1e6:.2f}", f"{r['bytes_ratio']:.2f}"]
@@ -273,7 +289,7 @@ def table(name: str, rows: list[dict[str, Any]]) -> str:
         cells += [r["tile"], f"{r['tile_ratio']:.2f}"] if "tile" in r else ["", ""]
         of = f" ({r['tile_flops']:.1f})" if "tile" in r else ""
         model = f"{r['model_us']:.2f}" if "tile" in r else ""
-        model += f" ({r['largest_us']:.2f})" if r.get("tile_waits") else ""
+        model += f" ({r['fed_us']:.2f})" if r.get("tile_waits") and "fed_us" in r else ""
         cells += [
             f"{r['flops_per_byte']:.1f}{of}" if r["flops"] else "",
             model,

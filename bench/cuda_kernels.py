@@ -46,7 +46,7 @@ LIMITS = {
 NEEDED = (
     (r"gemm_kernel<Strip", 1),  # 24 KB of copies under way, beside strips of up to 32 KB
     (r"gemm_kernel<.*, 64, 64, \w+>", 2),  # 24 KB in each; while one stores its tile, the other multiplies
-    (r"gemm_kernel", 1),  # 48 KB and more
+    (r"gemm_kernel", 1),  # 36 KB and more
     (r"(lstm|lstm_grad|together)_kernel", 1),  # such blocks are no more than there are multiprocessors
     (r"(part|merge|finish)_kernel", 1),  # 512 threads of eight loads: 16 KB
     (r"(softmax|cross_entropy|cross_entropy_grad)_kernel<.*\b40>", 1),  # 256 threads of 40 loads: 40 KB

@@ -5,8 +5,8 @@ A product C [M, N] of depth K in tiles of BM x BN reads each operand once for ev
 a pixel and a tap within the image, since taps in the padding are not read. C has with it what the epilogue reads beside
 it, once. Partial sums of a product that is split along K are not in the bound, though they are in what is asked.
 
-A tile that makes fewer operations of a byte than `LEAST_TILE_FLOPS` waits for L2 where every multiprocessor has one; a larger does not,
-but leaves multiprocessors without any where C is small. Which is quicker is reckoned by the model that the kernels' own choice
+A tile that makes fewer operations of a byte than `LEAST_TILE_FLOPS` waits for L2 where every multiprocessor has one; the larger do not,
+but leave multiprocessors without any where C is small. Which is quicker is reckoned by the model that the kernels' own choice
 goes by, csrc/kernels/gemm_splits.h, compiled as it stands: rounds of tiles over 132 multiprocessors, of each the longer of multiplying and
 loading, cuts along K with what they add; and no product takes less than its operands' way through device memory.
 """
@@ -28,8 +28,7 @@ MOST_OF_TILE = 1.1  # asked over that bound
 # Operations for each byte from L2 below which a tile on every multiprocessor waits for it, mma.sync's TF32 rate given:
 # 2 x 645 a clock by 38.8 bytes (bench/README.md). bfloat16 is multiplied twice as fast.
 LEAST_TILE_FLOPS = 2 * 645 / 38.8
-LARGEST_TILE = (256, 128)  # the one that is above
-MOST_OF_LARGEST = 1.03  # a smaller tile's time over that of this one
+MOST_OF_FED = 1.03  # a smaller tile's time over that of the tiles above
 MULTIPROCESSORS, CLOCKS_PER_S = (
     132,
     1.83e9,
@@ -49,7 +48,10 @@ extern "C" int64_t product_splits(int64_t batches, int64_t M, int64_t N, int64_t
 }
 extern "C" int64_t product_tile(int64_t processors, int64_t batches, int64_t M, int64_t N, int64_t K, int64_t splits, int64_t bytes,
                                 int64_t most) {
-  return gemm_tile(processors, batches, M, N, K, splits, bytes, int(most)).M;
+  return gemm_tile(processors, batches, M, N, K, splits, bytes, int(most));
+}
+extern "C" int64_t tile_side(int64_t tile, int64_t side) {
+  return tile >= gemm_tile_count ? 0 : side ? gemm_tiles[tile].N : gemm_tiles[tile].M;
 }
 """
 
@@ -79,10 +81,40 @@ def model() -> ctypes.CDLL:
         ("product_time", 9, ctypes.c_double),
         ("product_splits", 5, ctypes.c_int64),
         ("product_tile", 8, ctypes.c_int64),
+        ("tile_side", 2, ctypes.c_int64),
     ):
         function = getattr(library, name)
         function.argtypes, function.restype = [ctypes.c_int64] * numbers, result
     return library
+
+
+@functools.cache
+def tiles() -> list[tuple[int, int]]:
+    """All that kernels have."""
+    side, found = model().tile_side, []
+    while side(len(found), 0):
+        found.append((side(len(found), 0), side(len(found), 1)))
+    return found
+
+
+def whole_tiles() -> list[tuple[int, int]]:
+    """Those that leave through the memory of four stages at once, whatever is done to them on the way (gemm.cuh)."""
+    return [tile for tile in tiles() if math.prod(tile) <= 4 * 16 * sum(tile)]
+
+
+def is_chain(attrs: str) -> bool:
+    """Whether an epilogue is more than bias, residual and relu: only whole tiles have it."""
+    return bool({line.split()[0] for line in json.loads(attrs).get("epilogue", [])} - {"add", "relu", "relu6"})
+
+
+def tile_flops(tile: tuple[int, int], size: int) -> float:
+    """Operations for each byte of operands of `size` bytes."""
+    return tile[0] * tile[1] * 2 / size / sum(tile)
+
+
+def fed(size: int) -> list[tuple[int, int]]:
+    """Tiles that L2 can feed."""
+    return [tile for tile in tiles() if tile_flops(tile, size) >= LEAST_TILE_FLOPS * 4 / size]
 
 
 class Product(NamedTuple):
@@ -112,24 +144,22 @@ class Launched(NamedTuple):
     bn: int
 
 
-def by_model(launched: list[Launched], size: int, moved: float) -> dict[str, Any]:
-    """A node's time as launched and with the largest tile, each product of it cut as is best for that tile; operands of `size` bytes
-    an element, `moved` bytes in all, each once."""
+def by_model(launched: list[Launched], size: int, moved: float, fours: bool) -> dict[str, Any]:
+    """A node's time as launched and, where its lines are of fours, without which there is but the smallest tile, with the best of those
+    that L2 can feed, each product of it cut as is best for it; operands of `size` bytes an element, `moved` bytes in all, each once."""
 
     def clocks(p: Launched, splits: int, tile: tuple[int, int]) -> float:
         return model().product_time(MULTIPROCESSORS, p.batches, p.m, p.n, p.k, splits, *tile, size)
 
-    def largest(p: Launched) -> float:
+    def best(p: Launched) -> float:
         cuts = range(1, 33 if p.batches == 1 else 2)
-        return min(clocks(p, n, LARGEST_TILE) for n in cuts if n == 1 or p.k // n >= 256)
+        return min(clocks(p, n, tile) for tile in fed(size) for n in cuts if n == 1 or p.k // n >= 256)
 
     def us(of: list[float]) -> float:
         return max(sum(of) / CLOCKS_PER_S, moved / BYTES_PER_S) * 1e6
 
-    return {
-        "model_us": us([clocks(p, p.splits, (p.bm, p.bn)) for p in launched]),
-        "largest_us": us([largest(p) for p in launched]),
-    }
+    own = us([clocks(p, p.splits, (p.bm, p.bn)) for p in launched])
+    return {"model_us": own} | ({"fed_us": us([best(p) for p in launched])} if fours else {})
 
 
 def pairs(size: int, outputs: int, window: int, stride: int, dilation: int, pad: int, remainder: int = -1) -> int:
@@ -199,13 +229,14 @@ def products_of(op: str, attrs: str, inputs: Any, outputs: Any) -> list[Product]
 
 def beside_tiles(node: Any, launches: list[dict[str, Any]], asked: float) -> dict[str, Any]:
     """Of a product's row: tile and splits, asked over the bound, the tile's operations a byte, whether they are too few for L2's rate,
-    and by the model the time with this tile and with the largest; its launches as batches, M, N, K, splits, tile."""
+    and by the model the time with this tile and with those that L2 can feed; its launches as batches, M, N, K, splits, tile."""
     parts = products_of(node.op, node.attrs, node.inputs, node.outputs)
     tiled = [k for k in launches if re.search(r" \d+x\d+$", k["kernel"])]
     if not parts or len(tiled) != len(parts):
         return {}
     own = 2  # operands; others are the epilogue's
-    size = BYTES[node.inputs[0][0]]
+    size = int(BYTES[node.inputs[0][0]])
+    fours = all(t[1][-1] % 4 == 0 for t in (*node.inputs[:own], node.outputs[0]))
     need = sum(BYTES[t[0]] * math.prod(t[1]) for t in (*node.inputs[own:], *node.outputs) if t)
     shown, rates, launched = [], [], []
     for p, k in zip(parts, tiled, strict=True):
@@ -216,7 +247,7 @@ def beside_tiles(node: Any, launches: list[dict[str, Any]], asked: float) -> dic
         text = f"{bm}x{bn}" + (f", {splits} splits" if splits > 1 else "")
         if text not in shown:
             shown.append(text)
-        rates.append(bm * bn * 2 / size / (bm + bn))
+        rates.append(tile_flops((bm, bn), size))
         if p.k:
             launched.append(Launched(p.batches, p.m, p.n, p.k, splits, bm, bn))
     return {
@@ -224,6 +255,7 @@ def beside_tiles(node: Any, launches: list[dict[str, Any]], asked: float) -> dic
         "tile_ratio": asked / need,
         "tile_flops": max(rates),
         "tile_waits": min(rates) < LEAST_TILE_FLOPS * 4 / size,
+        "chain": is_chain(node.attrs),
         "products": launched,
-        **by_model(launched, int(size), node.bytes),
+        **by_model(launched, size, node.bytes, fours),
     }

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,9 @@ import pytest
 from dagrt import _core
 from seed_models import SEEDS, hashed
 from test_ops import ALL, EPS, TABLE, Case, as_text, case_id, close, module, reference, run_guarded
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+import cuda_products
 
 pytestmark = pytest.mark.skipif("cuda:0" not in _core.devices(), reason="no CUDA device in this build or machine")
 WATCHED = os.environ.get("DAGRT_EMULATED", "plain") != "plain"
@@ -117,20 +121,17 @@ def test_gradient(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (17, 33, 5), (64, 64, 64), (130, 70, 40), (3, 200, 700), (1000, 900, 40), (1536, 1536, 16)]
+    "shape", [(1, 1, 1), (17, 33, 5), (64, 64, 64), (130, 70, 40), (3, 200, 700), (520, 71, 40), (648, 133, 40)]
 )
 @pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True)])
 def test_tensor_cores(shape: tuple[int, int, int], transposed: tuple[bool, bool]) -> None:
     """TF32 rounds the operands to 11 bits: the product is that of rounded operands, to float32's accuracy."""
     m, n, k = shape
-    if shape[0] > 1000 and transposed != (False, False):
-        pytest.skip("once is enough")
     a = hashed(1, m * k).astype("float32").reshape((k, m) if transposed[0] else (m, k))
     b = hashed(2, k * n).astype("float32").reshape((n, k) if transposed[1] else (k, n))
     case = Case("matmul", [], lambda x, y: x, {"transpose_a": transposed[0], "transpose_b": transposed[1]})
     text = module(case, [a, b], 1)
-    once = shape[0] > 1000
-    [got] = _core.Function(text, [], [], "main", False)([a, b]) if once else in_every_order(text, [a, b], False)
+    [got] = in_every_order(text, [a, b], False)
 
     def rounded(x: np.ndarray) -> np.ndarray:
         bits = x.view("uint32").astype("uint64") + 0x1000
@@ -190,7 +191,7 @@ def run_bf16(text: str, arrays: list[np.ndarray]) -> np.ndarray:
 @pytest.mark.parametrize(
     "shape",
     [
-        (8, 8, 8), (24, 16, 40), (64, 64, 64), (136, 72, 40), (8, 104, 328), (136, 136, 24), (1024, 1024, 16),
+        (8, 8, 8), (24, 16, 40), (64, 64, 64), (136, 72, 40), (8, 104, 328), (136, 136, 24),
         (1, 8, 16), (17, 40, 8), (8, 33, 24), (8, 8, 0), (0, 8, 8), (2, 16, 2056),
     ],
 )  # fmt: skip
@@ -199,8 +200,6 @@ def run_bf16(text: str, arrays: list[np.ndarray]) -> np.ndarray:
 def test_bf16_products(shape: tuple[int, int, int], transposed: tuple[bool, bool], result: str) -> None:
     """Of rounded operands, to float32's accuracy, then rounded to bfloat16 or not; and by tensor cores where lines are whole."""
     m, n, k = shape
-    if m > 1000 and (transposed != (False, False) or result == "float32"):  # of the largest tile
-        pytest.skip("once is enough")
     a = hashed(1, m * k).astype("float32").reshape((k, m) if transposed[0] else (m, k))
     b = hashed(2, k * n).astype("float32").reshape((n, k) if transposed[1] else (k, n))
     text = bf16_product(a, b, *transposed, result)
@@ -215,6 +214,67 @@ def test_bf16_products(shape: tuple[int, int, int], transposed: tuple[bool, bool
     assert error <= (64 * EPS * np.sqrt(k) + (2**-8 if result == "bfloat16" else 0)) * scale
     if result == "bfloat16":
         assert np.array_equal(got, to_bf16(got)), "the result is no bfloat16"
+
+
+# M and N for which 16 multiprocessors, the emulator's, take each tile: whole tiles and tails both ways.
+SIZES_OF_TILES = {
+    (64, 64): (72, 72),
+    (128, 64): (520, 72),
+    (128, 128): (648, 136),
+    (192, 128): (1032, 136),
+    (256, 128): (1544, 136),
+}
+
+
+def test_every_tile_is_tried() -> None:
+    tiles, model = cuda_products.tiles(), cuda_products.model()
+    assert list(SIZES_OF_TILES) == tiles
+    for number, (m, n) in enumerate(SIZES_OF_TILES.values()):
+        for size in (4, 2):
+            for rows in (m, -(-m // 24) * 24):  # of filter gradients the second
+                assert model.product_splits(1, rows, n, 72, size) == 1
+                assert model.product_tile(16, 1, rows, n, 72, 1, size, len(tiles)) == number
+
+
+def in_tiles(op: str, arrays: list[np.ndarray], attrs: dict[str, Any], dtype: str) -> None:
+    """Values of bfloat16 are TF32's too: what tensor cores make of either is right to float32's accuracy."""
+    arrays = [to_bf16(a).astype("float32") for a in arrays]
+    plain = module(Case(op, [], lambda x, y: x, attrs), arrays, 1)
+    [want] = _core.Function(plain, [], [], "main", True, "cpu")(arrays)
+    text = plain if dtype == "float32" else bf16_text(op, arrays, attrs, "float32")
+    assert ("_bf16" in _core.Function(text, [], [], "main", False).text([a.shape for a in arrays])) == (
+        dtype != "float32"
+    )
+    for got in in_every_order(text, arrays, False):
+        assert np.abs(got - want).max() <= 256 * EPS * max(np.abs(want).max(), 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("m, n", SIZES_OF_TILES.values())
+def test_products_in_every_tile(m: int, n: int, transposed: tuple[bool, bool], dtype: str) -> None:
+    a = hashed(1, m * 40).astype("float32").reshape((40, m) if transposed[0] else (m, 40))
+    b = hashed(2, n * 40).astype("float32").reshape((n, 40) if transposed[1] else (40, n))
+    in_tiles("matmul", [a, b], {"transpose_a": transposed[0], "transpose_b": transposed[1]}, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("op", ["conv2d", "conv2d_input_grad", "conv2d_filter_grad"])
+@pytest.mark.parametrize("m, n", SIZES_OF_TILES.values())
+def test_convolutions_in_every_tile(m: int, n: int, op: str, dtype: str) -> None:
+    """m pixels and n filters, n channels of m pixels, or m weights of a filter and n filters."""
+    attrs: dict[str, Any] = {
+        "strides": [1, 1], "dilations": [1, 1], "groups": 1, "padding": "same", "pads": [0, 0, 0, 0]
+    }  # fmt: skip
+    if op == "conv2d_filter_grad":
+        shapes, attrs["kernel_size"] = [(1, 5, 6, -(-m // 24) * 8), (1, 5, 6, n)], [3, 1]
+    else:
+        window = (3, 3, 8, n) if op == "conv2d" else (3, 3, n, 8)
+        shapes = [(1, m // 8, 8, 8), window]
+        if op == "conv2d_input_grad":
+            attrs["input_size"] = [m // 8, 8]
+    arrays = [hashed(i, int(np.prod(shape))).astype("float32").reshape(shape) for i, shape in enumerate(shapes)]
+    in_tiles(op, arrays, attrs, dtype)
 
 
 @pytest.mark.parametrize("batches", [((3,), (3,)), ((2, 1), (1, 3)), ((3,), ()), ((), (2,))])

@@ -40,6 +40,17 @@ plan: arena 0 bytes
     assert pooled.shapes == "2x8 -> 2x4"
 
 
+def test_multiply_adds_of_lstms_are_those_of_their_products() -> None:
+    b, t, c, u = 2, 5, 3, 4
+    x, kernel, recurrent = typed((b, t, c), (c, 4 * u), (u, 4 * u))
+    through, between = 2 * b * t * c * 4 * u, 2 * b * t * u * 4 * u
+    forward = Node("lstm", "{}", (x, kernel, recurrent), (x,))
+    assert (forward.flops, forward.full_flops) == (through + between, between)
+    backward = Node("lstm_grad", "{}", (x, kernel, recurrent), (x, kernel, recurrent))
+    assert (backward.flops, backward.full_flops) == (2 * through + 2 * between, between)
+    assert backward._replace(outputs=(None, kernel, recurrent)).flops == through + 2 * between
+
+
 def counted(op: str, attrs: dict, inputs: list, outputs: list) -> dict:
     if "cuda:0" not in _core.devices():
         pytest.skip("no CUDA device in this build or machine")
@@ -216,23 +227,31 @@ def test_pixels_under_taps_are_those_that_a_convolution_multiplies(stride: int) 
     assert sum(p.a for p in backward) == seen
 
 
+def unknown_misses(row: dict) -> list[str]:
+    """But that an epilogue which is a chain has no tile that leaves in two halves."""
+    return [m for m in cuda_counts.misses(row) if not (row.get("chain") and m.endswith(" x a larger tile's time"))]
+
+
 @pytest.mark.parametrize("record", ["cuda", "cuda_bf16"])
 def test_no_larger_tile_would_be_quicker(record: str) -> None:
-    """Of the seed models' products as recorded: they are as the kernels choose now, and take at most 1.03 times what they would with 256x128."""
+    """Of the seed models' products as recorded: they are as the kernels choose now, and take at most 1.03 times what they would with a
+    tile that L2 can feed, where a kernel has it."""
     rows = json.loads((cuda_products.ROOT / f"bench/results/{record}.json").read_text()).values()
     size = 2 if record == "cuda_bf16" else 4
     products = [r for of in rows for r in of if r.get("products")]
     assert len(products) > 20
     for row in products:
         launched = [cuda_products.Launched(*p) for p in row["products"]]
-        row |= cuda_products.by_model(launched, size, row["bytes"])
-        assert cuda_counts.misses(row) == [], row
+        fours = "fed_us" in row
+        row |= cuda_products.by_model(launched, size, row["bytes"], fours)
+        assert unknown_misses(row) == [], row
+        most = len(cuda_products.whole_tiles() if row["chain"] else cuda_products.tiles()) if fours else 1
         for p in launched:
             splits = cuda_products.model().product_splits(p.batches, p.m, p.n, p.k, size)
             # of an input gradient by stride, the largest product's cut is the most
             assert p.splits == splits or (len(launched) > 1 and p.splits < splits)
-            tile = cuda_products.model().product_tile(132, p.batches, p.m, p.n, p.k, p.splits, size, 3)
-            assert p.bm == tile or (p.bm == 64 and (p.m % 4 or p.n % 4 or p.k % 4)), row  # few channels: by strips
+            tile = cuda_products.model().product_tile(132, p.batches, p.m, p.n, p.k, p.splits, size, most)
+            assert (p.bm, p.bn) == cuda_products.tiles()[tile], row
 
 
 @pytest.mark.parametrize("record", ["cuda", "cuda_bf16"])
@@ -240,7 +259,7 @@ def test_recorded_rows_keep_their_targets(record: str) -> None:
     results = cuda_products.ROOT / "bench/results"
     rows = json.loads((results / f"{record}.json").read_text())
     for row in [r for of in rows.values() for r in of]:
-        assert cuda_counts.misses(row) == [], row
+        assert unknown_misses(row) == [], row
     assert (results / f"{record}.md").read_text() == cuda_counts.document(rows)
 
 

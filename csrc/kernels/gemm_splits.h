@@ -35,7 +35,9 @@ inline double gemm_time(int64_t multiprocessors, int64_t batches, int64_t M, int
 struct GemmTile {
   int64_t M, N;
 };
-constexpr GemmTile gemm_tiles[3] = {{64, 64}, {128, 128}, {256, 128}};
+/// All that kernels are made for, the smallest first; gemm.cuh says what a tile must be.
+constexpr GemmTile gemm_tiles[] = {{64, 64}, {128, 64}, {128, 128}, {192, 128}, {256, 128}};
+constexpr int gemm_tile_count = int(sizeof(gemm_tiles) / sizeof(GemmTile));
 
 /// Parts of the sum over K, each at least 256 deep: as many as make the product shortest on an H100's multiprocessors.
 inline int64_t gemm_splits(int64_t batches, int64_t M, int64_t N, int64_t K, int64_t bytes = 4) {
@@ -48,15 +50,14 @@ inline int64_t gemm_splits(int64_t batches, int64_t M, int64_t N, int64_t K, int
   return best;
 }
 
-/// The quickest tile, of equals the smaller. `most`: how many of them, the smallest first, can be had.
-inline GemmTile gemm_tile(int64_t multiprocessors, int64_t batches, int64_t M, int64_t N, int64_t K, int64_t splits,
-                          int64_t bytes, int most) {
-  GemmTile best = gemm_tiles[0];
+/// The quickest tile, by its number, of equals the smaller. `most`: how many of them, the smallest first, can be had.
+inline int gemm_tile(int64_t multiprocessors, int64_t batches, int64_t M, int64_t N, int64_t K, int64_t splits, int64_t bytes,
+                     int most = gemm_tile_count) {
+  int best = 0;
   double least = std::numeric_limits<double>::infinity();
   for (int i = 0; i < most; i++) {
     const auto [BM, BN] = gemm_tiles[i];
-    if (double time = gemm_time(multiprocessors, batches, M, N, K, splits, BM, BN, bytes); time < least)
-      best = gemm_tiles[i], least = time;
+    if (double time = gemm_time(multiprocessors, batches, M, N, K, splits, BM, BN, bytes); time < least) best = i, least = time;
   }
   return best;
 }

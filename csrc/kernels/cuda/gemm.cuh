@@ -15,7 +15,8 @@
 // is contiguous, all is as above. Where rows are, ldmatrix transposes as it loads, eight neighbouring rows at a time, so that
 // an octet is eight neighbours, and results are pairs of a line. Results are float32, or rounded to bfloat16 (`narrow`).
 //
-// Per byte that comes from L2 a tile of 256 x 128 makes 42.7 operations, 128 x 128 32, 64 x 64 16; of bfloat16 twice as many. Long sums over few tiles
+// Per byte that comes from L2 a tile of 256 x 128 makes 42.7 operations, 192 x 128 38.4, 128 x 128 32, 128 x 64 21.3, 64 x 64 16; of
+// bfloat16 twice as many. Another tile is one more line of gemm_tiles: sides are multiples of 64. Long sums over few tiles
 // are cut in `splits` parts along K, a function of the sizes alone, added in order. Which tile is chosen changes no bit.
 #pragma once
 #include "kernels/cuda/epilogue.cuh"
@@ -157,8 +158,9 @@ template <class X, bool k_fast, int rows, int width, int threads> struct Copies 
   using T = typename ElementOf<X>::type;
   using To = Tile<T, k_fast, rows>;
   static constexpr int columns = columns_of<T>, across = (k_fast ? columns : rows) / width, down = threads / across;
-  static constexpr int each = rows * columns / width / threads, row_count = k_fast ? each : 1, col_count = k_fast ? 1 : each;
-  static_assert(threads % across == 0 && each * threads * width == rows * columns);
+  static constexpr int lines = k_fast ? rows : columns;  // of `across` copies; the last threads may have one less
+  static constexpr int each = (lines + down - 1) / down, row_count = k_fast ? each : 1, col_count = k_fast ? 1 : each;
+  static_assert(threads % across == 0);
   typename X::Row row[row_count];
   typename X::Col col[col_count];
   DAGRT_DEVICE static int along() { return threadIdx.x % across * width; }
@@ -179,6 +181,7 @@ template <class X, bool k_fast, int rows, int width, int threads> struct Copies 
   DAGRT_DEVICE void start(float* to, const X& x) {
 #pragma unroll
     for (int n = 0; n < each; n++) {
+      if (lines % down != 0 && over(n) >= lines) break;
       T* place = reinterpret_cast<T*>(to) + (k_fast ? To::at(over(n), along()) : To::at(along(), over(n)));
       const auto& r = row[k_fast ? n : 0];
       const auto& c = col[k_fast ? 0 : n];
@@ -296,13 +299,16 @@ __device__ __noinline__ void put_staged(const Target& t, const Spot& s, const fl
   }
 }
 
-/// A block of threads for a tile: warps of 64 x 64 or, in the smallest, 32 x 32; on the exact path threads of 8 x 4, of which
+/// On its way out a tile goes through the stages' memory, at once or in two halves.
+constexpr int halves_of(int64_t BM, int64_t BN) { return BM * BN <= gemm_stages * gemm_bk * (BM + BN) ? 1 : 2; }
+
+/// A block of threads for a tile: warps of 64 x 64, of 32 along a side of 64; on the exact path threads of 8 x 4, of which
 /// larger ones would not leave registers for copies element by element.
 template <int BM, int BN, bool tensor> struct Shape {
+  static_assert(BM % 64 == 0 && BN % 64 == 0);
   static constexpr int WM = BM < 128 ? 32 : 64, WN = BN < 128 ? 32 : 64;
   static constexpr int threads = tensor ? BM / WM * (BN / WN) * 32 : BM * BN / 32;
-  // On its way out a tile goes through the stages' memory, at once or in two halves.
-  static constexpr int halves = BM * BN <= gemm_stages * gemm_bk * (BM + BN) ? 1 : 2;
+  static constexpr int halves = halves_of(BM, BN);
 };
 
 template <class A, class B, bool a_k, bool b_k, int width, int BM, int BN, bool tensor>
@@ -487,31 +493,52 @@ __global__ void __launch_bounds__(add_threads)
 
 /// A product's launches by their tiles, "conv2d 256x128", as reports and counts show them; lives as long as the program.
 struct ProductName {
-  char small[40] = {}, middle[40] = {}, large[40] = {};
+  char of_tile[gemm_tile_count][40] = {};
   constexpr explicit ProductName(const char* name) {
-    join(small, name, " 64x64"), join(middle, name, " 128x128"), join(large, name, " 256x128");
+    for (int i = 0; i < gemm_tile_count; i++) {
+      int n = 0;
+      for (const char* c = name; *c && n < 30; c++) of_tile[i][n++] = *c;
+      of_tile[i][n++] = ' ';
+      n = put(of_tile[i], n, gemm_tiles[i].M);
+      of_tile[i][n++] = 'x';
+      put(of_tile[i], n, gemm_tiles[i].N);
+    }
   }
-  constexpr const char* of(int BM) const { return BM == 64 ? small : BM == 128 ? middle : large; }
 
  private:
-  static constexpr void join(char (&to)[40], const char* name, const char* tile) {
-    int n = 0;
-    for (; *name && n < 30; name++) to[n++] = *name;
-    for (; *tile; tile++) to[n++] = *tile;
+  static constexpr int put(char (&to)[40], int n, int64_t number) {
+    if (number >= 10) n = put(to, n, number / 10);
+    to[n] = char('0' + number % 10);
+    return n + 1;
   }
 };
 
-template <class A, class B, bool a_k, bool b_k, int width, int BM, int BN, bool tensor>
+/// Tiles, the smallest first, that go out at once: the others only by four neighbours.
+constexpr int whole_tiles(int n = 0) {
+  return n < gemm_tile_count && halves_of(gemm_tiles[n].M, gemm_tiles[n].N) == 1 ? whole_tiles(n + 1) : n;
+}
+
+template <class A, class B, bool a_k, bool b_k, int width, int tile, bool tensor>
 void launch_gemm(CudaStream& s, const ProductName& name, const A& a, const B& b, const Target& target, Jobs jobs, int64_t batches) {
+  constexpr int BM = int(gemm_tiles[tile].M), BN = int(gemm_tiles[tile].N);
   jobs.tiles_m = pieces(jobs.M, BM), jobs.tiles_n = pieces(jobs.N, BN);
   size_t bytes = sizeof(float) * gemm_stages * gemm_bk * (BM + BN);
   if constexpr (Staged<A>::value) bytes += sizeof(float) * size_t(a.floats());
   const int64_t blocks = batches * jobs.splits * jobs.tiles_m * jobs.tiles_n;
-  launch_with(s, name.of(BM), gemm_kernel<A, B, a_k, b_k, width, BM, BN, tensor>, blocks_of(blocks),
+  launch_with(s, name.of_tile[tile], gemm_kernel<A, B, a_k, b_k, width, BM, BN, tensor>, blocks_of(blocks),
               Shape<BM, BN, tensor>::threads, bytes, a, b, target, jobs);
   if (jobs.splits > 1)
     launch(s, "add_splits", add_splits_kernel<typename ElementOf<A>::type>, blocks_for(s, target.M * target.N, add_threads),
            add_threads, jobs.partials, target, jobs.splits);
+}
+
+/// Of the tile of that number.
+template <class A, class B, bool a_k, bool b_k, int width, int tile = 0>
+void launch_tile(int chosen, CudaStream& s, const ProductName& name, const A& a, const B& b, const Target& target, const Jobs& jobs,
+                 int64_t batches) {
+  if (chosen == tile) return launch_gemm<A, B, a_k, b_k, width, tile, true>(s, name, a, b, target, jobs, batches);
+  if constexpr (tile + 1 < gemm_tile_count)
+    launch_tile<A, B, a_k, b_k, width, tile + 1>(chosen, s, name, a, b, target, jobs, batches);
 }
 
 inline bool aligned_16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
@@ -540,14 +567,14 @@ void gemm(CudaStream& s, const ProductName& name, const A& a, const B& b, const 
   jobs.direct = is_direct(target, jobs);
   if constexpr (!Staged<A>::value && bytes == 4)
     if (s.exact || s.capability < 80)
-      return launch_gemm<A, B, a_k, b_k, width, 64, 64, false>(s, name, a, b, target, jobs, batches);
+      return launch_gemm<A, B, a_k, b_k, width, 0, false>(s, name, a, b, target, jobs, batches);
   if constexpr (width * bytes == 16 && !Staged<A>::value) {
-    const GemmTile tile =
-        gemm_tile(s.multiprocessors, batches, jobs.M, jobs.N, jobs.K, jobs.splits, bytes, jobs.direct ? 3 : 2);
-    if (tile.M == 256) return launch_gemm<A, B, a_k, b_k, width, 256, 128, true>(s, name, a, b, target, jobs, batches);
-    if (tile.M == 128) return launch_gemm<A, B, a_k, b_k, width, 128, 128, true>(s, name, a, b, target, jobs, batches);
+    const int most = jobs.direct ? gemm_tile_count : whole_tiles();
+    const int tile = gemm_tile(s.multiprocessors, batches, jobs.M, jobs.N, jobs.K, jobs.splits, bytes, most);
+    launch_tile<A, B, a_k, b_k, width>(tile, s, name, a, b, target, jobs, batches);
+  } else {
+    launch_gemm<A, B, a_k, b_k, width, 0, true>(s, name, a, b, target, jobs, batches);
   }
-  launch_gemm<A, B, a_k, b_k, width, 64, 64, true>(s, name, a, b, target, jobs, batches);
 }
 
 }  // namespace
