@@ -20,6 +20,8 @@ namespace {
 
 constexpr int MR = winograd_rows(V), NR = 2 * V;
 constexpr int64_t slice = 256;  // channels: their weights stay in L1 for all groups of a block
+// The cache that weights to come are fetched to, as a prefetch names it: a slice of wide panels fills L1 by itself.
+constexpr int near = V == 16 ? 2 : 3;
 
 /// `rows` tiles x `halves` vectors of filters at one point, over `depth` channels. `next`: the weights that will be read after
 /// these.
@@ -42,7 +44,7 @@ void product(int64_t depth, const float* v, const float* u, float* m, int64_t ld
 #pragma GCC unroll 16
     for (int l = 0; l < V; l++) {
 #pragma GCC unroll 2
-      for (int i = 0; i < NR; i += 16) __builtin_prefetch(next + l * NR + i);
+      for (int i = 0; i < NR; i += 16) __builtin_prefetch(next + l * NR + i, 0, near);
       step(v + l, u + l * NR);
     }
   }
