@@ -29,9 +29,10 @@ int64_t rows_of(int64_t floats, int64_t C) {
   return n < 4 ? 4 : n > 256 ? 256 : n;
 }
 
-/// Whether four rows are read at once, so that they share their channels' numbers: short ones. Long rows come faster from memory
-/// one after another (by 1.5 from 144 channels on), and their lines may all have the same few places in L1.
-DAGRT_INLINE bool four_rows(int64_t ld) { return ld <= 128; }
+/// Whether four rows are read at once, so that they share their channels' numbers: short ones, and those whose numbers, three or
+/// four of a channel, leave no room in L1. Rows between come faster from memory one after another (by 1.5 from 144 channels on),
+/// and their lines may all have the same few places in L1.
+DAGRT_INLINE bool four_rows(int64_t ld, int64_t C) { return ld <= 128 || C > 1536; }
 
 /// Two sums of each of up to sum_channels channels.
 struct Sums {
@@ -41,7 +42,7 @@ struct Sums {
   template <class F> DAGRT_INLINE void over(int64_t from, int64_t to, int64_t ld, int64_t C, const F& f) {
     const int64_t whole = (C + V - 1) / V * V;
     zero(first, whole), zero(second, whole);
-    for (; four_rows(ld) && from + 4 <= to; from += 4) add<4>(from, C, f);
+    for (; four_rows(ld, C) && from + 4 <= to; from += 4) add<4>(from, C, f);
     for (; from < to; from++) add<1>(from, C, f);
   }
 
@@ -148,7 +149,7 @@ template <int rows, bool past> DAGRT_INLINE void slope_rows(const BatchNormArgs&
 }
 
 template <bool past> void slopes(const BatchNormArgs& a, const Slope& f, int64_t from, int64_t end) {
-  for (; four_rows(a.lddx) && from + 4 <= end; from += 4) slope_rows<4, past>(a, f, from);
+  for (; four_rows(a.lddx, a.C) && from + 4 <= end; from += 4) slope_rows<4, past>(a, f, from);
   for (; from < end; from++) slope_rows<1, past>(a, f, from);
   if (past) finish_past();
 }
