@@ -105,3 +105,45 @@ TEST_CASE("pooling past the caches") {
     });
   }
 }
+
+TEST_CASE("overlapping windows past the caches") {
+  const int64_t H = 262, C = 32;
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  std::vector<float> x = numbers(H * H * C, 1);
+  std::vector<int32_t> taken(size_t(2 * H * H * C + 16));
+  int32_t* places = reinterpret_cast<int32_t*>((reinterpret_cast<uintptr_t>(taken.data()) + 63) / 64 * 64);
+  PoolArgs a;
+  a.B = 1, a.H = a.W = a.P = a.Q = H, a.C = a.ldx = C, a.x = x.data();
+  a.pool_h = a.pool_w = 3, a.stride_h = a.stride_w = a.pad_top = a.pad_left = 1;
+  const auto run = [&](float* y, const Stream& s) {
+    a.y = y, a.ldy = C, a.argmax = places + (s.threads - 1) * H * H * C;
+    max_pool2d(a, s);
+  };
+  on_every_isa([&] {
+    check_places(H * H, C, C, run);
+    CHECK(std::memcmp(places, places + H * H * C, size_t(H * H * C) * 4) == 0);
+  });
+  // Among infinities, and a NaN that nine windows hear of: rows that are summed to no number are taken with care.
+  const int64_t hole = (100 * H + 57) * C + 5, above = (40 * H + 3) * C + 7;
+  x[size_t(above)] = inf, x[size_t(above + 4 * C)] = -inf;
+  std::vector<float> plain(size_t(H * H * C)), with(plain);
+  on_every_isa([&] {
+    x[size_t(hole)] = 0;
+    run(plain.data(), Stream{});
+    x[size_t(hole)] = nan;
+    const std::vector<int32_t> before(places, places + H * H * C);
+    run(with.data(), Stream{});
+    int64_t holes = 0, moved = 0, others = 0;
+    for (int64_t i = 0; i < H * H * C; i++) {
+      const bool near = std::isnan(with[size_t(i)]);
+      holes += near;
+      moved += near && places[i] == hole / C;
+      others += !near && (with[size_t(i)] != plain[size_t(i)] || places[i] != before[size_t(i)]);
+    }
+    CHECK(holes == 9);
+    CHECK(moved == 9);
+    CHECK(others == 0);
+    CHECK(plain[size_t(above)] == inf);
+    CHECK(places[above] == above / C);
+  });
+}

@@ -170,6 +170,29 @@ DAGRT_INLINE vf vmin(vf a, vf b) {
   return select((a < b) | (a != a), a, b);
 #endif
 }
+/// The larger, or b, also where either is NaN: one instruction.
+DAGRT_INLINE vf larger(vf a, vf b) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_maskz_max_ps((__mmask16)-1, (__m512)a, (__m512)b);
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
+  return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return select(a > b, a, b);
+#endif
+}
+DAGRT_INLINE bool has_nan(vf a) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q) != 0;
+#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
+  return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)a, _CMP_UNORD_Q)) != 0;
+#else
+  const vi nan = a != a;
+  int64_t any[V / 2], seen = 0;
+  __builtin_memcpy(any, &nan, sizeof nan);
+  for (int i = 0; i < V / 2; i++) seen |= any[i];
+  return seen != 0;
+#endif
+}
 /// Between the limits; NaN stays NaN, at an instruction for each side.
 DAGRT_INLINE vf clamp(vf a, float low, float high) {
 #if defined(__AVX512F__)  // where either is NaN these give their second operand
