@@ -8,16 +8,17 @@
 namespace dagrt::DAGRT_ISA {
 namespace {
 
+/// Of the row's numbers: a NaN passes into the sum of powers by itself.
 DAGRT_INLINE float row_max(const float* x, int64_t C) {
   const vf low = splat(-__builtin_inff());
   vf a = low, b = low;
   int64_t c = 0;
-  for (; c + 2 * V <= C; c += 2 * V) a = vmax(a, load(x + c)), b = vmax(b, load(x + c + V));
+  for (; c + 2 * V <= C; c += 2 * V) a = larger(load(x + c), a), b = larger(load(x + c + V), b);
   for (; c < C; c += V) {
     int n = C - c < V ? int(C - c) : V;
-    a = vmax(a, select(first_lanes(n), load_n(x + c, n), low));
+    a = larger(select(first_lanes(n), load_n(x + c, n), low), a);
   }
-  return hmax(vmax(a, b));
+  return hmax(larger(a, b));
 }
 
 /// Sum over c of f(c, lanes), lanes beyond C being ignored; two levels of at most 32 additions per lane and block.
