@@ -317,13 +317,13 @@ __attribute__((noinline)) void depthwise_ask(const Depthwise& d, const float* ma
   asm volatile("");  // GCC leaves out calls of functions that only prefetch
 }
 
-/// N pixels side by side, all their taps in rows [r0, r1) and columns [k0, k1): their sums under way together hide the
+/// `tiles` times N pixels side by side, all their taps in rows [r0, r1) and columns [k0, k1): their sums under way together hide the
 /// multiply-add's latency. `x`: the first pixel's first tap in row 0. S: columns of the window, if known, all of them inside
 /// (short loops of unknown length cost more in mispredicted branches than they compute); `dense`: neighbouring pixels'
 /// windows overlap, and a loaded vector serves them all.
 template <int N, int S, bool dense>
 void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t r0, int64_t r1, int64_t k0, int64_t k1, float* y,
-                    int64_t place) {
+                    int64_t place, int64_t tiles) {
   const Pass& t = d.t;
   const int64_t C = t.dst_channels, next = t.w.mul * t.ld_src, ldc = t.grid.step_w * t.ld_dst, tap = t.w.step * t.ld_src;
   const SimpleEpilogue simple = finishing(t.epilogue);
@@ -331,20 +331,24 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
   const bool far = r1 > r0 && t.B * (t.src_h * t.src_w + t.dst_h * t.dst_w) * C > depthwise_far;
   const float* weights = d.w;
   const int64_t w_row = d.w_row, w_col = d.w_col, step = t.grid.step_w;
+  // The usual chain, without a question for each of its parts and pixels.
+  const bool plain = here && !simple.residual && !simple.mask && !simple.round;
+  const float low = simple.relu ? 0 : -__builtin_inff(), high = simple.capped ? simple.ceiling : __builtin_inff();
   auto strip = [&](int64_t c, int n) __attribute__((always_inline)) {
+    auto at = [n](const float* p) __attribute__((always_inline)) { return n == V ? load(p) : load_n(p, n); };
     vf acc[N];
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) acc[i] = vf{};
     for (int64_t r = r0; r < r1; r++) {
       const float *from = x + r * x_line + c, *w = weights + r * w_row + c;
-      auto at = [n](const float* p) __attribute__((always_inline)) { return n == V ? load(p) : load_n(p, n); };
       if constexpr (dense) {
         vf weight[S];
 #pragma GCC unroll 8
         for (int k = 0; k < S; k++) weight[k] = at(w + k * w_col);
 #pragma GCC unroll 16
         for (int j = 0; j < N + S - 1; j++) {
-          const vf v = at(from + j * next);
+          vf v = at(from + j * next);
+          keep(v);
 #pragma GCC unroll 8
           for (int k = 0; k < S; k++)
             if (j >= k && j - k < N) acc[j - k] += v * weight[k];
@@ -364,27 +368,36 @@ void depthwise_tile(const Depthwise& d, const float* x, int64_t x_line, int64_t 
         }
       }
     }
+    if (plain) {
+      const vf offset = simple.bias ? at(simple.bias + c) : vf{};
+#pragma GCC unroll 8
+      for (int i = 0; i < N; i++) acc[i] = clamp(acc[i] + offset, low, high);
+    } else if (here) {
+#pragma GCC unroll 8
+      for (int i = 0; i < N; i++) acc[i] = finish(simple, acc[i], place + i * step, c, n);
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
-      vf v = here ? finish(simple, acc[i], place + i * step, c, n) : acc[i];
       if (n == V)
-        store(y + i * ldc + c, v);
+        store(y + i * ldc + c, acc[i]);
       else
-        store_n(y + i * ldc + c, v, n);
+        store_n(y + i * ldc + c, acc[i], n);
     }
   };
   const int64_t piece = far ? 16 : C;
-  for (int64_t c = 0; c < C;) {
-    const int64_t end = c + piece < C ? c + piece : C;
-    if (far)
-      depthwise_ask(d, simple.mask, x + (r1 - 1) * x_line + (N + (dense ? S - 1 : 0)) * next + c, dense ? 0 : x_line, N, y + c,
-                    place, c);
-    for (; c + V <= end; c += V) strip(c, V);
-    if (c < end) strip(c, int(end - c)), c = end;
-  }
+  for (; tiles > 0; tiles--, x += N * next, y += N * ldc, place += N * step)
+    for (int64_t c = 0; c < C;) {
+      const int64_t end = c + piece < C ? c + piece : C;
+      if (far)
+        depthwise_ask(d, simple.mask, x + (r1 - 1) * x_line + (N + (dense ? S - 1 : 0)) * next + c, dense ? 0 : x_line, N, y + c,
+                      place, c);
+      for (; c + V <= end; c += V) strip(c, V);
+      if (c < end) strip(c, int(end - c)), c = end;
+    }
 }
 
-using DepthwiseTile = void (*)(const Depthwise&, const float*, int64_t, int64_t, int64_t, int64_t, int64_t, float*, int64_t);
+using DepthwiseTile = void (*)(const Depthwise&, const float*, int64_t, int64_t, int64_t, int64_t, int64_t, float*, int64_t,
+                               int64_t);
 
 constexpr int depthwise_most = V == 4 ? 4 : 8;  // pixels of a tile
 
@@ -422,21 +435,23 @@ void depthwise_row(const Depthwise& d, int64_t unit) {
   const float* x = t.src + (b * t.src_h + top) * line + w.off * t.ld_src;
   const int64_t place = t.place(b, i, 0);
   float* y = t.dst + place * t.ld_dst;
-  auto tile = [&](int64_t j, int64_t n, int64_t k0, int64_t k1) {
+  auto tile = [&](int64_t j, int64_t n, int64_t k0, int64_t k1, int64_t count) {
     DepthwiseTile f = k1 - k0 == w.count ? tiles[n] : depthwise_tiles<0, false>[n];
-    f(d, x + j * w.mul * t.ld_src, h.step * line, r0, r1, k0, k1, y + j * t.grid.step_w * t.ld_dst, place + j * t.grid.step_w);
+    f(d, x + j * w.mul * t.ld_src, h.step * line, r0, r1, k0, k1, y + j * t.grid.step_w * t.ld_dst, place + j * t.grid.step_w,
+      count);
   };
   auto border = [&](int64_t j) {
     int64_t k0 = 0, k1 = w.count, left = j * w.mul + w.off;
     while (k0 < k1 && left + k0 * w.step < 0) k0++;
     while (k1 > k0 && left + (k1 - 1) * w.step >= t.src_w) k1--;
-    tile(j, 1, k0, k1);
+    tile(j, 1, k0, k1, 1);
   };
   for (int64_t j = 0; j < inside; j++) border(j);
   const int64_t within = outside - inside, parts = (within + depthwise_most - 1) / depthwise_most;
-  for (int64_t k = 0; k < parts; k++) {
-    int64_t from = inside + within * k / parts;
-    tile(from, inside + within * (k + 1) / parts - from, 0, w.count);
+  if (parts > 0) {  // of about the same size: first those of one pixel more
+    const int64_t each = within / parts, longer = within % parts;
+    if (longer) tile(inside, each + 1, 0, w.count, longer);
+    tile(inside + longer * (each + 1), each, 0, w.count, parts - longer);
   }
   for (int64_t j = outside; j < J; j++) border(j);
   if (finishes(t.epilogue)) return;

@@ -49,6 +49,14 @@ DAGRT_INLINE vi load_i(const int32_t* p) {
 }
 DAGRT_INLINE void store_i(int32_t* p, vi v) { __builtin_memcpy(p, &v, sizeof v); }
 
+/// Keeps v in a register: of a loaded vector that serves several sums, GCC would load each one's operand anew. Worth it where
+/// a cycle has no more loads than multiply-adds.
+DAGRT_INLINE void keep(vf& v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#endif
+}
+
 /// 0, 1, ..., V - 1.
 DAGRT_INLINE vi lane_numbers() {
 #if DAGRT_V == 16
