@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,8 +90,9 @@ def test_nothing_of_cuda_is_needed_and_nothing_leaks() -> None:
 
 
 def test_it_is_small_enough() -> None:
-    """All seven generations must stay within 40 MB; a generation takes about 1.5 of them, the rest 5."""
+    """All seven generations must stay within 40 MB; a generation takes about 2 of them with its PTX, the rest 8."""
     objects = [p.stat().st_size for p in Path(BUILD).glob("cuda/*.o")]
     assert len(objects) >= 12
-    assert sum(objects) < 10 << 20  # CI builds two
+    [archs] = re.findall(r"DAGRT_CUDA_ARCHS:\w+=(.*)", (Path(BUILD) / "CMakeCache.txt").read_text())
+    assert sum(objects) < (5 << 20) * len(archs.split(";"))
     assert EXTENSION.stat().st_size < 40 << 20
