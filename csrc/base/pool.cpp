@@ -58,7 +58,7 @@ alignas(64) std::atomic<uint32_t> taken{0};
 alignas(64) std::atomic<uint32_t> open{0};  // slots with parts to claim
 alignas(64) std::atomic<uint32_t> bell{0};  // workers sleep on it
 std::atomic<int> sleepers{0};
-std::atomic<int64_t> alone_at{0}, alone_ns{0};  // when the last small job began without those who sleep; what such jobs took
+std::atomic<int64_t> alone_at{0}, alone_ns{0};  // the end of the last small job without those who sleep; what such jobs took
 std::atomic<int> started{0};
 std::atomic<bool> starting{false};
 
@@ -219,11 +219,12 @@ void wake_workers(int wanted, int threads) {
   wake(bell, threads > 32 ? INT_MAX : wanted, bits_of(threads - 1));
 }
 
-/// Whether small jobs follow one another so closely that a worker, once awake, would find the next before it sleeps again, and
-/// have taken so long together that waking one was worth it: a model of small steps that is called again and again.
-bool in_a_row(double ns) {
-  if (!sleepers.load(std::memory_order_relaxed)) return false;
-  const int64_t now = now_ns(), last = alone_at.exchange(now, std::memory_order_relaxed);
+/// Whether fewer than `wanted` workers are awake for a small job, and such jobs follow one another so closely that a worker, once
+/// awake, would find the next before it sleeps again, and have taken so long together that waking one was worth it: a model of
+/// small steps that is called again and again.
+bool in_a_row(double ns, int wanted) {
+  if (started.load(std::memory_order_relaxed) - sleepers.load(std::memory_order_relaxed) >= wanted) return false;
+  const int64_t now = now_ns(), last = alone_at.exchange(now + int64_t(ns), std::memory_order_relaxed);
   const int64_t before = now - last < spin_ns ? alone_ns.load(std::memory_order_relaxed) : 0;
   const bool enough = double(before) + ns > 2 * wake_ns;
   alone_ns.store(enough ? 0 : before + int64_t(ns), std::memory_order_relaxed);
@@ -302,7 +303,8 @@ void run(const Job& job) {
   if (started.load(std::memory_order_relaxed) < job.threads - 1) start_workers(job.threads - 1);
   const int most = job.threads < most_lanes ? job.threads : most_lanes;
   post(s, job, parts, parts < most ? int(parts) : most);
-  if (job.ns > wake_ns || in_a_row(job.ns)) wake_workers(int(parts < job.threads ? parts : job.threads) - 1, job.threads);
+  const int others = int(parts < job.threads ? parts : job.threads) - 1;
+  if (job.ns > wake_ns || in_a_row(job.ns, others)) wake_workers(others, job.threads);
   uint32_t mine = 0;
   const uint64_t word = s->word.load(std::memory_order_relaxed);
   for (int64_t index; (index = claim(*s, word, 0)) >= 0; mine++) do_part(job, index, job.scratch);

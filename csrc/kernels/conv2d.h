@@ -1,6 +1,7 @@
 // Two-dimensional convolution, channels last, float32: forward and both gradients.
 #pragma once
 #include "kernels/epilogue.h"
+#include "kernels/matmul.h"
 
 namespace dagrt {
 
@@ -82,8 +83,6 @@ inline int64_t conv_grad_copied_floats(int64_t row, int64_t pixels) {
 /// Floats from one gathered row of so many elements to the next: an odd number of lines, or the rows of a tile would lie in the same
 /// sets of a cache.
 inline int64_t conv_gathered_row(int64_t depth) { return (depth + 15) / 16 * 16 + ((depth + 15) / 16 % 2 ? 0 : 16); }
-/// Whether pixels so many channels apart lie in the same set of an L1 cache, all of them. Tiles of many rows copy them then.
-inline bool conv_crowded(int64_t channels) { return channels && channels % 1024 == 0; }
 /// Whether a pass over so many pixels, which no other unit multiplies with the same panels, packs each just before it.
 inline bool conv_packs_late(int64_t pixels) { return pixels <= conv_block; }
 /// Whether tiles run along the image's rows, and of how many rows a unit of work is.

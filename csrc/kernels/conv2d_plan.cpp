@@ -26,7 +26,7 @@ size_t pass_scratch(int64_t I, int64_t J, int64_t rows, int64_t depth, int64_t c
                     int64_t span_w, int64_t mul_h, int64_t mul_w) {
   const bool may_be_few = filters <= conv_few_filters;
   const size_t gathered = conv_by_rows(J) ? 0 : size_t(conv_block * conv_gathered_row(depth)) * 4 + 64;
-  const size_t copied = conv_crowded(channels) ? size_t(conv_block * conv_gathered_row(conv_slice)) * 4 + 64 : 0;
+  const size_t copied = matmul_crowded(channels) ? size_t(conv_block * conv_gathered_row(conv_slice)) * 4 + 64 : 0;
   if (gathered && !may_be_few && channels > 1) return std::max(gathered, copied);
   int64_t high = (rows < I ? rows : I) * mul_h + span_h, wide = J * mul_w + span_w;
   const size_t front = std::max(round_up(depth), may_be_few ? round_up(filters * J) : 0);

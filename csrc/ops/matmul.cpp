@@ -252,8 +252,8 @@ void register_matmul(Registry& r) {
   packed.infer = [](const InferContext& c) { return infer_packed(c, panels); };
   packed.run = run_packed;
   packed.memory = [](const void*, const Types& in, const Types& out) {
-    return Memory{matmul_plan(1, packed_rows(in), out[0].shape.back().value(), in[0].shape.back().value(), true, true).workspace,
-                  0};
+    const MatmulPlan p = matmul_plan(1, packed_rows(in), out[0].shape.back().value(), in[0].shape.back().value(), true, true);
+    return Memory{p.workspace, p.scratch};
   };
   r.add(std::move(packed));
 }

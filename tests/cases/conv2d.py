@@ -127,6 +127,8 @@ SHAPES = [
     ((3, 9, 8, 48), (3, 3), 40, (2, 2), (1, 1), 1, "same", None),
     ((1, 1, 500, 24), (1, 3), 40, (1, 1), (1, 1), 1, "same", None),  # rows too long to be copied
     ((1, 6, 7, 128), (2, 2), 72, (2, 1), (1, 1), 2, "valid", None),
+    ((1, 3, 5, 1024), (1, 1), 33, (1, 1), (1, 1), 1, "valid", None),  # pixels that lie in one set of a cache
+    ((1, 3, 5, 33), (1, 1), 1024, (1, 1), (1, 1), 1, "valid", None),
     ((1, 20, 18, 2), (17, 16), 2, (1, 1), (1, 1), 2, "same", None),  # too large a window for shared memory
 ]
 

@@ -83,8 +83,9 @@ inline Status run_op(const Op& op, const AttrMap& map, const std::vector<Tensor*
     CHECK(results[i] == type(out[i]->view));
     outs.push_back(out[i]->view);
   }
+  constexpr size_t guard = 1 << 16;
   Memory m = op.memory ? op.memory(attrs.get(), types, results) : Memory{};
-  std::vector<char> workspace(m.workspace + 64), scratch((m.scratch + 64) * size_t(threads) + 64);
+  std::vector<char> workspace(m.workspace + 64), scratch((m.scratch + 64) * size_t(threads) + 64 + guard, 90);
   auto aligned = [](std::vector<char>& v) { return v.data() + (64 - reinterpret_cast<size_t>(v.data()) % 64) % 64; };
   Stream stream;
   stream.threads = threads;
@@ -93,6 +94,12 @@ inline Status run_op(const Op& op, const AttrMap& map, const std::vector<Tensor*
   Status status;
   RunContext c{attrs.get(), ins.data(), outs.data(), int(ins.size()), int(outs.size()), stream, aligned(workspace), status, 5};
   op.run(c);
+  for (const char *at = stream.scratch + stream.scratch_bytes * size_t(threads), *end = scratch.data() + scratch.size(); at < end;
+       at++)
+    if (*at != 90) {
+      CHECK_MESSAGE(false, op.name << " writes behind its threads' scratch");
+      break;
+    }
   return status;
 }
 

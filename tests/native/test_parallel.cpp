@@ -138,7 +138,8 @@ TEST_CASE("threads: small jobs that follow one another wake a worker that sleeps
   s.threads = 2;
   char scratch[128];
   s.scratch = scratch, s.scratch_bytes = 64;
-  std::this_thread::sleep_for(std::chrono::milliseconds(5));  // workers sleep after 0.1 ms
+  s.parallel(2, 1e6, [](int64_t, char*) {});                   // there is a worker,
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));  // which sleeps after 0.1 ms
   bool other = false;
   const auto begin = std::chrono::steady_clock::now();
   while (!other && std::chrono::steady_clock::now() - begin < std::chrono::seconds(10)) {

@@ -107,7 +107,7 @@ TEST_CASE("pooling past the caches") {
 }
 
 TEST_CASE("overlapping windows past the caches") {
-  const int64_t H = 262, C = 32;
+  const int64_t H = 263, C = 32;  // odd: the last row stands alone
   const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
   std::vector<float> x = numbers(H * H * C, 1);
   std::vector<int32_t> taken(size_t(2 * H * H * C + 16));
@@ -126,24 +126,26 @@ TEST_CASE("overlapping windows past the caches") {
   // Among infinities, and a NaN that nine windows hear of: rows that are summed to no number are taken with care.
   const int64_t hole = (100 * H + 57) * C + 5, above = (40 * H + 3) * C + 7;
   x[size_t(above)] = inf, x[size_t(above + 4 * C)] = -inf;
-  std::vector<float> plain(size_t(H * H * C)), with(plain);
+  std::vector<float> results(size_t(2 * H * H * C + 16));
+  float* plain = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(results.data()) + 63) / 64 * 64);
+  float* with = plain + H * H * C;
   on_every_isa([&] {
     x[size_t(hole)] = 0;
-    run(plain.data(), Stream{});
+    run(plain, Stream{});
     x[size_t(hole)] = nan;
     const std::vector<int32_t> before(places, places + H * H * C);
-    run(with.data(), Stream{});
+    run(with, Stream{});
     int64_t holes = 0, moved = 0, others = 0;
     for (int64_t i = 0; i < H * H * C; i++) {
-      const bool near = std::isnan(with[size_t(i)]);
+      const bool near = std::isnan(with[i]);
       holes += near;
       moved += near && places[i] == hole / C;
-      others += !near && (with[size_t(i)] != plain[size_t(i)] || places[i] != before[size_t(i)]);
+      others += !near && (with[i] != plain[i] || places[i] != before[size_t(i)]);
     }
     CHECK(holes == 9);
     CHECK(moved == 9);
     CHECK(others == 0);
-    CHECK(plain[size_t(above)] == inf);
+    CHECK(plain[above] == inf);
     CHECK(places[above] == above / C);
   });
 }

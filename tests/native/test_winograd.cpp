@@ -165,6 +165,7 @@ TEST_CASE("winograd convolutions agree with loops") {
       check(ops, same(7, 16, 15, 2, 70, window, tile), 2);  // blocks claimed by threads; gradients in chunks
     }
     check(ops, same(11, 13, 16, 40, 66, 3, 4), 1);  // more weights than stay in L2: blocks of several groups
+    check(ops, same(45, 19, 17, 3, 5, 5, 4), 0);    // gradients in parts of several chunks
     check(ops, same(0, 5, 5, 3, 4, 3, 4), 0);
     check(ops, same(1, 5, 5, 0, 4, 3, 4), 0);
     check(ops, same(1, 5, 5, 3, 0, 3, 4), 0);

@@ -4,7 +4,8 @@
 // of S C floats are contiguous in the image), and is multiplied with the weights packed in panels (gemm.h). A 1 x 1
 // window needs no gathering.
 // Input gradient: the input pixels of one residue (h mod stride, w mod stride) see the same taps; for each residue it is a
-// forward convolution of dy with those taps, window reversed.
+// forward convolution of dy with those taps, window reversed. Where no other unit multiplies with the same panels, each is packed
+// just before its product.
 // Few filters (conv2d_few.cpp): vectors over the window. One channel (conv2d_one_channel.cpp): weights in registers. Depthwise
 // (one channel a group): vectors over channels, no products.
 #include "kernels/cpu/conv2d_pass.h"
@@ -146,7 +147,7 @@ void pass_in_place(const Stream& s, const Pass& t) {
   const int64_t blocks = (pixels + conv_block - 1) / conv_block, panels = (n + gemm_nr - 1) / gemm_nr;
   const int64_t parts = panel_parts(blocks * t.groups, panels, 8);
   const double ns = double(conv_block) * double(sc + 8) * double(n / parts + gemm_nr) * (0.3 / V) + 100;
-  const bool crowded = gemm_mr > 7 && conv_crowded(sc) && conv_crowded(t.ld_src);
+  const bool crowded = gemm_mr > 7 && matmul_crowded(sc) && matmul_crowded(t.ld_src);
   s.parallel(blocks * t.groups * parts, ns, [&](int64_t unit, char* scratch) {
     const int64_t part = unit % parts, g = unit / parts % t.groups, block = unit / parts / t.groups;
     int64_t from = pixels * block / blocks, to = pixels * (block + 1) / blocks;

@@ -2,7 +2,8 @@
 //
 // A product of K = pixels: rows of A are the channels under a window's row (S C contiguous floats of the image, read in place
 // through a table of where each pixel's lie; where windows reach outside, in a padded copy of a block's rows), B is dy, of
-// which a panel at a time is packed for the block and stays in L1 for all rows of A. The first of several panels leaves A's
+// which a panel at a time is packed for the block and stays in L1 for all rows of A; whole panels that few rows meet are read in
+// place. The first of several panels leaves A's
 // rows behind in the order of tiles: read in place, each takes a line of the cache for a few floats, often of the same
 // sets as the next. Runs of blocks are separate sums, added in order.
 // Depthwise: vectors over channels, a window's sums side by side in registers.

@@ -352,7 +352,8 @@ template <int M, int R> struct Winograd {
   void operator()(const Stream& s) const {
     const int64_t zeros = p.channel_blocks * V;
     const double filters = double((a.F + V - 1) / V * V) / double(p.panels);
-    const double product_ns = double(points) * double(a.C) * filters * (0.17 / V) + filters * 4;  // of a tile and a panel
+    const double product_ns =
+        double(points) * double(a.C) * filters * (multiply_ns() / V) + filters * 4;  // of a tile and a panel
     if (!p.shared) {
       s.parallel(p.blocks, double(p.block) * (double(p.panels) * product_ns + double(a.C) * 4), [&](int64_t b, char* scratch) {
         float* none = aligned(scratch);

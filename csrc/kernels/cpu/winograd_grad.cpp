@@ -128,7 +128,7 @@ template <int M, int R> struct FilterGrad {
     const double gather_ns = double(a.F) * double(points) * double(p.parts) * (0.6 / V);
     if (p.parts > 1) {
       float* u = aligned(a.workspace);
-      const double tile_ns = double(points) * (double(a.C + a.F) * 0.6 + double(a.C * p.u_row) * 0.17) / V;
+      const double tile_ns = double(points) * (double(a.C + a.F) * 0.6 + double(a.C * p.u_row) * multiply_ns()) / V;
       s.parallel(p.parts, double(p.tiles) / double(p.parts) * tile_ns, [&](int64_t part, char* scratch) {
         float* none = aligned(scratch);
         zero(none, zeros);
@@ -152,10 +152,11 @@ template <int M, int R> struct FilterGrad {
           else
             transform_x(from + t, t, none, v);
       });
-      s.parallel(points * strips, double(tiles) * double(a.C) * double(wide * p.y_width) * (0.17 / V), [&](int64_t unit, char*) {
-        const int64_t first = unit % strips * wide;
-        multiply(unit / strips, first, least(first + wide, p.y_blocks), tiles, v, y, u, chunk > 0);
-      });
+      s.parallel(points * strips, double(tiles) * double(a.C) * double(wide * p.y_width) * (multiply_ns() / V),
+                 [&](int64_t unit, char*) {
+                   const int64_t first = unit % strips * wide;
+                   multiply(unit / strips, first, least(first + wide, p.y_blocks), tiles, v, y, u, chunk > 0);
+                 });
     }
     s.parallel(a.C, gather_ns, [&](int64_t c, char*) { gather(c, u); });
   }
