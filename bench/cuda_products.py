@@ -102,9 +102,25 @@ def whole_tiles() -> list[tuple[int, int]]:
     return [tile for tile in tiles() if math.prod(tile) <= 4 * 16 * sum(tile)]
 
 
-def is_chain(attrs: str) -> bool:
-    """Whether an epilogue is more than bias, residual and relu: only whole tiles have it."""
-    return bool({line.split()[0] for line in json.loads(attrs).get("epilogue", [])} - {"add", "relu", "relu6"})
+def is_chain(attrs: str, operands: list[tuple[int, ...]]) -> bool:
+    """Whether an epilogue is anything but bias, residual and relu, each at most once and in this order, as csrc/ops/epilogue.cpp
+    recognises it: where the sum is not cut, only whole tiles have it. `operands`: shapes of what it reads beside the product."""
+    value, done = 0, 0  # the product so far; which of the three it has
+    for i, line in enumerate(json.loads(attrs).get("epilogue", [])):
+        name, *taken = line.split()
+        if name == "add" and taken.count(str(value)) == 1:
+            other = taken[taken[0] == str(value)]
+            if other not in map(str, range(1, len(operands) + 1)) or math.prod(operands[int(other) - 1]) == 1:
+                return True  # a constant, something made on the way, a scalar
+            part = 1 if math.prod(operands[int(other) - 1][:-1]) == 1 else 2
+        elif name in ("relu", "relu6") and taken == [str(value)]:
+            part = 3
+        else:
+            return True
+        if part <= done:
+            return True
+        value, done = 1 + len(operands) + i, part
+    return False
 
 
 def tile_flops(tile: tuple[int, int], size: int) -> float:
@@ -255,7 +271,7 @@ def beside_tiles(node: Any, launches: list[dict[str, Any]], asked: float) -> dic
         "tile_ratio": asked / need,
         "tile_flops": max(rates),
         "tile_waits": min(rates) < LEAST_TILE_FLOPS * 4 / size,
-        "chain": is_chain(node.attrs),
+        "chain": is_chain(node.attrs, [t[1] for t in node.inputs[own:] if t]),
         "products": launched,
         **by_model(launched, size, node.bytes, fours),
     }

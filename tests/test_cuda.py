@@ -8,11 +8,14 @@ are for `pytest -m slow`.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +34,7 @@ pytestmark = pytest.mark.skipif("cuda:0" not in _core.devices(), reason="no CUDA
 WATCHED = os.environ.get("DAGRT_EMULATED", "plain") != "plain"
 SEEDS_OF_ORDER = ("1",) if WATCHED else ("1", "2", "3")
 SLOW = [pytest.mark.slow] if WATCHED else []
+RECORDED = os.environ.get("DAGRT_EMULATED") == "races"  # which launches there are
 # Algorithms that compiling chooses for the CPU alone: a CUDA device has its own for the ops that they are chosen for.
 CPU_ONLY = {name: row["cpu_algorithm_of"] for name, row in TABLE.items() if row["cpu_algorithm_of"]}
 
@@ -143,10 +147,15 @@ def test_tensor_cores(shape: tuple[int, int, int], transposed: tuple[bool, bool]
 
 
 def bf16_text(
-    op: str, arrays: list[np.ndarray], attrs: dict[str, Any], result: str, behind: tuple[tuple[str, Any], ...] = ()
+    op: str,
+    arrays: list[np.ndarray],
+    attrs: dict[str, Any],
+    result: str,
+    behind: tuple[tuple[str, Any], ...] = (),
+    operand: str = "bfloat16",
 ) -> str:
-    """A product of operands rounded to bfloat16 and widened, as a policy of bfloat16 has it; its result rounded or not, then,
-    of the same type, `behind`: pointwise ops with another input of that shape, or none."""
+    """A product of operands rounded to bfloat16 and widened, as a policy of bfloat16 has it, or of float32 as they are; its result
+    rounded or not, then, of the same type, `behind`: pointwise ops with another input of that shape, or none."""
     operands = len(arrays)
     shapes = [a.shape for a in arrays] + [shape for _, shape in behind if shape is not None]
     inputs = [{"name": f"x{i}", "dtype": "float32", "shape": list(shape)} for i, shape in enumerate(shapes)]
@@ -160,7 +169,7 @@ def bf16_text(
     def cast(x: int, dtype: str) -> int:
         return emit("cast", [x], {"dtype": dtype})
 
-    y = emit(op, [cast(cast(i, "bfloat16"), "float32") for i in range(operands)], attrs)
+    y = emit(op, [cast(cast(i, operand), "float32") for i in range(operands)], attrs)
     y, given = cast(y, result), iter(range(operands, len(shapes)))
     for name, shape in behind:
         y = emit(name, [y] if shape is None else [y, cast(next(given), result)], {})
@@ -236,7 +245,37 @@ def test_every_tile_is_tried() -> None:
                 assert model.product_tile(16, 1, rows, n, 72, 1, size, len(tiles)) == number
 
 
-def in_tiles(op: str, arrays: list[np.ndarray], attrs: dict[str, Any], dtype: str) -> None:
+@contextmanager
+def launches() -> Iterator[list[str]]:
+    """The names of those within, once they are done; none where the device keeps no record."""
+    names: list[str] = []
+    with tempfile.NamedTemporaryFile() as file:
+        os.environ["DAGRT_EMULATOR_COUNTS"] = file.name
+        try:
+            yield names
+        finally:
+            del os.environ["DAGRT_EMULATOR_COUNTS"]
+        names += [json.loads(line)["kernel"] for line in Path(file.name).read_text().splitlines()]
+
+
+def in_tile(
+    tile: tuple[int, int], text: str, arrays: list[np.ndarray], want: np.ndarray, rounded: bool = False
+) -> None:
+    """The program, one product, gives `want` to float32's accuracy, or that rounded to bfloat16; by a launch of that tile, where
+    launches are recorded. Elsewhere the emulator's 16 multiprocessors take the same one; with others it is not known which was tried."""
+    with launches() as names:
+        [got] = in_every_order(text, arrays, False)
+    slack = 2**-8 * np.abs(want) if rounded else 0
+    assert (np.abs(got - want) <= 256 * EPS * max(np.abs(want).max(), 1) + slack).all()
+    assert not rounded or np.array_equal(got, to_bf16(got)), "the result is no bfloat16"
+    if "DAGRT_EMULATED" not in os.environ or os.environ.get("DAGRT_EMULATOR_MULTIPROCESSORS", "16") != "16":
+        pytest.skip("the result is right, but the sizes are those for which 16 multiprocessors take each tile")
+    if RECORDED:
+        tiled = [name for name in names if re.search(r" \d+x\d+$", name)]
+        assert len(tiled) == 1 and tiled[0].endswith(" {}x{}".format(*tile)), names
+
+
+def in_tiles(tile: tuple[int, int], op: str, arrays: list[np.ndarray], attrs: dict[str, Any], dtype: str) -> None:
     """Values of bfloat16 are TF32's too: what tensor cores make of either is right to float32's accuracy."""
     arrays = [to_bf16(a).astype("float32") for a in arrays]
     plain = module(Case(op, [], lambda x, y: x, attrs), arrays, 1)
@@ -245,24 +284,29 @@ def in_tiles(op: str, arrays: list[np.ndarray], attrs: dict[str, Any], dtype: st
     assert ("_bf16" in _core.Function(text, [], [], "main", False).text([a.shape for a in arrays])) == (
         dtype != "float32"
     )
-    for got in in_every_order(text, arrays, False):
-        assert np.abs(got - want).max() <= 256 * EPS * max(np.abs(want).max(), 1)
+    in_tile(tile, text, arrays, want)
+
+
+def tile_id(tile: Any) -> str | None:
+    return "{}x{}".format(*tile) if isinstance(tile, tuple) else None
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
-@pytest.mark.parametrize("m, n", SIZES_OF_TILES.values())
-def test_products_in_every_tile(m: int, n: int, transposed: tuple[bool, bool], dtype: str) -> None:
+@pytest.mark.parametrize("tile", SIZES_OF_TILES, ids=tile_id)
+def test_products_in_every_tile(tile: tuple[int, int], transposed: tuple[bool, bool], dtype: str) -> None:
+    m, n = SIZES_OF_TILES[tile]
     a = hashed(1, m * 40).astype("float32").reshape((40, m) if transposed[0] else (m, 40))
     b = hashed(2, n * 40).astype("float32").reshape((n, 40) if transposed[1] else (40, n))
-    in_tiles("matmul", [a, b], {"transpose_a": transposed[0], "transpose_b": transposed[1]}, dtype)
+    in_tiles(tile, "matmul", [a, b], {"transpose_a": transposed[0], "transpose_b": transposed[1]}, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("op", ["conv2d", "conv2d_input_grad", "conv2d_filter_grad"])
-@pytest.mark.parametrize("m, n", SIZES_OF_TILES.values())
-def test_convolutions_in_every_tile(m: int, n: int, op: str, dtype: str) -> None:
+@pytest.mark.parametrize("tile", SIZES_OF_TILES, ids=tile_id)
+def test_convolutions_in_every_tile(tile: tuple[int, int], op: str, dtype: str) -> None:
     """m pixels and n filters, n channels of m pixels, or m weights of a filter and n filters."""
+    m, n = SIZES_OF_TILES[tile]
     attrs: dict[str, Any] = {
         "strides": [1, 1], "dilations": [1, 1], "groups": 1, "padding": "same", "pads": [0, 0, 0, 0]
     }  # fmt: skip
@@ -274,7 +318,40 @@ def test_convolutions_in_every_tile(m: int, n: int, op: str, dtype: str) -> None
         if op == "conv2d_input_grad":
             attrs["input_size"] = [m // 8, 8]
     arrays = [hashed(i, int(np.prod(shape))).astype("float32").reshape(shape) for i, shape in enumerate(shapes)]
-    in_tiles(op, arrays, attrs, dtype)
+    in_tiles(tile, op, arrays, attrs, dtype)
+
+
+@pytest.mark.parametrize(
+    "tile, dtype, kind",
+    [
+        ((192, 128), "bfloat16", "rounded"),
+        ((128, 64), "float32", "added"),
+        ((256, 128), "float32", "added"),
+        ((256, 128), "bfloat16", "added"),
+        ((256, 128), "float32", "chain"),
+    ],
+    ids=lambda of: tile_id(of) or of,
+)
+def test_larger_tiles_on_their_way_out(tile: tuple[int, int], dtype: str, kind: str) -> None:
+    """192x128 and 256x128 leave in two halves: rounded to bfloat16, with bias, residual and relu; chains only from whole tiles."""
+    m, n = SIZES_OF_TILES[tile]
+    a, b, bias, more = (
+        to_bf16(hashed(i, int(np.prod(shape)))).astype("float32").reshape(shape)
+        for i, shape in enumerate([(m, 40), (40, n), (n,), (m, n)])
+    )
+    result = "bfloat16" if kind == "rounded" else "float32"
+    behind, given, want = (), [], a.astype("float64") @ b
+    if kind == "added":
+        behind, given = (("add", bias.shape), ("add", more.shape), ("relu", None)), [bias, more]
+        want = np.maximum(want + bias + more, 0)
+    elif kind == "chain":
+        behind, given, want = (("multiply", more.shape), ("tanh", None)), [more], np.tanh(want * more)
+        model, most = cuda_products.model(), len(cuda_products.whole_tiles())
+        tile = cuda_products.tiles()[model.product_tile(16, 1, m, n, 40, 1, 4, most)]
+    text = bf16_text("matmul", [a, b], {"transpose_a": False, "transpose_b": False}, result, behind, dtype)
+    program = _core.Function(text, [], [], "main", False).text([x.shape for x in [a, b, *given]])
+    assert ("matmul_bf16" in program) == (dtype == "bfloat16") and ("epilogue" in program) == bool(behind), program
+    in_tile(tile, text, [a, b, *given], want, kind == "rounded")
 
 
 @pytest.mark.parametrize("batches", [((3,), (3,)), ((2, 1), (1, 3)), ((3,), ()), ((), (2,))])

@@ -90,9 +90,12 @@ def test_nothing_of_cuda_is_needed_and_nothing_leaks() -> None:
 
 
 def test_it_is_small_enough() -> None:
-    """All seven generations must stay within 40 MB; a generation takes about 2 of them with its PTX, the rest 8."""
+    """All seven generations with PTX of two must stay within 40 MB: at most 3 each, 2 more with PTX, 8 for the rest. They take 14.6 MB
+    and the rest 7.1; of two generations, as CI makes them, this says whether it will stay so."""
     objects = [p.stat().st_size for p in Path(BUILD).glob("cuda/*.o")]
     assert len(objects) >= 12
     [archs] = re.findall(r"DAGRT_CUDA_ARCHS:\w+=(.*)", (Path(BUILD) / "CMakeCache.txt").read_text())
-    assert sum(objects) < (5 << 20) * len(archs.split(";"))
-    assert EXTENSION.stat().st_size < 40 << 20
+    generations = archs.split(";")
+    most = 3 * len(generations) + 2 * len({generations[-1], "100"} & set(generations))
+    assert sum(objects) < most * 10**6
+    assert EXTENSION.stat().st_size < min(40, most + 8) * 10**6
