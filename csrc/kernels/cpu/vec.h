@@ -213,17 +213,9 @@ DAGRT_INLINE vf clamp(vf a, float low, float high) {
   return select(a > splat(high), splat(high), a);
 #endif
 }
-/// At least zero; NaN stays NaN, at one instruction: where either is NaN it gives its second operand.
-DAGRT_INLINE vf relu(vf a) {
-#if defined(__AVX512F__)
-  return (vf)_mm512_maskz_max_ps((__mmask16)-1, (__m512)vf{}, (__m512)a);
-#elif defined(__AVX2__) && !defined(DAGRT_SPLIT)
-  return (vf)_mm256_max_ps((__m256)vf{}, (__m256)a);
-#else
-  return select(a < splat(0), splat(0), a);
-#endif
-}
-/// At most `most`; NaN stays NaN, likewise.
+/// At least zero; NaN stays NaN.
+DAGRT_INLINE vf relu(vf a) { return larger(vf{}, a); }
+/// At most `most`; NaN stays NaN, at one instruction: where either is NaN it gives its second operand.
 DAGRT_INLINE vf at_most(vf a, vf most) {
 #if defined(__AVX512F__)
   return (vf)_mm512_maskz_min_ps((__mmask16)-1, (__m512)most, (__m512)a);
