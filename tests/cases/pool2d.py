@@ -93,6 +93,9 @@ for x, pool, strides, padding, pads in [
     ((1, 7, 10, 17), (3, 3), (3, 3), "explicit", (1, 0, 1, 1)),
     ((1, 19, 21, 35), (3, 3), (1, 1), "same", None),
     ((1, 20, 37, 33), (3, 3), (2, 2), "same", None),
+    ((1, 6, 1, 16), (3, 3), (2, 2), "explicit", (2, 2, 2, 2)),
+    ((1, 5, 4, 1061), (3, 3), (1, 1), "same", None),  # sums of more channels than wait at once
+    ((1, 4, 5, 1030), (3, 3), (2, 2), "same", None),
     ((0, 4, 4, 2), (2, 2), (2, 2), "valid", None),
     ((2, 1, 9, 5), (1, 3), (1, 3), "same", None),
 ]:

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/batch_norm.h"
+#include "kernels/pointwise.h"
 #include "kernels/pool2d.h"
 #include "run_op.h"
 
@@ -62,6 +63,55 @@ void on_every_isa(const std::function<void()>& check) {
 
 }  // namespace
 
+TEST_CASE("pointwise functions past the caches") {
+  struct Case {
+    int64_t rows, width;
+  };
+  for (const Case c : {Case{1, 3'150'005}, Case{11000, 288}, Case{64100, 48}}) {  // strips of one row, in rows, of many rows
+    CAPTURE(c.width);
+    const int64_t n = c.rows * c.width;
+    const std::vector<float> x = numbers(n, 1), z = numbers(n, 2), bias = numbers(c.width, 3);
+    const auto set = [&](auto& a) {  // y = f(x, bias of a row, z)
+      a.operands = 3, a.rank = 2, a.dims[0] = c.rows, a.dims[1] = c.width;
+      a.data[1] = const_cast<float*>(x.data()), a.data[2] = const_cast<float*>(bias.data()),
+      a.data[3] = const_cast<float*>(z.data());
+      for (int k = 0; k < 4; k++) a.dtype[k] = DType::float32, a.strides[k][0] = k == 2 ? 0 : c.width, a.strides[k][1] = 1;
+    };
+    on_every_isa([&] {
+      FusedArgs f;
+      set(f);
+      f.count = 2;
+      f.code[0] = {Functor::multiply_, DType::float32, DType::float32, 2, {0, 1, 0}};
+      f.code[1] = {Functor::add_, DType::float32, DType::float32, 2, {3, 2, 0}};
+      check_places(1, n, n, [&](float* y, const Stream& s) {
+        f.data[0] = y;
+        fused_pointwise(f, s);
+        CHECK(y[0] == x[0] * bias[0] + z[0]);
+        CHECK(y[n - 1] == x[size_t(n - 1)] * bias[size_t(c.width - 1)] + z[size_t(n - 1)]);
+      });
+      f.code[0] = {Functor::greater_, DType::float32, DType::bool_, 2, {0, -1, 0}};
+      f.code[1] = {Functor::select_, DType::float32, DType::float32, 3, {3, 2, -2}};
+      f.constants[0] = 0.5f, f.constants[1] = -0.0f;
+      check_places(1, n, n, [&](float* y, const Stream& s) {
+        f.data[0] = y;
+        fused_pointwise(f, s);
+        bool same = true;
+        for (int64_t i = 0; i < n; i++) same = same && y[i] == (x[size_t(i)] > 0.5f ? z[size_t(i)] : 0);
+        CHECK(same);
+      });
+      PointwiseArgs a;
+      set(a);
+      for (const int operands : {1, 2}) {
+        a.operands = operands, a.f = operands == 1 ? Functor::relu_ : Functor::subtract_;
+        check_places(1, n, n, [&](float* y, const Stream& s) {
+          a.data[0] = y;
+          pointwise(a, s);
+        });
+      }
+    });
+  }
+}
+
 TEST_CASE("batch normalisation past the caches") {
   const std::vector<float> x = numbers(rows * channels, 1), dy = numbers(rows * channels, 2), factors = numbers(channels, 3);
   on_every_isa([&] {
@@ -107,45 +157,63 @@ TEST_CASE("pooling past the caches") {
 }
 
 TEST_CASE("overlapping windows past the caches") {
-  const int64_t H = 263, C = 32;  // odd: the last row stands alone
-  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
-  std::vector<float> x = numbers(H * H * C, 1);
-  std::vector<int32_t> taken(size_t(2 * H * H * C + 16));
-  int32_t* places = reinterpret_cast<int32_t*>((reinterpret_cast<uintptr_t>(taken.data()) + 63) / 64 * 64);
-  PoolArgs a;
-  a.B = 1, a.H = a.W = a.P = a.Q = H, a.C = a.ldx = C, a.x = x.data();
-  a.pool_h = a.pool_w = 3, a.stride_h = a.stride_w = a.pad_top = a.pad_left = 1;
-  const auto run = [&](float* y, const Stream& s) {
-    a.y = y, a.ldy = C, a.argmax = places + (s.threads - 1) * H * H * C;
-    max_pool2d(a, s);
-  };
-  on_every_isa([&] {
-    check_places(H * H, C, C, run);
-    CHECK(std::memcmp(places, places + H * H * C, size_t(H * H * C) * 4) == 0);
-  });
-  // Among infinities, and a NaN that nine windows hear of: rows that are summed to no number are taken with care.
-  const int64_t hole = (100 * H + 57) * C + 5, above = (40 * H + 3) * C + 7;
-  x[size_t(above)] = inf, x[size_t(above + 4 * C)] = -inf;
-  std::vector<float> results(size_t(2 * H * H * C + 16));
-  float* plain = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(results.data()) + 63) / 64 * 64);
-  float* with = plain + H * H * C;
-  on_every_isa([&] {
-    x[size_t(hole)] = 0;
-    run(plain, Stream{});
-    x[size_t(hole)] = nan;
-    const std::vector<int32_t> before(places, places + H * H * C);
-    run(with, Stream{});
-    int64_t holes = 0, moved = 0, others = 0;
-    for (int64_t i = 0; i < H * H * C; i++) {
-      const bool near = std::isnan(with[i]);
-      holes += near;
-      moved += near && places[i] == hole / C;
-      others += !near && (with[i] != plain[i] || places[i] != before[size_t(i)]);
-    }
-    CHECK(holes == 9);
-    CHECK(moved == 9);
-    CHECK(others == 0);
-    CHECK(plain[above] == inf);
-    CHECK(places[above] == above / C);
-  });
+  for (const int64_t stride : {1, 2}) {
+    CAPTURE(stride);
+    const int64_t H = stride == 1 ? 263 : 525, P = 263, C = 32;  // odd: the last row stands alone
+    const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    std::vector<float> x = numbers(H * H * C, 1), dy = numbers(P * P * C, 2);
+    std::vector<int32_t> taken(size_t(2 * P * P * C + 16));
+    int32_t* places = reinterpret_cast<int32_t*>((reinterpret_cast<uintptr_t>(taken.data()) + 63) / 64 * 64);
+    PoolArgs a;
+    a.B = 1, a.H = a.W = H, a.P = a.Q = P, a.C = a.ldx = C, a.x = x.data();
+    a.pool_h = a.pool_w = 3, a.stride_h = a.stride_w = stride, a.pad_top = a.pad_left = 1;
+    const auto run = [&](float* y, const Stream& s) {
+      a.y = y, a.ldy = C, a.argmax = places + (s.threads - 1) * P * P * C;
+      max_pool2d(a, s);
+    };
+    std::vector<float> sent;
+    on_every_isa([&] {
+      check_places(P * P, C, C, run);
+      CHECK(std::memcmp(places, places + P * P * C, size_t(P * P * C) * 4) == 0);
+      PoolArgs back = a;
+      back.x = dy.data(), back.taken = places;
+      check_places(H * H, C, ld, [&](float* dx, const Stream& s) {
+        back.dx = dx, back.lddx = ld;
+        max_pool2d_grad(back, s);
+        if (sent.empty()) {
+          sent.assign(size_t(H * H * C), 0);
+          for (int64_t i = 0; i < P * P * C; i++) sent[size_t(places[i] * C + i % C)] += dy[size_t(i)];
+        }
+        bool same = true;
+        for (int64_t i = 0; i < H * H * C; i++) same = same && dx[i / C * ld + i % C] == sent[size_t(i)];
+        CHECK(same);
+      });
+    });
+    // Among infinities, and a NaN that several windows hear of: rows that are summed to no number are taken with care.
+    const int64_t hole = (100 * H + 57) * C + 5, above = (40 * H + 3) * C + 7;
+    const int64_t out = (40 / stride * P + 3 / stride) * C + 7, hear = stride == 1 ? 9 : 2;
+    x[size_t(above)] = inf, x[size_t(above + 4 * C)] = -inf;
+    std::vector<float> results(size_t(2 * P * P * C + 16));
+    float* plain = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(results.data()) + 63) / 64 * 64);
+    float* with = plain + P * P * C;
+    on_every_isa([&] {
+      x[size_t(hole)] = 0;
+      run(plain, Stream{});
+      x[size_t(hole)] = nan;
+      const std::vector<int32_t> before(places, places + P * P * C);
+      run(with, Stream{});
+      int64_t holes = 0, moved = 0, others = 0;
+      for (int64_t i = 0; i < P * P * C; i++) {
+        const bool near = std::isnan(with[i]);
+        holes += near;
+        moved += near && places[i] == hole / C;
+        others += !near && (with[i] != plain[i] || places[i] != before[size_t(i)]);
+      }
+      CHECK(holes == hear);
+      CHECK(moved == hear);
+      CHECK(others == 0);
+      CHECK(plain[out] == inf);
+      CHECK(places[out] == above / C);
+    });
+  }
 }

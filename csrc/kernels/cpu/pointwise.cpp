@@ -4,7 +4,8 @@
 // `strip_elements` elements, and every functor is a function over one strip: operands contiguous, or (of two, at most
 // one) a scalar. Strips stay inside one innermost row where rows are long. Where they are short (a bias of 3 channels),
 // a strip covers many rows, and operands that are not contiguous over it are gathered into a buffer in L1: a call per
-// row would cost more than the work. 16-bit floats pass through such a buffer too, as float32.
+// row would cost more than the work. 16-bit floats pass through such a buffer too, as float32. Results larger than caches are
+// written past them (vec.h).
 // A lane's value depends on its own operands alone: neither strips nor threads nor broadcasting change a bit.
 #include "kernels/pointwise.h"
 
@@ -92,6 +93,7 @@ struct Job {
   int rank;
   int64_t dims[8];
   Operand o[most_operands];
+  unsigned past;  // past_caches, or 0: y stays in them
 
   int64_t row_offset(int k, int64_t row) const {  // elements
     int64_t at = 0;
@@ -114,7 +116,7 @@ Storage storage_of(DType t, bool convert) {
   }
 }
 
-template <class Args> Job make_job(const Args& a, bool convert, unsigned may_be_scalar, int most_scalars) {
+template <class Args> Job make_job(const Args& a, bool convert, unsigned may_be_scalar, int most_scalars, bool can_go_past) {
   Job j;
   j.operands = a.operands + 1;
   j.may_be_scalar = may_be_scalar;
@@ -150,6 +152,16 @@ template <class Args> Job make_job(const Args& a, bool convert, unsigned may_be_
       o.same_rows = o.same_rows && o.stride[d] == 0;
     }
   }
+  int64_t rows = 1, whole = 0;  // operands that are as large as y
+  for (int d = 0; d + 1 < j.rank; d++) rows *= j.dims[d];
+  for (int k = 0; k < j.operands; k++) {
+    whole += j.o[k].contiguous;
+    if (k) can_go_past = can_go_past && j.o[k].data != j.o[0].data;
+  }
+  const int64_t width = j.dims[j.rank - 1], ld = rows == 1 ? V : width;
+  can_go_past = can_go_past && j.o[0].contiguous && j.o[0].storage == Storage::bytes4;
+  j.past =
+      can_go_past && goes_past(reinterpret_cast<float*>(j.o[0].data), ld, rows, width, rows * width * whole) ? past_caches : 0;
   return j;
 }
 
@@ -247,6 +259,7 @@ template <class Run> void walk(const Job& j, int64_t total, double ns, const Str
       int64_t end = begin + strips_per_unit * strip_elements < width ? begin + strips_per_unit * strip_elements : width;
       for (int64_t c = begin; c < end; c += strip_elements)
         run_in_row(j, row, c, end - c < strip_elements ? end - c : strip_elements, buffers, run);
+      if (j.past) finish_past();
     });
     return;
   }
@@ -258,6 +271,7 @@ template <class Run> void walk(const Job& j, int64_t total, double ns, const Str
     int64_t end = (u + 1) * rows_per_unit < rows ? (u + 1) * rows_per_unit : rows;
     for (int64_t r = u * rows_per_unit; r < end; r += rows_per_strip)
       run_rows(j, r, end - r < rows_per_strip ? end - r : rows_per_strip, kept, buffers, run);
+    if (j.past) finish_past();
   });
 }
 
@@ -316,6 +330,7 @@ struct Slots {
   alignas(64) char filled[3][strip_elements * 4];
 };
 
+/// `scalars`: of the inputs, and perhaps past_caches.
 void run_program(const Program& p, const float* constants, void* y, const void* const* x, unsigned scalars, int64_t n,
                  Slots& slots) {
   const void* results[fused_instructions];
@@ -339,8 +354,9 @@ void run_program(const Program& p, const float* constants, void* y, const void* 
         operand[k] = slots.filled[k];
       }
     }
-    void* to = i + 1 == p.count ? y : slots.bytes[s.slot];
-    s.strip(to, operand, mask, n);
+    const bool last = i + 1 == p.count;
+    void* to = last ? y : slots.bytes[s.slot];
+    s.strip(to, operand, last ? mask | (scalars & past_caches) : mask, n);
     results[i] = to;
   }
 }
@@ -401,19 +417,21 @@ void pointwise(const PointwiseArgs& a, const Stream& s) {
   int64_t total = elements(a);
   if (total == 0) return;
   const bool convert = a.f != Functor::select_ && a.f != Functor::copy_;
-  const Job j = make_job(a, convert, may_be_scalar(a.operands), most_scalars(a.operands));
+  const Job j = make_job(a, convert, may_be_scalar(a.operands), most_scalars(a.operands),
+                         can_go_past(a.f, a.dtype[a.operands > 2 ? 2 : 1], a.dtype[0]));
   const Strip strip = find_strip(a.f, a.dtype[1], a.dtype[0]);
-  walk(j, total, a.ns, s, [&](void* y, const void* const* x, unsigned scalars, int64_t n) { strip(y, x, scalars, n); });
+  walk(j, total, a.ns, s, [&](void* y, const void* const* x, unsigned scalars, int64_t n) { strip(y, x, scalars | j.past, n); });
 }
 
 void fused_pointwise(const FusedArgs& a, const Stream& s) {
   int64_t total = elements(a);
   if (total == 0) return;
-  const Job j = make_job(a, false, ~0u, fused_inputs);
+  const FusedInstruction& last = a.code[a.count - 1];
+  const Job j = make_job(a, false, ~0u, fused_inputs, a.ns <= light_ns && can_go_past(last.f, last.result, last.result));
   const Program p = make_program(a.operands, a.count, a.code);
   walk(j, total, a.ns, s, [&](void* y, const void* const* x, unsigned scalars, int64_t n) {
     Slots slots;
-    run_program(p, a.constants, y, x, scalars, n, slots);
+    run_program(p, a.constants, y, x, scalars | j.past, n, slots);
   });
 }
 

@@ -1,9 +1,10 @@
 // Pooling, vectors over channels, one row of outputs (or of inputs, backward) a unit.
 //
-// The maximum keeps the first of equals, in window order; NaN wins (the first of them). Windows of 3 x 3 that overlap by two
-// share their work: two rows of outputs are made of four of inputs, so that an output takes 6 loads and 6 comparisons instead
-// of 9 and 8. Results larger than caches are written past them (vec.h). Backward gathers: an input pixel looks at the windows
-// that cover it, in order, so that no two threads write one place; of windows of 3 x 3 a row of pixels reads each once.
+// The maximum keeps the first of equals, in window order; NaN wins (the first of them). Windows of 3 x 3 that overlap share
+// their work: two rows of outputs are made of four or five of inputs, so that an output takes 6 or 7 comparisons instead of 8.
+// Results larger than caches are written past them (vec.h). Backward gathers: an input pixel looks at the windows that cover
+// it, in order, so that no two threads write one place; of windows of 3 x 3 a row of pixels reads each once, and sums wait in
+// L1 for the next window's share.
 #include "kernels/pool2d.h"
 
 #include "kernels/cpu/vec.h"
@@ -74,10 +75,10 @@ template <class F> void each_run(const PoolArgs& a, int64_t unit, const F& run) 
   }
 }
 
-/// Asks for the same line of the next window: walked window by window, rows come in pieces too short for the machine's own
-/// prefetchers.
-DAGRT_INLINE void ask_next(const PoolArgs& a, const float* pixel, int64_t c) {
-  if (c % 16 == 0) __builtin_prefetch(pixel + a.stride_w * a.ldx);
+/// Asks for what the windows of the next row have in this one's place: the machine's own prefetchers begin anew with every row.
+/// To L2, since rows side by side have but a few places in L1.
+DAGRT_INLINE void ask_below(const float* pixel, int64_t down, int64_t c) {
+  if (c % 16 == 0) __builtin_prefetch(pixel + down, 0, 2);
 }
 
 /// Of `high` rows, if that is not 0, and `wide` pixels.
@@ -96,7 +97,7 @@ template <bool places, bool past, int high, int wide> void max_of_windows(const 
       for (int64_t i = 0; i < rows; i++, row += line)
 #pragma GCC unroll 3
         for (int j = 0; j < wide; j++) {
-          ask_next(a, row + j * ld, c);
+          ask_below(row + j * ld, a.stride_h * line, c);
           if (i || j) best.take({load_n(row + j * ld, n), place[j]});
           place[j] += down;
         }
@@ -141,46 +142,56 @@ bool pools_past(const PoolArgs& a) {
 
 int64_t inside(int64_t i, int64_t n) { return i < 0 ? 0 : i < n ? i : n - 1; }
 
-/// Windows of 3 x 3, stride 1. What a window would have outside the image is the pixel at the edge once more, which it has.
-/// Rows are taken as numbers, and once more where a sum of their pixels is none.
-template <bool places, bool past> void max_pool_overlapping(const PoolArgs& a, const Stream& s) {
+/// Windows of 3 x 3, `stride` (1 or 2) apart. What a window would have outside the image is the pixel at the edge once more,
+/// which it has. Rows are taken as numbers, and once more where a sum of their pixels is none.
+template <int stride, bool places, bool past> void max_pool_overlapping(const PoolArgs& a, const Stream& s) {
+  constexpr int high = 3 + stride;  // rows of inputs for two of outputs
   const int64_t pairs = (a.P + 1) / 2;
   s.parallel(a.B * pairs, double(2 * a.Q * a.C) * (2.0 / V) + 50, [&](int64_t unit, char*) {
-    const int64_t b = unit / pairs, p = unit % pairs * 2, C = a.C, ldy = a.ldy, Q = a.Q;
-    const float* row[4];
-    vi first[4];  // place of the row's first pixel
-    for (int i = 0; i < 4; i++) {
-      const int64_t h = inside(p - a.pad_top + i, a.H);
+    const int64_t b = unit / pairs, p = unit % pairs * 2, C = a.C, ldy = a.ldy, Q = a.Q, line = a.W * a.ldx;
+    const float* row[high];
+    vi first[high];  // place of the row's first pixel
+    for (int i = 0; i < high; i++) {
+      const int64_t h = inside(p * stride - a.pad_top + i, a.H);
       row[i] = a.x + (b * a.H + h) * a.W * a.ldx;
       first[i] = splat_i(int32_t(h * a.W));
     }
     const int rows = p + 1 < a.P ? 2 : 1;
     float* y = a.y + (b * a.P + p) * Q * ldy;
     float* argmax = places ? reinterpret_cast<float*>(a.argmax) + (b * a.P + p) * Q * C : nullptr;
-    vf seen{};
+    vf seen{};  // the sum of all pixels: first of what only the first window has
+    for (int j = 0; j < 3 - stride; j++)
+      for (int i = 0; i < high; i++) {
+        const float* x = row[i] + inside(j - a.pad_left, a.W) * a.ldx;
+        each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) { seen += load_n(x + c, n); });
+      }
     for (int64_t q = 0; q < Q; q++, y += ldy, argmax += places ? C : 0) {
       int64_t shift[3];
       vi column[3];
       for (int j = 0; j < 3; j++) {
-        const int64_t w = inside(q - a.pad_left + j, a.W);
+        const int64_t w = inside(q * stride - a.pad_left + j, a.W);
         shift[j] = w * a.ldx;
         column[j] = splat_i(int32_t(w));
       }
       each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
-        Best<places> best[2];
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
+        for (int i = 1; i <= 2 * stride; i++)
+#pragma GCC unroll 2
+          for (int j = 3 - stride; j < 3; j++) ask_below(row[high - 1] + shift[j] + c, i * line, c);
+        Best<places> best[2];
+#pragma GCC unroll 5
+        for (int i = 0; i < high; i++) {
           const float* x = row[i] + c;
           const vf left = load_n(x + shift[0], n), middle = load_n(x + shift[1], n), right = load_n(x + shift[2], n);
-          seen += (left + middle) + right;
+          seen += stride == 1 ? right : middle + right;
           Best<places> along{left, column[0]};
           along.take_number({middle, column[1]});
           along.take_number({right, column[2]});
           if (places) along.at += first[i];
           if (i == 0) best[0] = along;
-          if (i == 1) best[1] = along;
+          if (i == stride) best[1] = along;
           if (i == 1 || i == 2) best[0].take_number(along);
-          if (i == 2 || i == 3) best[1].take_number(along);
+          if (i > stride) best[1].take_number(along);
         }
 #pragma GCC unroll 2
         for (int k = 0; k < 2; k++) {
@@ -210,8 +221,11 @@ template <bool places, bool past> void max_row(const PoolArgs& a, int64_t unit) 
 
 /// `places`: also where the maximum was.
 template <bool places> void max_pool(const PoolArgs& a, const Stream& s) {
-  if (a.pool_h == 3 && a.pool_w == 3 && a.stride_h == 1 && a.stride_w == 1 && a.C >= V && a.H > 0 && a.W > 0)
-    return pools_past(a) ? max_pool_overlapping<places, true>(a, s) : max_pool_overlapping<places, false>(a, s);
+  if (a.pool_h == 3 && a.pool_w == 3 && a.stride_h == a.stride_w && a.stride_w <= 2 && a.C >= V && a.H > 0 && a.W > 0) {
+    const bool past = pools_past(a), one = a.stride_w == 1;
+    return one ? (past ? max_pool_overlapping<1, places, true> : max_pool_overlapping<1, places, false>)(a, s)
+               : (past ? max_pool_overlapping<2, places, true> : max_pool_overlapping<2, places, false>)(a, s);
+  }
   const auto row = pools_past(a) ? max_row<places, true> : max_row<places, false>;
   s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.4 / V) + 50, [&](int64_t unit, char*) { row(a, unit); });
 }
@@ -253,7 +267,7 @@ template <bool past, int high, int columns> void mean_of_windows(const PoolArgs&
       for (int64_t i = 0; i < rows; i++, row += line)
 #pragma GCC unroll 3
         for (int64_t j = 0; j < wide; j++) {
-          ask_next(a, row + j * ld, c);
+          ask_below(row + j * ld, a.stride_h * line, c);
           t += load_n(row + j * ld, n);
         }
       put_n<past>(w.y + c, t * share, n);
@@ -343,55 +357,60 @@ template <bool maximum> void pool_apart_grad(const PoolArgs& a, const Stream& s)
   s.parallel(a.B * a.P, double(a.pool_h * a.W * a.C) * (0.5 / V) + 50, [&](int64_t unit, char*) { row(a, unit); });
 }
 
+constexpr int64_t most_channels = 1024;  // whose sums of two pixels stay in L1
+
 /// Row i of image b's gradient, of windows three columns wide and `stride` (1 or 2) apart, which cover it in `rows` rows of
-/// outputs from p on: each window is read once for its three pixels of the row, which wait in dx for the next windows' share.
-template <int rows, int stride> DAGRT_INLINE void overlapping_row_grad(const PoolArgs& a, int64_t b, int64_t i, int64_t p) {
-  const int64_t W = a.W, Q = a.Q, C = a.C, ldx = a.ldx, lddx = a.lddx;
-  const float* dy = a.x + (b * a.P + p) * Q * ldx;
-  const float* taken = reinterpret_cast<const float*>(a.taken) + (b * a.P + p) * Q * C;
-  float* dx = a.dx + (b * a.H + i) * W * lddx;
-  int64_t begun = 0;  // pixels of the row that hold something
-  for (int64_t q = 0; q < Q; q++, dy += ldx, taken += C) {
-    const int64_t w = q * stride - a.pad_left;
+/// outputs from p on, channels [c0, c0 + C): each window is read once for its three pixels of the row. Sums of pixels that the
+/// next window has too wait in L1; a pixel is stored once.
+template <int rows, int stride, bool past>
+void overlapping_row_grad(const PoolArgs& a, int64_t b, int64_t i, int64_t p, int64_t c0, int64_t C) {
+  const int64_t W = a.W, Q = a.Q, ldx = a.ldx, ldt = a.C, lddx = a.lddx;
+  const float* dy = a.x + (b * a.P + p) * Q * ldx + c0;
+  const float* taken = reinterpret_cast<const float*>(a.taken) + (b * a.P + p) * Q * ldt + c0;
+  float* dx = a.dx + (b * a.H + i) * W * lddx + c0;
+  alignas(64) float waiting[3 - stride][most_channels + 48];  // not a page apart
+  for (auto& of_pixel : waiting) zero(of_pixel, (C + V - 1) / V * V);
+  const auto pixel = [&](int64_t w) { return w >= 0 && w < W ? dx + w * lddx : nullptr; };
+  int64_t w = -a.pad_left;
+  for (int64_t q = 0; q < Q; q++, dy += ldx, taken += ldt, w += stride) {
     const vi here = splat_i(int32_t(i * W + w));
-    float* to = dx + w * lddx;
-    const int first = w < 0 ? int(-w) : 0, end = W - w < 3 ? int(W - w) : 3, held = begun > w ? int(begun - w) : 0;
-    auto window = [&](int from, int last, int before) __attribute__((always_inline)) {
-      each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
-        vf t[3] = {};
+    const vi place[3] = {here, here + splat_i(1), here + splat_i(2)};
+    float* const to[2] = {pixel(w), stride == 2 ? pixel(w + 1) : nullptr};
+    each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
+      vf t[3] = {};
+#pragma GCC unroll 2
+      for (int j = 0; j < 3 - stride; j++) t[j] = load(waiting[j] + c);
+      if (rows == 3) ask_below(dy + c, rows * Q * ldx, c), ask_below(taken + c, rows * Q * ldt, c);
 #pragma GCC unroll 3
-        for (int j = 0; j < 3; j++)
-          if (j < before && j >= from) t[j] = load_n(to + j * lddx + c, n);
+      for (int k = 0; k < rows; k++) {
+        const vf g = load_n(dy + k * Q * ldx + c, n);
+        const vi at = as_i(load_n(taken + k * Q * ldt + c, n));
 #pragma GCC unroll 3
-        for (int k = 0; k < rows; k++) {
-          const vi g = as_i(load_n(dy + k * Q * ldx + c, n)), at = as_i(load_n(taken + k * Q * C + c, n)) - here;
-#pragma GCC unroll 3
-          for (int j = 0; j < 3; j++) t[j] += as_f(g & (at == splat_i(j)));
-        }
-#pragma GCC unroll 3
-        for (int j = 0; j < 3; j++)
-          if (j >= from && j < last) store_n(to + j * lddx + c, t[j], n);
-      });
-    };
-    if (first == 0 && end == 3 && held == 3 - stride)
-      window(0, 3, 3 - stride);
-    else
-      window(first, end, held);
-    if (w + end > begun) begun = w + end;
+        for (int j = 0; j < 3; j++) t[j] = add_where_equal(at, place[j], t[j], g);
+      }
+#pragma GCC unroll 2
+      for (int j = 0; j < stride; j++)
+        if (to[j]) put_n<past>(to[j] + c, t[j], n);
+#pragma GCC unroll 2
+      for (int j = 0; j < 3 - stride; j++) store(waiting[j] + c, t[j + stride]);
+    });
   }
-  for (; begun < W; begun++) zero(dx + begun * lddx, C);
+  for (int j = 0; w < W; j++, w++)
+    if (w >= 0) copy(dx + w * lddx, j < 3 - stride ? waiting[j] : nullptr, C);
 }
 
-template <int stride> void max_pool_overlapping_grad(const PoolArgs& a, const Stream& s) {
+template <int stride, bool past> void max_pool_overlapping_grad(const PoolArgs& a, const Stream& s) {
   s.parallel(a.B * a.H, double(a.W * a.C) * (4.0 / V) + 50, [&](int64_t unit, char*) {
     const int64_t b = unit / a.H, i = unit % a.H;
     const Span p = covering(i, stride, a.pad_top, 3, a.P);
-    switch (p.to - p.from) {
-      case 1: return overlapping_row_grad<1, stride>(a, b, i, p.from);
-      case 2: return overlapping_row_grad<2, stride>(a, b, i, p.from);
-      case 3: return overlapping_row_grad<3, stride>(a, b, i, p.from);
-      default: return overlapping_row_grad<0, stride>(a, b, i, 0);
-    }
+    const int64_t rows = p.to > p.from ? p.to - p.from : 0;
+    const auto row = rows == 0   ? overlapping_row_grad<0, stride, past>
+                     : rows == 1 ? overlapping_row_grad<1, stride, past>
+                     : rows == 2 ? overlapping_row_grad<2, stride, past>
+                                 : overlapping_row_grad<3, stride, past>;
+    for (int64_t c = 0; c < a.C; c += most_channels)
+      row(a, b, i, rows ? p.from : 0, c, a.C - c < most_channels ? a.C - c : most_channels);
+    if (past) finish_past();
   });
 }
 
@@ -401,8 +420,11 @@ void max_pool2d(const PoolArgs& a, const Stream& s) { a.argmax ? max_pool<true>(
 
 void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
   if (a.pool_h == a.stride_h && a.pool_w == a.stride_w && a.P > 0 && a.Q > 0) return pool_apart_grad<true>(a, s);
-  if (a.pool_h == 3 && a.pool_w == 3 && a.stride_h == a.stride_w && a.stride_w <= 2)
-    return a.stride_w == 1 ? max_pool_overlapping_grad<1>(a, s) : max_pool_overlapping_grad<2>(a, s);
+  if (a.pool_h == 3 && a.pool_w == 3 && a.stride_h == a.stride_w && a.stride_w <= 2) {
+    const bool past = goes_past(a.dx, a.lddx, a.B * a.H * a.W, a.C, touched(a, true)), one = a.stride_w == 1;
+    return one ? (past ? max_pool_overlapping_grad<1, true> : max_pool_overlapping_grad<1, false>)(a, s)
+               : (past ? max_pool_overlapping_grad<2, true> : max_pool_overlapping_grad<2, false>)(a, s);
+  }
   const double windows = double(((a.pool_h + a.stride_h - 1) / a.stride_h) * ((a.pool_w + a.stride_w - 1) / a.stride_w));
   s.parallel(a.B * a.H, double(a.W * a.C) * windows * 0.2 + 50, [&](int64_t unit, char*) {
     int64_t b = unit / a.H, i = unit % a.H;

@@ -10,30 +10,41 @@ namespace {
 // y, the inputs, a mask of those that are scalars (bit i: input i), elements
 using Strip = void (*)(void* y, const void* const* x, unsigned scalars, int64_t n);
 
+/// In that mask, of functions that `can_go_past`: y is written past the caches (vec.h) and begins at a vector's place.
+constexpr unsigned past_caches = 1u << 31;
+/// What takes no longer than this for an element waits for memory; others are no faster past the caches, but slower.
+constexpr double light_ns = 0.1;
+
 // ---------------------------------------------------------------- floats
-template <class F> void unary_strip(void* yp, const void* const* x, unsigned, int64_t n) {
-  float* y = static_cast<float*>(yp);
-  const float* a = static_cast<const float*>(x[0]);
-  int64_t i = 0;
-  for (; i + V <= n; i += V) store(y + i, F::value(load(a + i)));
-  if (i < n) store_n(y + i, F::value(load_n(a + i, int(n - i))), int(n - i));
+/// f(i, n) for the vectors of y[0, count): what to store.
+template <bool light, class F> DAGRT_INLINE void fill_strip(void* to, unsigned flags, int64_t count, const F& f) {
+  float* y = static_cast<float*>(to);
+  if (light && (flags & past_caches))
+    each_vector(count, [&](int64_t i, int n) __attribute__((always_inline)) { put_n<true>(y + i, f(i, n), n); });
+  else
+    each_vector(count, [&](int64_t i, int n) __attribute__((always_inline)) { store_n(y + i, f(i, n), n); });
 }
 
-template <class F> void binary_strip(void* yp, const void* const* x, unsigned scalars, int64_t n) {
-  float* y = static_cast<float*>(yp);
+template <class F> void unary_strip(void* y, const void* const* x, unsigned flags, int64_t count) {
+  const float* a = static_cast<const float*>(x[0]);
+  fill_strip<F::light>(y, flags, count,
+                       [&](int64_t i, int n) __attribute__((always_inline)) { return F::value(load_n(a + i, n)); });
+}
+
+template <class F> void binary_strip(void* y, const void* const* x, unsigned scalars, int64_t count) {
   const float *a = static_cast<const float*>(x[0]), *b = static_cast<const float*>(x[1]);
-  int64_t i = 0;
-  if (scalars == 0) {
-    for (; i + V <= n; i += V) store(y + i, F::value(load(a + i), load(b + i)));
-    if (i < n) store_n(y + i, F::value(load_n(a + i, int(n - i)), load_n(b + i, int(n - i))), int(n - i));
-  } else if (scalars == 1) {
-    vf s = splat(*a);
-    for (; i + V <= n; i += V) store(y + i, F::value(s, load(b + i)));
-    if (i < n) store_n(y + i, F::value(s, load_n(b + i, int(n - i))), int(n - i));
+  if (scalars & 1) {
+    const vf s = splat(*a);
+    fill_strip<F::light>(y, scalars, count,
+                         [&](int64_t i, int n) __attribute__((always_inline)) { return F::value(s, load_n(b + i, n)); });
+  } else if (scalars & 2) {
+    const vf s = splat(*b);
+    fill_strip<F::light>(y, scalars, count,
+                         [&](int64_t i, int n) __attribute__((always_inline)) { return F::value(load_n(a + i, n), s); });
   } else {
-    vf s = splat(*b);
-    for (; i + V <= n; i += V) store(y + i, F::value(load(a + i), s));
-    if (i < n) store_n(y + i, F::value(load_n(a + i, int(n - i)), s), int(n - i));
+    fill_strip<F::light>(y, scalars, count, [&](int64_t i, int n) __attribute__((always_inline)) {
+      return F::value(load_n(a + i, n), load_n(b + i, n));
+    });
   }
 }
 
@@ -44,6 +55,16 @@ DAGRT_INLINE void store_mask(uint8_t* y, vi mask, int n) {
     __builtin_memcpy(y, &bits, V);
   else
     for (int i = 0; i < n; i++) y[i] = bits[i];
+}
+
+/// The bools of n lanes as a mask.
+DAGRT_INLINE vi load_mask(const uint8_t* from, int n) {
+  vb bits{};
+  if (n == V)
+    __builtin_memcpy(&bits, from, V);
+  else
+    for (int i = 0; i < n; i++) bits[i] = from[i];
+  return __builtin_convertvector(bits, vi) != splat_i(0);
 }
 
 template <class F> void predicate_strip(void* yp, const void* const* x, unsigned, int64_t n) {
@@ -123,6 +144,7 @@ template <class T, class R, class F> void int_binary_strip(void* yp, const void*
 // ---------------------------------------------------------------- the table's rows as types
 #define DAGRT_ROW(name, equation, types, ns, expression, whole, gradient) \
   struct name##_f {                                                       \
+    static constexpr bool light = ns <= light_ns;                         \
     DAGRT_INLINE static vf value(vf a) { return expression; }             \
     template <class T> DAGRT_INLINE static T integer(T a) {               \
       using U [[maybe_unused]] = typename Unsigned<T>::type;              \
@@ -133,6 +155,7 @@ DAGRT_UNARY(DAGRT_ROW)
 #undef DAGRT_ROW
 #define DAGRT_ROW(name, equation, types, ns, expression, whole, ga, gb) \
   struct name##_f {                                                     \
+    static constexpr bool light = ns <= light_ns;                       \
     DAGRT_INLINE static vf value(vf a, vf b) { return expression; }     \
     template <class T> DAGRT_INLINE static T integer(T a, T b) {        \
       using U [[maybe_unused]] = typename Unsigned<T>::type;            \
@@ -170,7 +193,15 @@ template <class T> void select_strip(void* yp, const void* const* x, unsigned sc
   const uint8_t* c = static_cast<const uint8_t*>(x[0]);
   const T *a = static_cast<const T*>(x[1]), *b = static_cast<const T*>(x[2]);
   T s = *a, t = *b;
-  if (scalars == 0) {
+  if (sizeof(T) == sizeof(float) && (scalars & past_caches)) {
+    const float *p = static_cast<const float*>(x[1]), *q = static_cast<const float*>(x[2]);
+    const vf one = splat(*p), other = splat(*q);
+    each_vector(n, [&](int64_t i, int lanes) __attribute__((always_inline)) {
+      const vi chosen = load_mask(c + i, lanes);
+      const vf u = scalars & 2 ? one : load_n(p + i, lanes), v = scalars & 4 ? other : load_n(q + i, lanes);
+      put_n<true>(static_cast<float*>(yp) + i, select(chosen, u, v), lanes);
+    });
+  } else if (scalars == 0) {
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; i++) {
       T p = a[i], q = b[i];
@@ -297,6 +328,19 @@ Strip find_strip(Functor f, DType x, DType y) {
     case DType::int32: return integer_strip<int32_t>(f);
     case DType::int64: return integer_strip<int64_t>(f);
     default: return integer_strip<uint8_t>(f);
+  }
+}
+
+/// Whether its strip takes `past_caches`.
+bool can_go_past(Functor f, DType x, DType y) {
+  if (x != DType::float32 || y != DType::float32) return false;
+  switch (f) {
+#define DAGRT_ROW(name, ...) \
+  case Functor::name##_: return name##_f::light;
+    DAGRT_UNARY(DAGRT_ROW)
+    DAGRT_BINARY(DAGRT_ROW)
+#undef DAGRT_ROW
+    default: return f == Functor::select_;
   }
 }
 

@@ -132,7 +132,7 @@ template <bool past> DAGRT_INLINE void put_n(float* p, vf v, int n) {
 /// Whether `rows` rows of n floats, ld apart, are better written past the caches by a kernel that touches `all` floats: where
 /// those do not stay in a cache until somebody reads them, and on whole vectors' places.
 inline bool goes_past(const float* to, int64_t ld, int64_t rows, int64_t n, int64_t all) {
-  constexpr int64_t much = int64_t(2) << 20, too_much = int64_t(5) << 20;  // 8 and 20 MB
+  constexpr int64_t much = int64_t(2) << 20, too_much = int64_t(3) << 20;  // 8 and 12 MB
   const bool places = n >= V && ld % V == 0 && reinterpret_cast<uintptr_t>(to) % (V * sizeof(float)) == 0;
   return places && rows * n >= much && all >= too_much;
 }
@@ -186,6 +186,14 @@ DAGRT_INLINE vf larger(vf a, vf b) {
   return (vf)_mm256_max_ps((__m256)a, (__m256)b);
 #else
   return select(a > b, a, b);
+#endif
+}
+/// t + g in the lanes where a and b are equal, t in the others.
+DAGRT_INLINE vf add_where_equal(vi a, vi b, vf t, vf g) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_mask_add_ps((__m512)t, _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b), (__m512)t, (__m512)g);
+#else
+  return t + as_f(as_i(g) & (a == b));
 #endif
 }
 DAGRT_INLINE bool has_nan(vf a) {
