@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/batch_norm.h"
+#include "kernels/lstm.h"
 #include "kernels/pointwise.h"
 #include "kernels/pool2d.h"
 #include "run_op.h"
@@ -108,6 +109,35 @@ TEST_CASE("pointwise functions past the caches") {
           pointwise(a, s);
         });
       }
+    });
+  }
+}
+
+TEST_CASE("an LSTM's gates past the caches") {
+  struct Case {
+    int64_t B, T, C, U;
+  };
+  for (const Case c : {Case{33, 504, 5, 32}, Case{2, 2100, 3, 128}}) {  // rows for each thread; units shared by both
+    CAPTURE(c.B);
+    const int64_t G = 4 * c.U, places = c.B * c.T;
+    const std::vector<float> x = numbers(places * c.C, 1), w = numbers((c.C + c.U + 1) * G, 2);
+    std::vector<float> cells(size_t(places * c.U)), hidden(size_t(places * c.U)), packed(size_t(lstm_packed_size(c.C, c.U)));
+    const LstmMemory m = lstm_memory(c.B, c.T, c.U);
+    const size_t scratch = (m.scratch + 63) / 64 * 64;
+    std::vector<char> workspace(m.workspace + 64), space(2 * scratch + 64);
+    on_every_isa([&] {
+      LstmArgs a;
+      a.B = c.B, a.T = c.T, a.C = a.ldx = c.C, a.U = c.U, a.x = x.data();
+      a.kernel = w.data(), a.recurrent = w.data() + c.C * G, a.bias = w.data() + (c.C + c.U) * G;
+      a.packed = packed.data(), a.workspace = workspace.data(), a.cells = cells.data(), a.hidden = hidden.data();
+      lstm_pack(a, Stream{});
+      check_places(places * 4, c.U, c.U, [&](float* gates, const Stream& s) {
+        Stream mine = s;
+        mine.scratch = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(space.data()) + 63) / 64 * 64);
+        mine.scratch_bytes = scratch;
+        a.gates = gates;
+        lstm(a, mine);
+      });
     });
   }
 }

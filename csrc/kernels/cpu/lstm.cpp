@@ -92,6 +92,7 @@ struct Step {
   int64_t ld;                 // of the states
   const float *h, *r;         // before; the recurrent panels
   float *next, *c, *out;
+  bool past;  // gates go past the caches: the gradient reads them last of all
 };
 
 /// The cells of a panel's units, from the sums of all rows. In two rounds: each is one long chain for a row, and those of
@@ -100,6 +101,8 @@ void cells(const Step& s, int64_t p, const float* sums) {
   const LstmArgs& a = s.a;
   const int64_t U = a.U, B = a.B, u = p * V;
   const int n = int(U - u < V ? U - u : V);
+  const auto put = [&](float* to, vf gate)
+                       __attribute__((always_inline)) { s.past ? put_n<true>(to, gate, n) : store_n(to, gate, n); };
   vf cell[lstm_most_rows], dout[lstm_most_rows];
 #pragma GCC unroll 1
   for (int64_t m = 0; m < s.rows; m++, sums += 4 * V) {
@@ -113,9 +116,9 @@ void cells(const Step& s, int64_t p, const float* sums) {
     vf now = f * before + mg * dfi;
     if (a.gates) {
       float* to = a.gates + ((s.step * B + s.b0 + m) * 4) * U + u;
-      store_n(to, dg * dfi, n);
-      store_n(to + U, f, n);
-      store_n(to + 2 * U, mg * (di * dfi), n);
+      put(to, dg * dfi);
+      put(to + U, f);
+      put(to + 2 * U, mg * (di * dfi));
     }
     if (a.mask && !a.mask[(s.b0 + m) * a.T + s.t]) now = before;
     cell[m] = now;
@@ -128,7 +131,7 @@ void cells(const Step& s, int64_t p, const float* sums) {
     vf mc = power_minus_one(cell[m] * splat(2 * log2e)), dc = mc + splat(2);
     vf inverse = splat(1) / (dout[m] * dc);
     vf now = mc * inverse, y = now;
-    if (a.gates) store_n(a.gates + ((s.step * B + b) * 4 + 3) * U + u, dc * inverse, n);
+    if (a.gates) put(a.gates + ((s.step * B + b) * 4 + 3) * U + u, dc * inverse);
     if (a.mask) {
       float* out = s.out + at;
       if (!a.mask[b * a.T + s.t]) {
@@ -197,6 +200,7 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
       store(c + at, a.c0 ? load_n(a.c0 + from, n) : vf{});
       store(out + at, vf{});
     }
+  const bool past = a.gates && goes_past(a.gates, U, 4 * T * a.B, U, 5 * T * a.B * U);
   gang.meet(1);
   const auto time = [&](int64_t step) { return a.go_backwards ? T - 1 - step : step; };
   for (int64_t k0 = 0; k0 < T; k0 += plan.steps) {
@@ -209,7 +213,7 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
         });
     for (int64_t k = 0; k < steps; k++) {
       const int64_t step = k0 + k;
-      const Step s{a, b0, rows, step, time(step), ld, h, w.recurrent, next, c, out};
+      const Step s{a, b0, rows, step, time(step), ld, h, w.recurrent, next, c, out, past};
       const float *from[lstm_most_rows], *then[lstm_most_rows];
       for (int64_t m = 0; m < rows && a.table; m++) {
         from[m] = table_row(a, b0 + m, time(step));
@@ -245,6 +249,7 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
       if (a.h) store_n(a.h + to, load(h + at), n);
       if (a.c) store_n(a.c + to, load(c + at), n);
     }
+  if (past) finish_past();
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 // through memory. Each group of samples sums its own gradients of the weights; they are added in the order of the groups.
 //
 // All products use one tile, a few rows by four vectors: fewer loads for a multiply-add than squarer ones, and the depth of
-// 128 keeps its part of the other side in L1. While a step's dh is summed, the gates of the step before are fetched.
+// 128 keeps its part of the other side in L1. While a step's dh is summed, what the step before wants is fetched.
 #include "kernels/lstm.h"
 
 #include "kernels/cpu/gemm.h"
@@ -97,6 +97,18 @@ void pack(const Stream& s, int64_t N, int64_t K, const float* w, float* panels) 
   });
 }
 
+/// n floats that will be read, asked for in `calls` parts.
+struct Coming {
+  const float *next, *end;
+  int64_t share;
+  /// From `at` on, if there is anything.
+  Coming(const float* from, int64_t at, int64_t n, int64_t calls)
+      : next(n ? from + at : from), end(next + n), share(16 * (n / 16 / calls + 1)) {}
+  DAGRT_INLINE void ask() {
+    for (const float* to = next + share; next < to && next < end; next += 16) __builtin_prefetch(next);
+  }
+};
+
 /// One step back for some rows: dz and what dh, dc become but for dz's part of dh. False if all rows were masked.
 bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float* dz, int64_t ldz, float* dh, float* dc,
                float* waiting, int64_t ld) {
@@ -179,14 +191,12 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
           float* z = dz + (step - begin) * rows * ldz;
           // Rows that were masked have dz = 0 and keep their dh: adding is right for both.
           if (!step_back(a, step, b0, rows, z, ldz, dh, dc, waiting, ld)) continue;
-          const float *gates = a.gates + ((step - 1) * B + b0) * G, *last = gates + rows * G;
-          const int64_t share = 16 * (rows * G / 16 / (U / (4 * V) * (G / depth) + 1) + 1);
+          const int64_t calls = U / (4 * V) * (G / depth) + 1, before = ((step - 1) * B + b0) * U;
+          const int64_t some = step ? rows : 0, more = step > 1 ? rows : 0;
+          Coming gates(a.gates, 4 * before, some * G, calls), hidden(a.hidden, before, drecurrent ? some * U : 0, calls);
+          Coming cells(a.cells, before - B * U, more * U, calls);
           product<false>(rows, (U + V - 1) / V * V, G, z, ldz, recurrent, G * 2 * V, dh, ld, true,
-                         [&]() __attribute__((always_inline)) {
-                           if (!step) return;
-                           for (const float* to = gates + share; gates < to && gates < last; gates += 16)
-                             __builtin_prefetch(gates);
-                         });
+                         [&]() __attribute__((always_inline)) { gates.ask(), cells.ask(), hidden.ask(); });
         }
         for (int64_t r = 0; r < many; r++) {
           int64_t step = begin + r / rows, b = b0 + r % rows, t = a.go_backwards ? T - 1 - step : step;
