@@ -23,12 +23,23 @@ template <int MR, int NV, class F> DAGRT_INLINE void each_of_tile(const F& f) {
     for (int i = 0; i < NV; i++) f(m, i);
 }
 
+/// f(m, row) for each of MR rows `ld` apart, walking: as distances from the first they are more than registers hold.
+template <int MR, class T, class F> DAGRT_INLINE void each_row(T* row, int64_t ld, const F& f) {
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; m++, row += ld) {
+    keep(row);
+    f(m, row);
+  }
+}
+
 /// Stores a tile of whole vectors; one pass for each thing to be done, so that no vector asks whether it is.
 template <int MR, int NV>
 DAGRT_INLINE void finish_whole(const TileJob& j, const SimpleEpilogue& e, vf (&t)[MR][NV], float* c, int64_t row) {
-  const int64_t ldc = j.ldc;
-  if (j.accumulate)
-    each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] += load(c + m * ldc + i * V); });
+  const auto add = [&](int m, const float* from) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int i = 0; i < NV; i++) t[m][i] += load(from + i * V);
+  };
+  if (j.accumulate) each_row<MR>(static_cast<const float*>(c), j.ldc, add);
   if (e.bias) {
     const float* bias = e.bias + j.column;
     vf b[NV];
@@ -36,18 +47,17 @@ DAGRT_INLINE void finish_whole(const TileJob& j, const SimpleEpilogue& e, vf (&t
     for (int i = 0; i < NV; i++) b[i] = load(bias + i * V);
     each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] += b[i]; });
   }
-  if (e.residual) {
-    const float* from = e.residual + row * e.ld_residual + j.column;
-    const int64_t ld = j.row_step * e.ld_residual;
-    each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] += load(from + m * ld + i * V); });
-  }
+  if (e.residual) each_row<MR>(e.residual + row * e.ld_residual + j.column, j.row_step * e.ld_residual, add);
   if (e.round) each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] = vround_bfloat16(t[m][i]); });
   if (e.relu) each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] = relu(t[m][i]); });
   if (e.capped) {
     const vf most = splat(e.ceiling);
     each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { t[m][i] = at_most(t[m][i], most); });
   }
-  each_of_tile<MR, NV>([&](int m, int i) __attribute__((always_inline)) { store(c + m * ldc + i * V, t[m][i]); });
+  each_row<MR>(c, j.ldc, [&](int m, float* to) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+    for (int i = 0; i < NV; i++) store(to + i * V, t[m][i]);
+  });
 }
 
 /// Stores the first j.n columns of a tile, by way of memory.
@@ -66,6 +76,9 @@ constexpr int64_t gemm_turning_ahead = 48;  // floats of a column that is turned
 /// `copying`: A's elements to j.copied.
 template <int MR, int NV, bool scattered, bool packing = false, bool copying = false>
 void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64_t row, const char*& ahead, int64_t every) {
+  // Rows that one pointer serves: distances of more are more than registers hold. Through taps a single one is as good, but where
+  // each multiply-add waits for a distance of its own.
+  constexpr int half = MR > 7 && (!scattered || NV == 1) ? (MR + 1) / 2 : MR;
   const int64_t K = j.K, a_row = j.a_row, a_col = j.a_col, b_row = j.b_row, ldc = j.ldc, row_step = j.row_step;
   const int64_t next_row = j.next ? j.next_row : 0, a_tile = j.a_tile && !copying ? j.a_tile : MR * a_row;
   float* copied = j.copied;
@@ -81,28 +94,29 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
       for (int i = 0; i < NV; i++) acc[m][i] = vf{};
     if (simple.residual) {  // a line of each row, which no prefetcher foresees
       const float* from = simple.residual + row * simple.ld_residual + j.column;
-#pragma GCC unroll 16
-      for (int m = 0; m < MR; m++) __builtin_prefetch(from + m * row_step * simple.ld_residual);
+      each_row<MR>(from, row_step * simple.ld_residual,
+                   [](int, const float* at) __attribute__((always_inline)) { __builtin_prefetch(at); });
     }
-    if (j.far) {
-#pragma GCC unroll 16
-      for (int m = 0; m < MR; m++)
+    if (j.far)
+      each_row<MR>(c, ldc, [](int, float* at) __attribute__((always_inline)) {
 #pragma GCC unroll 2
-        for (int i = 0; i < NV * V; i += 16) __builtin_prefetch(c + m * ldc + i, 1);
-    }
-    const float *b = panel, *ak = a;
+        for (int i = 0; i < NV * V; i += 16) __builtin_prefetch(at + i, 1);
+      });
+    const float *b = panel, *ak = a, *behind = a + half * a_row;
+    keep(behind);
+    const float* lower = behind;
     float* packed = j.packed;
     for (int64_t k = 0; k < K;) {
 #pragma GCC unroll 2
       for (int i = 0; i < gemm_fetched; i += 16) __builtin_prefetch(ahead + 4 * i, 0, 2);
       ahead += next_row;
       for (const int64_t end = K - k < every ? K : k + every; k < end; k++) {
-        if (scattered) ak = a + taps[k];
+        int64_t at = scattered ? taps[k] : 0;
         if (copying) {
           const float* later = a + taps[k + gemm_copying_ahead];
           __builtin_prefetch(later);
           __builtin_prefetch(later + V - 1);
-          store(copied + k * MR, load(ak));
+          store(copied + k * MR, load(a + at));
         }
         vf bv[NV];
 #pragma GCC unroll 2
@@ -113,13 +127,19 @@ void gemm_tiles(const TileJob& j, int64_t tiles, const float* a, float* c, int64
           for (int i = 0; i < NV; i++) store(packed + i * V, bv[i]);
           packed += NV * V;
         }
-#pragma GCC unroll 16
-        for (int m = 0; m < MR; m++) {
-          vf av = splat(ak[m * a_row]);
+        auto multiply = [&](int m, float element) __attribute__((always_inline)) {
+          vf av = splat(element);
 #pragma GCC unroll 2
           for (int i = 0; i < NV; i++) acc[m][i] += av * bv[i];
+        };
+#pragma GCC unroll 16
+        for (int m = 0; m < half; m++, at += a_row) {
+          multiply(m, ak[at]);
+          if (scattered && m + half < MR) multiply(m + half, lower[at]);
         }
-        if (!scattered) ak += a_col;
+#pragma GCC unroll 16
+        for (int m = half; m < MR && !scattered; m++) multiply(m, lower[(m - half) * a_row]);
+        if (!scattered) ak += a_col, lower += a_col;
         b += b_row;
       }
     }

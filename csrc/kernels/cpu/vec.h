@@ -57,6 +57,9 @@ DAGRT_INLINE void keep(vf& v) {
 #endif
 }
 
+/// Makes a pointer one of its own, which GCC does not reckon as a distance from another.
+template <class T> DAGRT_INLINE void keep(T*& p) { asm("" : "+r"(p)); }
+
 /// 0, 1, ..., V - 1.
 DAGRT_INLINE vi lane_numbers() {
 #if DAGRT_V == 16
