@@ -59,8 +59,8 @@ ConvMemory conv2d_filter_grad_memory(const ConvArgs&);
 
 /// Pixels that one step of a kernel works on; the filter gradient's rows of dw in a unit of work.
 inline constexpr int64_t conv_block = 112, conv_grad_chunk = 192;
-/// Elements of a window multiplied at once: their part of a panel stays in L1.
-inline constexpr int64_t conv_slice = 640;
+/// Elements of a window multiplied at once: their part of a panel stays near. With wide vectors and panels that need no room.
+inline constexpr int64_t conv_slice = 640, conv_wide_slice = 1024;
 /// Whether a window of so many columns and channels is multiplied with so few filters that vectors of so many lanes run over
 /// its channels rather than over filters; `conv_few_filters`: more never are.
 inline constexpr int64_t conv_few_filters = 8;

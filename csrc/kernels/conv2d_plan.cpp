@@ -26,11 +26,10 @@ size_t pass_scratch(int64_t I, int64_t J, int64_t rows, int64_t depth, int64_t c
                     int64_t span_w, int64_t mul_h, int64_t mul_w) {
   const bool may_be_few = filters <= conv_few_filters;
   const size_t gathered = conv_by_rows(J) ? 0 : size_t(conv_block * conv_gathered_row(depth)) * 4 + 64;
-  const size_t copied = matmul_crowded(channels) ? size_t(conv_block * conv_gathered_row(conv_slice)) * 4 + 64 : 0;
-  if (gathered && !may_be_few && channels > 1) return std::max(gathered, copied);
+  if (gathered && !may_be_few && channels > 1) return gathered;
   int64_t high = (rows < I ? rows : I) * mul_h + span_h, wide = J * mul_w + span_w;
   const size_t front = std::max(round_up(depth), may_be_few ? round_up(filters * J) : 0);
-  return std::max({gathered, copied, front * 4 + size_t(high * wide * channels) * 4 + 128});
+  return std::max(gathered, front * 4 + size_t(high * wide * channels) * 4 + 128);
 }
 
 }  // namespace

@@ -34,12 +34,9 @@ int64_t matmul_panel_floats(int64_t N, int64_t K);
 
 /// Products of so few rows wait for B rather than for multiply-adds.
 inline constexpr int64_t matmul_few_rows = 4;
-/// Rows of B in a panel that is multiplied at once: it stays in L1.
-inline constexpr int64_t matmul_depth = 256;
-
-/// Whether rows of A so far apart lie in the same set of an L1 cache, all of them. Tiles of many rows copy them then, so far apart.
-inline bool matmul_crowded(int64_t apart) { return apart && apart % 1024 == 0; }
-inline constexpr int64_t matmul_copied_row = matmul_depth + 16;
+/// Rows of B in a panel that is multiplied at once: it stays in L1. With wide vectors, which wait for nothing where it comes from L2,
+/// up to the most.
+inline constexpr int64_t matmul_depth = 256, matmul_most_depth = 1024;
 
 /// How a product is cut up: a function of its sizes alone.
 struct MatmulPlan {

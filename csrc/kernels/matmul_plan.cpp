@@ -35,8 +35,7 @@ MatmulPlan matmul_plan(int64_t batches, int64_t M, int64_t N, int64_t K, bool b_
   if (few && !b_rows_contiguous) p.workspace = size_t(M * K * batches) * 4;  // A's rows, where they are not contiguous
   if (p.splits > 1) p.workspace += size_t(p.splits * M * N) * 4;
   p.workspace += 64;
-  if (!few) p.scratch = size_t(least(K, matmul_depth) * 32) * 4 + 64;
-  if (!few && matmul_crowded(K)) p.scratch += size_t(least(M, p.rows) * matmul_copied_row) * 4;
+  if (!few) p.scratch = size_t(least(K, matmul_most_depth) * 32) * 4 + 64;
   return p;
 }
 

@@ -91,6 +91,7 @@ TEST_CASE("matmul agrees with loops") {
           for (int64_t K : {0, 1, 3, 16, 35}) check(op, {{}, {}, {}, M, K, N}, ta, tb, (M + N + K) % 3 * 2);
       for (int64_t M : {2, 9, 40}) check(op, {{}, {}, {}, M, 2300, 20}, ta, tb, M % 2);
       check(op, {{}, {}, {}, 70, 520, 40}, ta, tb, 0);
+      for (int64_t M : {9, 31}) check(op, {{}, {}, {}, M, 2048, 70}, ta, tb, 0);  // rows of A in one set of a cache
       for (int64_t M : {1, 6, 33})
         for (int64_t pad : {0, 3}) {
           check(op, {{3}, {3}, {3}, M, 5, 19}, ta, tb, pad);

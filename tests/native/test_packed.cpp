@@ -72,7 +72,7 @@ TEST_CASE("packed weights give what the plain ops give") {
     choose_isa(isa);
     for (int64_t M : {0, 1, 2, 4, 5, 31, 130})
       for (int64_t N : {0, 1, 15, 33, 70})
-        for (int64_t K : {0, 1, 19, 600, 1024}) {
+        for (int64_t K : {0, 1, 19, 600, 1024, 2100, 3072}) {
           CAPTURE(M);
           CAPTURE(N);
           CAPTURE(K);
@@ -103,7 +103,9 @@ TEST_CASE("packed weights give what the plain ops give") {
                                              {{1, 9, 21, 3}, {3, 3, 3, 16}, 1, 1, 1, 1},
                                              {{1, 20, 20, 16}, {5, 5, 16, 16}, 1, 1, 1, 2},
                                              {{1, 3, 5, 1024}, {1, 1, 1024, 33}, 1, 1, 1, 0},
-                                             {{1, 3, 5, 33}, {1, 1, 33, 1024}, 1, 1, 1, 0}}) {
+                                             {{1, 3, 5, 33}, {1, 1, 33, 1024}, 1, 1, 1, 0},
+                                             {{1, 7, 8, 2048}, {1, 1, 2048, 70}, 1, 1, 1, 0},
+                                             {{1, 7, 7, 160}, {3, 3, 160, 40}, 1, 1, 1, 1}}) {
       const int64_t d = s.dilation, R = s.w[0], S = s.w[1], C = s.x[3], F = s.w[3];
       auto outputs = [&](int64_t n, int64_t window) { return (n + 2 * s.pad - (window - 1) * d - 1) / s.stride + 1; };
       std::vector<int64_t> shape{s.x[0], outputs(s.x[1], R), outputs(s.x[2], S), F};

@@ -65,7 +65,6 @@ struct Extras {
   const float* following = nullptr;  // where the next unit's A begins, if it lies there whole
   int64_t part = 0, parts = 1;       // of a group's panels
   float* room = nullptr;             // for a panel's part, if it is to be packed
-  float* copied = nullptr;           // for A's, if its rows are crowded
   int64_t front = 0, back = 0;       // of the depth, where A's elements are outside of the image: they are left out
 };
 
@@ -78,9 +77,9 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
   const int64_t channels = t.src_channels;
   const bool by_tap = e.room && t.groups == 1 && depth && channels <= conv_slice;  // the weights of a panel's part lie together
   const int64_t used = depth - e.front - e.back;
-  const int64_t slices = by_tap ? used / channels : used ? (used + conv_slice - 1) / conv_slice : 1;
   const int32_t* taps = job.taps;
-  const int64_t a_row = job.a_row;
+  const int64_t slice = V == 16 && !e.room && !taps && columns > V ? conv_wide_slice : conv_slice;
+  const int64_t slices = by_tap ? used / channels : used ? (used + slice - 1) / slice : 1;
   const bool finishes = t.epilogue.simple && !t.epilogue.empty();
   job.next_row = 4 * gemm_nr;
   job.far = t.B * t.dst_h * t.dst_w * t.ld_dst > conv_far;
@@ -92,11 +91,6 @@ void multiply(const Pass& t, int64_t g, TileJob job, int64_t depth, int64_t rows
     job.accumulate = k > 0;
     job.finish = finishes && k + 1 == slices ? &t.epilogue : nullptr;
     const float* rows_of_a = a + (taps ? 0 : from);
-    if (e.copied) {
-      const int64_t row = conv_gathered_row(job.K);
-      for (int64_t m = 0; m < rows; m++) copy(e.copied + m * row, rows_of_a + m * a_row, job.K);
-      rows_of_a = e.copied, job.a_row = row;
-    }
     for (int64_t p = first; p < last; p++) {
       job.b = t.packed + ((g * panels + p) * depth + from) * gemm_nr;
       job.next = p + 1 < last ? job.b + depth * gemm_nr
@@ -147,19 +141,17 @@ void pass_in_place(const Stream& s, const Pass& t) {
   const int64_t blocks = (pixels + conv_block - 1) / conv_block, panels = (n + gemm_nr - 1) / gemm_nr;
   const int64_t parts = panel_parts(blocks * t.groups, panels, 8);
   const double ns = double(conv_block) * double(sc + 8) * double(n / parts + gemm_nr) * (0.3 / V) + 100;
-  const bool crowded = gemm_mr > 7 && matmul_crowded(sc) && matmul_crowded(t.ld_src);
   s.parallel(blocks * t.groups * parts, ns, [&](int64_t unit, char* scratch) {
     const int64_t part = unit % parts, g = unit / parts % t.groups, block = unit / parts / t.groups;
     int64_t from = pixels * block / blocks, to = pixels * (block + 1) / blocks;
-    float *room = t.turned ? aligned(scratch) : nullptr, *copied = crowded ? aligned(scratch) : nullptr;
-    if (room && copied) copied += conv_slice * gemm_nr;
+    float* room = t.turned ? aligned(scratch) : nullptr;
     TileJob job;
     job.a_row = t.ld_src;
+    job.crowded = gemm_crowded(t.ld_src);
     job.ldc = t.ld_dst;
     const float* a = t.src + from * t.ld_src + g * sc;
     const float* following = t.ld_src == sc && to < pixels ? t.src + to * t.ld_src : nullptr;
-    multiply(t, g, job, sc, to - from, a, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0,
-             {following, part, parts, room, copied});
+    multiply(t, g, job, sc, to - from, a, 1, 0, t.dst + from * t.ld_dst + g * n, 0, from, 0, {following, part, parts, room});
   });
 }
 

@@ -322,16 +322,19 @@ void gemm_stream(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row,
 
 void gemm_run(TileJob j, int64_t M, const float* a, float* c, int64_t row) {
   if (!M) return;
-  int64_t tiles = (M + gemm_mr - 1) / gemm_mr;
+  const bool low_tiles = j.crowded;
+  int64_t tiles = low_tiles ? (M + gemm_crowded_mr - 1) / gemm_crowded_mr : (M + gemm_mr - 1) / gemm_mr;
   const bool narrow = j.n <= V;
   const char* ahead = reinterpret_cast<const char*>(j.next ? j.next : j.b);
   const int64_t runs = j.next_runs ? j.next_runs : j.K, steps = tiles * j.K;
   const int64_t every = j.next ? (steps > runs ? steps / runs : 1) : j.K;
   if (j.packed) {
-    gemm_tiles<gemm_mr, 2, false, true>(j, 1, a, c, row, ahead, every);
+    auto* first = low_tiles ? gemm_tiles<gemm_crowded_mr, 2, false, true> : gemm_tiles<gemm_mr, 2, false, true>;
+    const int64_t rows = low_tiles ? gemm_crowded_mr : gemm_mr;
+    first(j, 1, a, c, row, ahead, every);
     j.b = j.packed, j.b_row = gemm_nr;
-    a += j.a_tile ? j.a_tile : gemm_mr * j.a_row, c += gemm_mr * j.ldc, row += gemm_mr * j.row_step;
-    M -= gemm_mr, tiles--;
+    a += j.a_tile ? j.a_tile : rows * j.a_row, c += rows * j.ldc, row += rows * j.row_step;
+    M -= rows, tiles--;
     if (!M) return;
   }
   if (j.copied) return gemm_tiles<gemm_mr, 2, true, false, true>(j, tiles, a, c, row, ahead, every);

@@ -25,6 +25,10 @@ inline constexpr int gemm_nr = 2 * V;
 inline constexpr int gemm_few_rows = int(matmul_few_rows);
 inline constexpr int gemm_fetched = gemm_nr < 16 ? 16 : gemm_nr;  // floats of a panel's row, or a line of the cache
 
+/// Whether rows of A so far apart lie in the same set of an L1 cache, all of them: tiles are no higher then than it has ways.
+inline bool gemm_crowded(int64_t apart) { return apart && apart % 1024 == 0; }
+inline constexpr int gemm_crowded_mr = gemm_mr < 8 ? gemm_mr : 8;
+
 inline constexpr int gemm_copying_ahead = 16;  // elements of K; `taps` goes on so far behind K if A is copied
 
 /// What a run of tiles over one panel has in common.
@@ -42,6 +46,7 @@ struct TileJob {
   float* packed = nullptr;
   int64_t ldc = 0;
   int n = gemm_nr;                   // columns to store
+  bool crowded = false;              // rows of A, gemm_crowded: low tiles
   bool accumulate = false;           // onto what C holds
   bool far = false;                  // C lies beyond L1, and its lines are asked for before the tile's sums
   const Epilogue* finish = nullptr;  // a simple one, with the last part of K

@@ -2,7 +2,7 @@
 //
 // Few rows (a single sample): B is read once, in place: wide tiles over B's own rows (gemm_few), or dot products where B
 // is transposed. Else cells of C are claimed by threads, and each packs the panels of B that it multiplies with, a block
-// of K at a time, so that they come from L1; short cells read contiguous rows of B in place. A long K with few cells
+// of K at a time, so that they come from a near cache; short cells read contiguous rows of B in place. A long K with few cells
 // (gradients of weights) is cut into 2, 4 or 8 partial sums, added in order.
 #include "kernels/matmul.h"
 
@@ -123,27 +123,30 @@ void run_few(const MatmulArgs& g, const Offsets& o, const Cell& t, bool streamed
   }
 }
 
+/// Rows of B that so many rows of A are multiplied with at once. With vectors so wide that a tile's multiply-adds take many times what
+/// loading a row of the panel from L2 does, as far as A's part stays there too: each tile begins and ends once a block.
+int64_t block_depth(int64_t rows, int64_t columns) {
+  constexpr int64_t near = 131072;  // floats of A
+  if (V < 16 || columns <= V || near / rows <= matmul_depth) return matmul_depth;
+  return near / rows < matmul_most_depth ? near / rows : matmul_most_depth;
+}
+
 /// Block by block of K, panel by panel: what is not packed is packed to `room`, unless it is read in place, whole rows by the first
-/// tile that multiplies with them, others just before; the panel that comes next is fetched from memory meanwhile. Behind the panel
-/// there is room for crowded rows of A.
+/// tile that multiplies with them, others just before; the panel that comes next is fetched from memory meanwhile.
 void run_panels(const MatmulArgs& g, const Offsets& o, const Cell& t, bool in_place, float* room) {
-  const bool crowded = gemm_mr > 7 && t.m1 - t.m0 > 7 && g.a_col == 1 && matmul_crowded(g.K) && matmul_crowded(g.a_row);
-  float* copied = room + matmul_depth * gemm_nr;
   TileJob j;
   j.a_row = g.a_row, j.a_col = g.a_col, j.ldc = t.ldc;
+  j.crowded = g.a_col == 1 && gemm_crowded(g.a_row);
   const float *a = g.a + o.a + t.m0 * g.a_row, *b = g.b + o.b;
   auto at = [&](int64_t k, int64_t n) { return g.panels ? g.panels + n * g.K + k * gemm_nr : b + k * g.b_row + n * g.b_col; };
-  for (int64_t k = t.k0; k < t.k1; k += matmul_depth) {
-    j.K = t.k1 - k < matmul_depth ? t.k1 - k : matmul_depth;
-    j.accumulate = k > t.k0;
+  const int64_t depth = block_depth(t.m1 - t.m0, t.n1 - t.n0), blocks = (t.k1 - t.k0 + depth - 1) / depth;
+  for (int64_t block = 0, k = t.k0; block < blocks; block++, k += j.K) {
+    j.K = t.k0 + (t.k1 - t.k0) * (block + 1) / blocks - k;
+    j.accumulate = block > 0;
     const float* rows = a + k * g.a_col;
-    if (crowded) {
-      for (int64_t m = 0; m < t.m1 - t.m0; m++) copy(copied + m * matmul_copied_row, rows + m * g.a_row, j.K);
-      rows = copied, j.a_row = matmul_copied_row;
-    }
     for (int64_t n = t.n0; n < t.n1; n += gemm_nr) {
       j.n = int(t.n1 - n < gemm_nr ? t.n1 - n : gemm_nr);
-      const bool last = n + gemm_nr >= t.n1, end = last && k + j.K >= t.k1;  // behind the cell comes the one on its right
+      const bool last = n + gemm_nr >= t.n1, end = last && block + 1 == blocks;  // behind the cell comes the one on its right
       const float* next = at(!last ? k : end ? t.k0 : k + j.K, last && !end ? t.n0 : n + gemm_nr);
       j.b = at(k, n);
       if (g.panels) {
