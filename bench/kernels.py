@@ -81,6 +81,32 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return text
 
 
+def choices(rows: list[dict[str, Any]]) -> str:
+    """Of each layer of which a share of the peak is asked: in each direction the fastest algorithm, in multiples of the peak.
+    Where that stays below, the most that it could be: its own multiplications at the peak, or its bytes at memory's speed."""
+    asked = {name_of(r)[1]: r["asked"] for r in rows if r.get("asked")}
+    cells: dict[str, dict[str, str]] = {layer: {} for layer in asked}
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for r in rows:
+        group, layer = name_of(r)
+        key = layer, group.partition(" ")[2]
+        if layer in asked and (key not in best or r["us"] < best[key]["us"]):
+            best[key] = r
+    for (layer, direction), r in best.items():
+        cell = f"{r['of_peak']:.2f} {name_of(r)[0].partition(' ')[0]}"
+        if r["of_peak"] < asked[layer]:
+            multiply_us = r.get("multiply_flops", r["gflops"] * r["us"] * 1e3) / r["peak_gflops"] / 1e3
+            bytes_us = r["us"] * r["gbs"] / r["memory_gbs"]
+            cell += f", at most {r['of_peak'] * r['us'] / max(multiply_us, bytes_us):.2f}"
+        cells[layer][direction] = cell
+    directions = list(dict.fromkeys(d for c in cells.values() for d in c))
+    text = "\n| 3x3 layer: times the peak by the fastest algorithm | asked | " + " | ".join(directions) + " |\n"
+    text += "|---|---|" + "---|" * len(directions) + "\n"
+    for layer, c in cells.items():
+        text += f"| {layer} | {asked[layer]:.2f} | " + " | ".join(c.get(d, "") for d in directions) + " |\n"
+    return text
+
+
 def table(family: str, report: dict[str, Any]) -> str:
     context, rows = report["context"], [r for r in report["benchmarks"] if not r.get("error_occurred")]
     if family == "threads":
@@ -120,6 +146,8 @@ def table(family: str, report: dict[str, Any]) -> str:
             )
             text += "| " + " | ".join(cells) + " |\n"
         text += f"\n{summary(members)}\n"
+    if any(r.get("asked") for r in rows):
+        text += choices(rows)
     return text
 
 

@@ -1,7 +1,8 @@
 // Convolutions: the direct sum, and Winograd's where there is a transform, each against all peers' convolution of that
 // layer; forward with bias and relu, input gradient, filter gradient. Winograd's flops are those of the direct sum that it
 // replaces, so that its share of the peak can exceed 1; `asked`: the share that the project wants, k 4 eta (eta: area of the
-// map over area in whole tiles; k = 0.72, 0.67, 0.55 from 128, 64, 32 channels).
+// map over area in whole tiles; k = 0.72, 0.67, 0.55 from 128, 64, 32 channels). `multiply_flops`: what the transformed
+// tiles take, without the transforms.
 #include "kernels/winograd.h"
 #include "layers.h"
 
@@ -67,7 +68,8 @@ Work winograd(const Layer& l, Direction d, int tile) {
   w.flops = 2.0 * double(h->y.size()) * double(l.R * l.R * l.C);
   w.written = 4.0 * double(h->out.size());
   w.read = 4.0 * double(h->x.size() + h->y.size() + h->u.size()) - w.written;
-  w.more = {{"asked", asked(l)}};
+  const int64_t tiles = l.B * ((l.P() + tile - 1) / tile) * ((l.P() + tile - 1) / tile), points = tile + l.R - 1;
+  w.more = {{"asked", asked(l)}, {"multiply_flops", 2.0 * double(tiles * points * points * l.C * l.F)}};
   return w;
 }
 
