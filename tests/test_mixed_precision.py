@@ -177,3 +177,28 @@ def test_bfloat16_weights_change_no_value() -> None:
         h = np.maximum(rounded((h.astype("float64") @ rounded(w).astype("float64") + b).astype("float32")), 0)
     w, b = model.layers[-1].get_weights()
     np.testing.assert_allclose(model.predict(x, verbose=0), h @ w + b, rtol=0, atol=0.01)
+
+
+def test_folded_weights_are_rounded_once() -> None:
+    """1x1 convolutions and their normalisations in inference: products of bfloat16 weights that the factors are in."""
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    image = keras.Input((7, 5, 96))
+    y = L.ReLU()(L.BatchNormalization()(L.Conv2D(160, 1, strides=2)(image)))
+    y = L.BatchNormalization(dtype="float32")(L.Conv2D(70, 1, use_bias=False)(y))
+    model = keras.Model(image, y)
+    rng = np.random.default_rng(1)
+    for w in model.weights:  # moving variances too
+        w.assign(rng.uniform(0.5, 1.5, w.shape) if "variance" in w.path else rng.normal(size=w.shape) * 0.2)
+    x = rng.normal(size=(3, 7, 5, 96)).astype("float32")
+    _, conv, norm, _, last, last_norm = model.layers
+
+    def folded(layer: L.BatchNormalization, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        gamma, beta, mean, variance = layer.get_weights()
+        scale = gamma / np.sqrt(variance + layer.epsilon)
+        return rounded(kernel[0, 0] * scale).astype("float64"), (bias - mean) * scale + beta
+
+    w, b = folded(norm, *conv.get_weights())
+    h = np.maximum(rounded((rounded(x[:, ::2, ::2]) @ w + b).astype("float32")), 0)
+    w, b = folded(last_norm, last.get_weights()[0], np.zeros(70, "float32"))
+    want = h @ w + b
+    np.testing.assert_allclose(model.predict(x, verbose=0), want, rtol=0, atol=0.01 * np.abs(want).max())

@@ -9,8 +9,7 @@ struct MatmulBf16PackedArgs {
   const uint16_t* panels = nullptr;  // B, packed by pack_matmul_bf16
   float* c = nullptr;                // [M, N], rows ldc apart
   int64_t M = 0, N = 0, K = 0, a_row = 0, ldc = 0;
-  char* workspace = nullptr;  // matmul_bf16_workspace bytes
-  Epilogue epilogue;          // its row of C[m] is m
+  Epilogue epilogue;  // its row of C[m] is m
 };
 
 /// Rounds B to bfloat16, two rows of it interleaved: panels [N / NR][K / 2][NR][2], zero behind N and K; NR of the instruction
@@ -40,7 +39,14 @@ DAGRT_BF16_KERNEL(pack_matmul_bf16, PackMatmulBf16Args)
 
 /// Elements of the panels, the same for every instruction set.
 inline int64_t matmul_bf16_panel_size(int64_t N, int64_t K) { return (N + 31) / 32 * 32 * ((K + 1) / 2 * 2); }
-/// Bytes: A's rows in pairs, which the instruction of AVX512-BF16 wants.
-inline size_t matmul_bf16_workspace(int64_t M, int64_t K) { return chosen_bf16_dot ? size_t(M * ((K + 1) / 2)) * 4 + 64 : 0; }
+/// C is made in cells of so many rows and columns, the most.
+inline constexpr int64_t matmul_bf16_cell_rows = 48, matmul_bf16_cell_columns = 128;
+/// From one row of A's pairs to the next, in words: rows that do not all lie in one set of a cache.
+inline int64_t matmul_bf16_pairs_row(int64_t K) { return (K + 31) / 32 * 16 + 16; }
+/// Bytes, for each thread: a cell's rows of A in pairs, which the instruction of AVX512-BF16 wants.
+inline size_t matmul_bf16_scratch(int64_t M, int64_t K) {
+  const int64_t rows = M < matmul_bf16_cell_rows ? M : matmul_bf16_cell_rows;
+  return chosen_bf16_dot ? size_t(rows * matmul_bf16_pairs_row(K)) * 4 + 64 : 0;
+}
 
 }  // namespace dagrt

@@ -71,7 +71,9 @@ double packed_matmul_ns(int64_t M, int64_t N, int64_t K) {
 }
 
 double bf16_matmul_ns(int64_t M, int64_t N, int64_t K) {
-  const double weights = double(K) * double(N);
-  return double(M) * weights * multiply_ns() / lanes() * bf16_products() + memory_ns(2 * weights);
+  constexpr double pair_ns = 0.1;
+  const double weights = double(K) * double(N), products = double(M) * double(K) * double(up(N, 2 * int64_t(lanes())));
+  const double pairs = chosen_bf16_dot ? double(M * K) * double(up(N, matmul_bf16_cell_columns) / matmul_bf16_cell_columns) : 0;
+  return products * multiply_ns() / lanes() * bf16_products() + pairs / 2 * pair_ns + memory_ns(2 * weights);
 }
 }  // namespace dagrt

@@ -86,6 +86,7 @@ void run_pack(const RunContext& c) {
 void run_packed(const RunContext& c) {
   auto g = packed_arguments<MatmulArgs>(c);
   g.panels = c.in[1].as<const float>();
+  g.workspace = static_cast<char*>(c.workspace);
   matmul(g, c.stream);
 }
 

@@ -38,7 +38,7 @@ void register_matmul_bf16_packed(Registry& r) {
   packed.infer = [](const InferContext& c) { return infer_packed(c, panels); };
   packed.run = run_packed;
   packed.memory = [](const void*, const Types& in, const Types&) {
-    return Memory{matmul_bf16_workspace(packed_rows(in), in[0].shape.back().value()), 0};
+    return Memory{0, matmul_bf16_scratch(packed_rows(in), in[0].shape.back().value())};
   };
   r.add(std::move(packed));
 }

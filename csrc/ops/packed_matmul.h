@@ -69,7 +69,6 @@ template <class Args> Args packed_arguments(const RunContext& c) {
   g.M = a.rows(), g.N = y.dims[y.rank - 1], g.K = a.dims[a.rank - 1];
   g.a_row = a.ld;
   g.ldc = y.ld;
-  g.workspace = static_cast<char*>(c.workspace);
   g.epilogue = read_epilogue(c, c.attrs<PackedAttrs>(), 2);
   return g;
 }

@@ -3,7 +3,8 @@
 //   conv2d_input_grad(dy, w)   -> the same of dy, with turned filters and what the window leaves of the padding
 //   conv2d_filter_grad(x, dy)  -> conv2d_filter_grad_winograd(x, dy)
 //   matmul(a, b)               -> matmul_packed(a, pack_matmul(b)); where both hold bfloat16s (passes/widen_halves) and
-//                                 weights take more time than products: matmul_bf16_packed(a, pack_matmul_bf16(b))
+//                                 weights take more time than products, or the machine multiplies bfloat16s the
+//                                 faster: matmul_bf16_packed(a, pack_matmul_bf16(b)); so does a 1x1 convolution
 // A Winograd convolution of an image that nearest-neighbour upsampling made reads the small one, `upsample` told.
 // What an algorithm needs of the weights is a node of its own. Where weights do not change from run to run, the plan
 // hoists it and it costs nothing; elsewhere it is made in every run, and counted. Packing alone pays only where it is
@@ -134,6 +135,13 @@ class Chooser {
     if (c.empty()) return;
     if (!reachable(n.inputs[1])) return;
     bool steady = is_steady(n.inputs[1]);
+    const bool dense = c.plain() && c.s.R == 1 && c.s.S == 1 && c.s.P == c.s.H && c.s.Q == c.s.W && !transpose;
+    if (dense && steady && are_bf16(n) && c.s.C >= least_bf16 &&
+        bf16_matmul_ns(c.s.B * c.s.P * c.s.Q, c.s.F, c.s.C) < direct_conv2d_ns(c.s)) {
+      const ValueId w = bf16_.at(n.inputs[1]);
+      n.inputs[1] = weights("reshape", w, n.paths, {{"shape", attr_list(Dims{c.s.C, c.s.F})}});
+      return multiply_bf16(n, c.s.F, false);
+    }
     int64_t tile = best_tile(c, direct_conv2d_ns(c.s), [&](int64_t t) { return winograd_conv2d_ns(c.s, t, !steady); });
     map["kernel_size"] = attr_list(std::vector<int64_t>{c.s.R, c.s.S});
     map["filters"] = {c.s.F};
@@ -181,17 +189,23 @@ class Chooser {
     bool transpose_a = std::get<bool>(map.at("transpose_a").v), transpose_b = std::get<bool>(map.at("transpose_b").v);
     if (transpose_a || b.size() != 2) return;  // one row gains too: panels are read in sequence
     const int64_t columns = b[transpose_b ? 0 : 1].value(), K = b[transpose_b ? 1 : 0].value();
-    if (bf16_.count(n.inputs[0]) && bf16_.count(n.inputs[1]) && columns >= least_bf16 && K >= least_bf16) {
+    if (are_bf16(n) && columns >= least_bf16 && K >= least_bf16) {
       int64_t rows = 1;
       for (size_t i = 0; i + 1 < shape(n.inputs[0]).size(); i++) rows *= shape(n.inputs[0])[i].value();
       if (bf16_matmul_ns(rows, columns, K) < packed_matmul_ns(rows, columns, K)) {
-        n.inputs[1] = bf16_.at(n.inputs[1]);  // packing rounds
-        n.inputs[1] = weights("pack_matmul_bf16", n.inputs[1], n.paths, {{"transpose_b", {transpose_b}}});
-        return become(n, "matmul_bf16_packed", {{"columns", {columns}}});
+        n.inputs[1] = bf16_.at(n.inputs[1]);
+        return multiply_bf16(n, columns, transpose_b);
       }
     }
     n.inputs[1] = weights("pack_matmul", n.inputs[1], n.paths, {{"transpose_b", {transpose_b}}});
     become(n, "matmul_packed", {{"columns", {columns}}});
+  }
+
+  bool are_bf16(const Node& n) const { return bf16_.count(n.inputs[0]) && bf16_.count(n.inputs[1]); }
+  /// n becomes the product with its matrix, which packing rounds.
+  void multiply_bf16(Node& n, int64_t columns, bool transpose_b) {
+    n.inputs[1] = weights("pack_matmul_bf16", n.inputs[1], n.paths, {{"transpose_b", {transpose_b}}});
+    become(n, "matmul_bf16_packed", {{"columns", {columns}}});
   }
 
   /// In a body: the value outside that `v` is, or no_value where it is made inside or by the scan.

@@ -2,6 +2,8 @@
 // Behind a product with weights of variables alone (dense, convolution, transposed convolution) they go into the weights and
 // a bias:
 //   (x * w) a + b = x * (w a) + b
+// Weights rounded to bfloat16 (passes/widen_halves) are rounded behind the factor instead: once, as before, and kernels that
+// multiply bfloat16s may take them.
 // New weights and bias are computed from variables alone, so that the plan computes them once. Any chain of sums and
 // products with such factors folds, in any order; one without a product is left to fuse_epilogues.
 //
@@ -21,6 +23,8 @@ class Folding {
   void run() {
     std::vector<Chain> chains;
     for (size_t i = 0; i < f_.nodes.size(); i++) {
+      const Node& n = f_.nodes[i];
+      rounds_.push_back(n.op->name == "round_bfloat16" ? n.inputs[0] : no_value);
       Chain c{int(i), {}};
       if (find_chain(c)) chains.push_back(std::move(c));
     }
@@ -135,7 +139,11 @@ class Folding {
       spread[size_t(axis)] = type(scale).shape[0];
       scale = b_.reshape(scale, spread);
     }
-    n.inputs[1] = b_.mul(w, scale);
+    const int maker = uses_.producer[size_t(w)];
+    if (maker >= 0 && rounds_[size_t(maker)] != no_value)
+      n.inputs[1] = b_.emit("round_bfloat16", {b_.mul(rounds_[size_t(maker)], scale)});
+    else
+      n.inputs[1] = b_.mul(w, scale);
     std::vector<std::string> paths = n.paths;
     if (shift == no_value) {
       n.outputs[0] = v;
@@ -158,6 +166,7 @@ class Folding {
   std::vector<char> steady_;
   std::vector<bool> taken_;
   std::vector<Node> old_;
+  std::vector<ValueId> rounds_;  // of a node that rounds to bfloat16: what
 };
 
 }  // namespace

@@ -69,9 +69,9 @@ TEST_CASE("matmul_bf16_packed gives what matmul gives of the same values") {
   const Kept kept;
   for (const char* isa : isas()) {
     CAPTURE(isa);
-    for (int64_t M : {0, 1, 2, 3, 4, 5, 15, 31, 101})
+    for (int64_t M : {0, 1, 2, 3, 4, 5, 15, 31, 49, 101})
       for (int64_t N : {0, 1, 15, 33, 70, 300})
-        for (int64_t K : {0, 1, 2, 19, 300}) {
+        for (int64_t K : {0, 1, 2, 19, 32, 47, 300}) {
           choose_isa(isa);
           CAPTURE(M);
           CAPTURE(N);
@@ -97,7 +97,7 @@ TEST_CASE("matmul_bf16_packed adds in one order on every instruction set") {
   register_matmul_bf16_packed(r);
   const Op &packed = *r.find("matmul_bf16_packed"), &packing = *r.find("pack_matmul_bf16");
   const Kept kept;
-  for (int64_t M : {1, 2, 3, 7, 30}) {
+  for (int64_t M : {1, 2, 3, 7, 13, 30, 59}) {
     Product p(M, 77, 203, true);
     Tensor first(DType::float32, {1, M, 77});
     for (const char* isa : isas()) {

@@ -1,8 +1,11 @@
 // widen_halves: golden texts of mixed programs.
 #include <doctest/doctest.h>
 
+#include "ir/lists.h"
 #include "ir/text.h"
+#include "ops/isa.h"
 #include "passes/pipeline.h"
+#include "run_op.h"
 #include "trace.h"
 
 namespace dagrt {
@@ -34,6 +37,14 @@ int count(const std::string& text, const std::string& part) {
   int n = 0;
   for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) n++;
   return n;
+}
+
+bool is_amd() {
+#if defined(__x86_64__)
+  return __builtin_cpu_is("amd");
+#else
+  return false;
+#endif
 }
 
 }  // namespace
@@ -68,6 +79,30 @@ TEST_CASE("widen_halves: weights that are rounded in a loop's body are rounded b
   CHECK(s.find("round_bfloat16(%1)") < s.find("scan("));
   CHECK(count(s, "bfloat16(") == 2);  // k's, and in the body h's
   CHECK(count(s, "epilogue: [\"tanh 0\", \"round_bfloat16 1\"]") == 1);
+}
+
+TEST_CASE("widen_halves: a 1x1 convolution multiplies bfloat16s where the machine is faster at it") {
+  const std::string before = isa_name();
+  for (const std::string isa : testing::isas()) {
+    if (isa != "scalar" && isa != "avx512_bf16") continue;
+    choose_isa(isa.c_str());
+    Mixed t;
+    ValueId x = t.half(t.input("x", floats({2, 14, 14, 96}))), bias = t.read(t.variable("c/bias", floats({160})));
+    auto convolution = [&](int64_t window, int64_t stride) {
+      ValueId w = t.read(t.variable(window == 1 ? "c/kernel" : "d/kernel", floats({window, window, 96, 160})));
+      const AttrMap attrs{{"strides", attr_list(std::vector<int64_t>{stride, stride})}, {"padding", {std::string("valid")}}};
+      return t.b.emit("relu",
+                      {t.b.emit("add", {t.half(t.b.emit("conv2d", {t.wide(x), t.wide(t.half(w))}, attrs)), t.half(bias)})});
+    };
+    t.out({t.wide(convolution(1, 1)), t.wide(convolution(1, 2)), t.wide(convolution(2, 1))});
+    const std::string s = t.compiled();
+    CAPTURE(s);
+    const bool bf16 = isa == "avx512_bf16" && is_amd();
+    CHECK(count(s, "= matmul_bf16_packed(") == (bf16 ? 2 : 0));
+    CHECK(count(s, "= conv2d_packed(") == (bf16 ? 1 : 3));
+    if (bf16) CHECK(count(s, "{columns: 160, epilogue: [\"add 0 1\", \"round_bfloat16 2\", \"relu 3\"]") == 2);
+  }
+  choose_isa(before.c_str());
 }
 
 TEST_CASE("widen_halves: what is read and written in 16 bits alone stays so") {

@@ -6,7 +6,8 @@
 // as the instruction does it: each product of two bfloat16s is exact in float32, so fused or not is one (but where it
 // underflows), sums round to nearest, denormals count as zero (as they do in all threads of a run). Elsewhere a word becomes
 // two floats by a shift and a mask, and two multiply-adds: the same sums in the same order, the same on every instruction set.
-// Threads claim cells of C; K is never cut, so that panels are read in sequence.
+// Threads claim cells of C; K is never cut, so that panels are read in sequence. For the instruction a cell's rows of A are made
+// pairs first, in scratch.
 #include "kernels/matmul_bf16_packed.h"
 
 #include "kernels/cpu/vec.h"
@@ -128,13 +129,58 @@ void row_of_tiles(int64_t K, const Element* a, int64_t a_row, const uint32_t* b,
     if (n > 0) return tile<MR, 2>(K, a, a_row, b, panel, c, ldc, n);
 }
 
-/// Rows of the highest tile. Each has sums enough to hide a multiply-add's latency, but for what is left over.
-constexpr int most_rows = DAGRT_BF16_PAIRS ? 12 : 4;
+#if DAGRT_BF16_PAIRS
+constexpr int most_rows = 12;  // of a tile
 
+/// Tiles of about the same height: of more than four rows each has sums enough to hide the instruction's latency.
+void rows_of_tiles(int64_t rows, int64_t K, const Element* a, int64_t a_row, const uint32_t* b, float* c, int64_t ldc,
+                   int64_t n) {
+  const int64_t tiles = (rows + most_rows - 1) / most_rows;
+  for (int64_t t = 0, at = 0; t < tiles; t++) {
+    const int64_t height = rows * (t + 1) / tiles - at;
+    const Element* from = a + at * a_row;
+    float* to = c + at * ldc;
+    at += height;
+    switch (height) {
+      case 12: row_of_tiles<12, 2>(K, from, a_row, b, to, ldc, n); break;
+      case 11: row_of_tiles<11, 2>(K, from, a_row, b, to, ldc, n); break;
+      case 10: row_of_tiles<10, 2>(K, from, a_row, b, to, ldc, n); break;
+      case 9: row_of_tiles<9, 2>(K, from, a_row, b, to, ldc, n); break;
+      case 8: row_of_tiles<8, 2>(K, from, a_row, b, to, ldc, n); break;
+      case 7: row_of_tiles<7, 2>(K, from, a_row, b, to, ldc, n); break;
+      case 6: row_of_tiles<6, 2>(K, from, a_row, b, to, ldc, n); break;
+      case 5: row_of_tiles<5, 2>(K, from, a_row, b, to, ldc, n); break;
+      case 4: row_of_tiles<4, 2>(K, from, a_row, b, to, ldc, n); break;
+      case 3: row_of_tiles<3, 4>(K, from, a_row, b, to, ldc, n); break;
+      case 2: row_of_tiles<2, 4>(K, from, a_row, b, to, ldc, n); break;
+      case 1: row_of_tiles<1, 8>(K, from, a_row, b, to, ldc, n); break;
+      default: break;
+    }
+  }
+}
+
+/// K values that bfloat16 holds, as pairs; none behind the last.
+void make_pairs(const float* from, int64_t K, uint32_t* to) {
+  const vi even = lane_numbers() * 2;
+  int64_t k = 0;
+  for (; k + 2 * V <= K; k += 2 * V) {
+    const vu x = load_pairs(reinterpret_cast<const uint32_t*>(from + k)),
+             y = load_pairs(reinterpret_cast<const uint32_t*>(from + k + V));
+    const vu pairs = __builtin_shuffle(x, y, even) >> 16 | (__builtin_shuffle(x, y, even + 1) & 0xffff0000u);
+    __builtin_memcpy(to + k / 2, &pairs, sizeof pairs);
+  }
+  for (; k < K; k += 2) {
+    uint32_t low, high = 0;
+    __builtin_memcpy(&low, from + k, 4);
+    if (k + 1 < K) __builtin_memcpy(&high, from + k + 1, 4);
+    to[k / 2] = low >> 16 | (high & 0xffff0000u);
+  }
+}
+#else
+/// Each tile has sums enough to hide a multiply-add's latency, but for what is left over.
 void rows_of_tiles(int64_t rows, int64_t K, const Element* a, int64_t a_row, const uint32_t* b, float* c, int64_t ldc,
                    int64_t n) {
   auto next = [&](int64_t done) { rows -= done, a += done * a_row, c += done * ldc; };
-  for (; most_rows > 4 && rows >= most_rows; next(most_rows)) row_of_tiles<most_rows, 2>(K, a, a_row, b, c, ldc, n);
   for (; rows >= 4; next(4)) row_of_tiles<4, 2>(K, a, a_row, b, c, ldc, n);
   switch (rows) {
     case 3: return row_of_tiles<3, 2>(K, a, a_row, b, c, ldc, n);
@@ -143,6 +189,7 @@ void rows_of_tiles(int64_t rows, int64_t K, const Element* a, int64_t a_row, con
     default: break;
   }
 }
+#endif
 
 }  // namespace
 
@@ -162,27 +209,25 @@ void matmul_bf16_packed(const MatmulBf16PackedArgs& g, const Stream& s) {
   if (!g.M || !g.N) return;
   const uint32_t* b = reinterpret_cast<const uint32_t*>(g.panels);
   const int64_t pairs = (g.K + 1) / 2;
-#if DAGRT_BF16_PAIRS
-  uint32_t* a = reinterpret_cast<uint32_t*>(aligned(g.workspace));
-  const int64_t a_row = pairs;
-  s.parallel(g.M, double(g.K) * 0.3 + 10, [&](int64_t m, char*) {
-    const float* from = g.a + m * g.a_row;
-    for (int64_t k = 0; k < pairs; k++)
-      a[m * pairs + k] = float_to_bf16(from[2 * k]) | uint32_t(2 * k + 1 < g.K ? float_to_bf16(from[2 * k + 1]) : 0) << 16;
-  });
-#else
-  const float* a = g.a;
-  const int64_t a_row = g.a_row;
-#endif
-  const int64_t width = 4 * NR, height = 48, columns = (g.N + width - 1) / width, rows = (g.M + height - 1) / height;
+  const int64_t width = matmul_bf16_cell_columns, height = matmul_bf16_cell_rows;
+  const int64_t columns = (g.N + width - 1) / width, rows = (g.M + height - 1) / height;
   const double tall = double(g.M < height ? g.M : height);
-  s.parallel(columns * rows, double(width) * double(g.K) * (0.03 + tall * 0.3 / V) + 30, [&](int64_t unit, char*) {
+  s.parallel(columns * rows, double(width) * double(g.K) * (0.03 + tall * 0.3 / V) + 30, [&](int64_t unit, char* scratch) {
     const int64_t n0 = unit % columns * width, n = g.N - n0 < width ? g.N - n0 : width;
     const int64_t m0 = g.M * (unit / columns) / rows, m = g.M * (unit / columns + 1) / rows - m0;
     float* c = g.c + m0 * g.ldc + n0;
+#if DAGRT_BF16_PAIRS
+    uint32_t* a = reinterpret_cast<uint32_t*>(scratch);
+    const int64_t a_row = matmul_bf16_pairs_row(g.K);
+    for (int64_t i = 0; i < m; i++) make_pairs(g.a + (m0 + i) * g.a_row, g.K, a + i * a_row);
+#else
+    (void)scratch;
+    const float* a = g.a + m0 * g.a_row;
+    const int64_t a_row = g.a_row;
+#endif
     const int64_t step = m > 4 ? 2 * NR : n;  // panels that stay in cache from tile to tile
     for (int64_t at = 0; at < n; at += step)
-      rows_of_tiles(m, g.K, a + m0 * a_row, a_row, b + (n0 + at) * pairs, c + at, g.ldc, n - at < step ? n - at : step);
+      rows_of_tiles(m, g.K, a, a_row, b + (n0 + at) * pairs, c + at, g.ldc, n - at < step ? n - at : step);
     DAGRT_BASE_ISA::apply_epilogue(g.epilogue, c, g.ldc, m0, n0, m, n);
   });
 }
