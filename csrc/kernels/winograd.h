@@ -60,6 +60,9 @@ double winograd_weights_ns(int64_t C, int64_t F, int64_t window, int64_t tile);
 inline constexpr int64_t winograd_filters = 32;
 constexpr int winograd_rows(int lanes) { return lanes == 16 ? 14 : lanes == 8 ? 6 : 4; }
 
+/// Register tiles of a block of tiles; now and then it is one more.
+constexpr int winograd_groups(int lanes) { return lanes == 16 ? 2 : 5; }
+
 /// How a forward convolution is cut up, for vectors of `lanes` floats: a function of its sizes alone.
 struct WinogradPlan {
   int64_t tiles_h, tiles_w, tiles;    // of an image's height and width; in the batch
@@ -69,19 +72,26 @@ struct WinogradPlan {
   int64_t group;                      // tiles of a register tile, the most
   int64_t v_groups, v_point, v_size;  // of a block's transformed input: groups, floats from point to point, floats
   int64_t m_point, m_size;            // of a strip's products: floats from point to point, floats
-  bool far;                           // x does not fit the inner caches: it is fetched ahead
+  bool far, far_y;                    // x and y do not fit the inner caches: they are fetched ahead
   bool small;                         // blocks of one register tile, whose products stay in the innermost cache
   bool shared;                        // all of the input is transformed first, for all threads; else block by block
 };
 WinogradPlan winograd_plan(const WinogradArgs&, int lanes);
 
-/// How a filter gradient is cut up: tiles in chunks, one after another; a chunk's products, point by point, into dU. Of more
-/// than one part, each has its run of tiles, its chunks and its dU.
+/// How a filter gradient is cut up: filters in groups, tiles in chunks, one after another; a chunk's products, point by point, into
+/// a group's dU, in blocks of channels and panels of filters. Of more than one part, each has its run of tiles, its chunks and
+/// its dU.
 struct WinogradGradPlan {
   int64_t tiles_h, tiles_w, tiles, parts, chunks, chunk;  // chunks of a part
-  int64_t v_width, v_blocks, v_point, v_size;  // x transformed: channels of a block, blocks, floats from point to point, all
-  int64_t y_width, y_blocks, y_point, y_size;  // dy transformed: filters of a block and so on
-  int64_t u_row, u_point, u_size;              // dU: floats from channel to channel, from point to point, all
+  // x transformed: channels of a block, blocks; floats from point to point, of a block, all. dy, of a group: filters of a panel and
+  // so on
+  int64_t v_width, v_blocks, v_point, v_block, v_size;
+  int64_t y_width, y_panels, y_point, y_panel, y_size;
+  int64_t group, groups;             // panels of a group, groups
+  int64_t u_point, u_panel, u_size;  // dU of a block and a panel: floats from point to point, all; of a group
+  bool whole;       // blocks enough for threads: each at all points by one of them, which makes dw of it at once,
+  bool passing;     // and of one chunk: no dU but that of the block at hand
+  bool far, far_y;  // x and dy do not fit the inner caches: they are fetched ahead
 };
 WinogradGradPlan winograd_grad_plan(const WinogradArgs&, int lanes);
 

@@ -20,6 +20,16 @@ constexpr int64_t apart = 16;
 // part takes of tiles at least.
 constexpr int64_t small_gradient = 40 << 10, small_chunk = 100 << 10, part_tiles = 32;
 
+// Of a filter gradient: channels of a block, the most, and units of work that are enough for threads.
+constexpr int64_t gradient_channels = 64, gradient_units = 16;
+// Floats that the last cache keeps beside what else is in it: of a group's dU, of a chunk's transforms, and of the transforms
+// where they are one chunk, which needs no such dU. Tiles of a chunk, the fewest and the most.
+constexpr int64_t gradient_sums = 1'250'000, gradient_transforms = 700'000, gradient_at_once = 1'500'000;
+constexpr int64_t least_chunk = 48, largest_chunk = 112;
+
+// Floats of an image beyond which it does not stay in L2.
+constexpr int64_t far_image = int64_t(1) << 18;
+
 // Bytes of transformed weights that stay in L2 beside what else goes through it.
 constexpr int64_t small_weights = 200 << 10;
 
@@ -44,13 +54,14 @@ WinogradPlan winograd_plan(const WinogradArgs& a, int lanes) {
   p.tiles = a.B * p.tiles_h * p.tiles_w;
   p.group = winograd_rows(lanes);
   p.small = 4 * winograd_weights_size(a.C, a.F, a.window, a.tile) <= small_weights;
-  const int64_t most = p.group * (p.small ? 1 : lanes == 16 ? 2 : 5);
+  const int64_t most = p.group * (p.small ? 1 : winograd_groups(lanes));
   p.blocks = over(p.tiles, most);
   if (p.blocks > (p.small ? 2 : 4) && p.blocks < 16 && p.blocks % 2)  // even shares for two threads
     p.blocks += !p.small && p.blocks > 5 && over(p.tiles, p.blocks - 1) <= most + p.group ? -1 : 1;
   p.block = p.blocks ? over(p.tiles, p.blocks) : 0;
   p.shared = !p.small && p.blocks <= 4;
-  p.far = a.B * a.H * a.W * a.C > int64_t(1) << 18;
+  p.far = a.B * a.H * a.W * a.C > far_image;
+  p.far_y = a.B * a.P * a.Q * a.F > far_image && a.pool == 1;
   p.channel_blocks = over(a.C, lanes);
   p.v_groups = over(p.block, p.group);
   p.v_point = p.v_groups * p.channel_blocks * p.group * lanes + apart;
@@ -82,28 +93,46 @@ WinogradGradPlan winograd_grad_plan(const WinogradArgs& a, int lanes) {
   p.tiles_h = over(a.P, a.tile);
   p.tiles_w = over(a.Q, a.tile);
   p.tiles = a.B * p.tiles_h * p.tiles_w;
-  p.v_width = std::min<int64_t>(3 * lanes, up(a.C + !a.C, lanes));
+  p.v_blocks = over(a.C, gradient_channels);
+  p.v_width = up(p.v_blocks ? over(a.C, p.v_blocks) : 1, lanes);
   p.v_blocks = over(a.C, p.v_width);
   p.y_width = std::min<int64_t>(2 * lanes, up(a.F + !a.F, lanes));
-  p.y_blocks = over(a.F, p.y_width);
-  p.u_row = p.y_blocks * p.y_width;
-  p.u_point = a.C * p.u_row + apart;
-  p.u_size = n * p.u_point;
+  p.y_panels = over(a.F, p.y_width);
+  p.u_point = p.v_width * p.y_width + apart;
+  p.u_panel = n * p.u_point;
+  const int64_t sums = p.v_blocks * p.u_panel;  // dU of a panel of filters
   p.parts = 1;
-  if (p.u_size <= small_gradient)
+  if (sums * p.y_panels <= small_gradient)
     while (p.parts < 8 && p.tiles >= 2 * p.parts * part_tiles) p.parts *= 2;
   if (p.parts < 4) p.parts = 1;  // too few for threads
-  // A chunk's transforms should stay in cache (of a thread's own part in its L2, else the last), but a chunk be long: dU is read
-  // and written once for each.
-  const int64_t tile = n * (p.v_blocks * p.v_width + p.y_blocks * p.y_width) + 1, tiles = over(p.tiles, p.parts);
-  int64_t most = p.parts > 1 ? small_chunk / tile : (int64_t(1) << 20) / tile;
-  most = p.parts > 1 ? std::max(most, part_tiles) : most < 128 ? 128 : most > 192 ? 192 : most;
+  // Chunks should be long, since dU is read and written once for each, and short, so that their transforms stay in cache: of a
+  // thread's own part in its L2, else in the last, beside dU.
+  const int64_t x_tile = n * p.v_blocks * p.v_width, tiles = over(p.tiles, p.parts);
+  const int64_t both = x_tile + n * p.y_panels * p.y_width;
+  int64_t most = std::max<int64_t>(tiles, 1);
+  p.groups = 1;
+  if (p.parts > 1)
+    most = std::max(small_chunk / (both + 1), part_tiles);
+  else if (tiles > largest_chunk || (tiles > least_chunk && tiles * both > gradient_at_once)) {
+    p.groups = std::max<int64_t>(std::min(over(sums * p.y_panels, gradient_sums), p.y_panels / 2), 1);
+    most = gradient_transforms / (x_tile + n * over(p.y_panels, p.groups) * p.y_width + 1);
+    most = std::min(std::max(most, least_chunk), largest_chunk);
+  }
+  p.group = over(p.y_panels, p.groups);
+  p.groups = p.group ? over(p.y_panels, p.group) : 0;
   p.chunks = over(tiles, most);
   p.chunk = p.chunks ? over(tiles, p.chunks) : 0;
-  p.v_point = p.v_blocks * p.chunk * p.v_width + apart;
-  p.v_size = n * p.v_point;
-  p.y_point = p.y_blocks * p.chunk * p.y_width + apart;
-  p.y_size = n * p.y_point;
+  p.u_size = p.group * sums;
+  p.v_point = p.chunk * p.v_width + apart;
+  p.v_block = n * p.v_point;
+  p.v_size = p.v_blocks * p.v_block;
+  p.y_point = p.chunk * p.y_width + apart;
+  p.y_panel = n * p.y_point;
+  p.y_size = p.group * p.y_panel;
+  p.whole = p.parts == 1 && p.v_blocks * p.group >= gradient_units;
+  p.passing = p.whole && p.chunks == 1;
+  p.far = a.B * a.H * a.W * a.C > far_image;
+  p.far_y = a.B * a.P * a.Q * a.F > far_image;
   return p;
 }
 
@@ -111,8 +140,8 @@ WinogradMemory conv2d_filter_grad_winograd_memory(const WinogradArgs& a) {
   const int lanes = lanes_in_use();
   WinogradGradPlan p = winograd_grad_plan(a, lanes);
   const int64_t transforms = p.v_size + p.y_size, zeros = up(a.C > a.F ? a.C : a.F, lanes);
-  return {size_t(p.parts * p.u_size + (p.parts > 1 ? 0 : transforms)) * 4 + 64,
-          size_t(zeros + (p.parts > 1 ? transforms : 0)) * 4 + 64};
+  return {size_t((p.passing ? 0 : p.parts * p.u_size) + (p.parts > 1 ? 0 : transforms)) * 4 + 64,
+          size_t(zeros + (p.parts > 1 ? transforms : 0) + (p.passing ? p.u_panel : 0)) * 4 + 64};
 }
 
 double conv2d_winograd_ns(const WinogradArgs& a) {
@@ -129,7 +158,7 @@ double conv2d_filter_grad_winograd_ns(const WinogradArgs& a) {
   const WinogradGradPlan p = winograd_grad_plan(a, int(lanes));
   const double tiles = double(p.tiles), filters = double(up(a.F, int64_t(lanes))), weights = n * double(a.C) * filters;
   const double products = weights * tiles * multiply_ns() / lanes;
-  const double transforms = n * tiles * (double(a.C) + filters) / lanes * transform_ns;
+  const double transforms = n * tiles * (double(a.C) * double(p.groups) + filters) / lanes * transform_ns;
   return products + transforms + weights / lanes * transform_ns * double(p.parts * p.chunks + 1) + 500;
 }
 

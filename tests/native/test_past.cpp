@@ -10,6 +10,7 @@
 #include "kernels/lstm.h"
 #include "kernels/pointwise.h"
 #include "kernels/pool2d.h"
+#include "kernels/winograd.h"
 #include "run_op.h"
 
 using namespace dagrt;
@@ -246,4 +247,23 @@ TEST_CASE("overlapping windows past the caches") {
       CHECK(places[out] == above / C);
     });
   }
+}
+
+TEST_CASE("winograd filter gradients past the caches") {
+  const int64_t C = 160, F = 192, H = 7, W = 6;
+  const std::vector<float> x = numbers(2 * H * W * C, 1), dy = numbers(2 * H * W * F, 2);
+  on_every_isa([&] {
+    WinogradArgs a;
+    a.B = 2, a.H = a.P = H, a.W = a.Q = W, a.C = a.ldx = C, a.F = a.ldy = F, a.pad_top = a.pad_left = 1;
+    const WinogradMemory m = conv2d_filter_grad_winograd_memory(a);
+    const size_t scratch = (m.scratch + 63) / 64 * 64;
+    check_places(9 * C, F, F, [&](float* dw, const Stream& s) {
+      std::vector<char> workspace(m.workspace), space(scratch * size_t(s.threads) + 64);
+      std::vector<float> gradients(dy);
+      Stream mine = s;
+      mine.scratch = space.data(), mine.scratch_bytes = scratch;
+      a.x = x.data(), a.y = gradients.data(), a.dw = dw, a.workspace = workspace.data();
+      conv2d_filter_grad_winograd(a, mine);
+    });
+  });
 }

@@ -30,6 +30,13 @@ Layer same(int64_t B, int64_t H, int64_t W, int64_t C, int64_t F, int64_t window
 
 float value(int64_t i, int64_t seed) { return float((i * 37 + seed * 101 + (i * i) % 13) % 29 - 14) / 8.0f; }
 
+/// The same without a pattern: of many pixels, sums of those above cancel until rounding is all that is left.
+float mixed(int64_t i, int64_t seed) {
+  uint32_t h = uint32_t(i + 1) * 2654435761u + uint32_t(seed) * 40503u;
+  h = (h ^ h >> 15) * 2246822519u;
+  return float(int((h ^ h >> 13) % 29) - 14) / 8.0f;
+}
+
 /// Calls f(x index, w index, y index) for every product of the convolution.
 template <class Each> void products(const Layer& l, const Each& f) {
   for (int64_t b = 0; b < l.B; b++)
@@ -171,6 +178,48 @@ TEST_CASE("winograd convolutions agree with loops") {
     check(ops, same(1, 5, 5, 3, 0, 3, 4), 0);
   }
   chosen_isa = before;
+}
+
+TEST_CASE("winograd filter gradients of many channels, in one chunk and several, filters in groups, on one to three threads") {
+  Ops ops;
+  const Isa before = chosen_isa;
+  const Layer layers[] = {
+      same(1, 7, 9, 130, 177, 3, 4),            // one chunk: no dU but a block's
+      {3, 5, 6, 70, 260, 3, 2, 2, 0, 1, 0},     // narrow blocks, F(2,3)
+      same(1, 41, 43, 100, 290, 3, 4),          // two chunks, two groups too small for a unit to be a block: point by point
+      {1, 41, 43, 200, 230, 3, 4, 0, 1, 1, 0},  // two chunks, two groups of filters
+      same(2, 33, 30, 66, 140, 5, 4),           // the same, one group
+      same(1, 1, 1, 150, 170, 3, 4),            // one pixel
+  };
+  for (const Layer& l : layers) {
+    CAPTURE(l.window);
+    CAPTURE(l.H);
+    CAPTURE(l.C);
+    CAPTURE(l.F);
+    Tensor x(DType::float32, {l.B, l.H, l.W, l.C}, 1), dy(DType::float32, {l.B, l.P(), l.Q(), l.F}, 3);
+    x.set<float>([](int64_t i) { return mixed(i, 1); });
+    dy.set<float>([](int64_t i) { return mixed(i, 3); });
+    std::vector<double> want(size_t(l.window * l.window * l.C * l.F));
+    std::vector<float> dx, ddy;
+    for (int64_t i = 0; i < x.size(); i++) dx.push_back(x.at<float>(i));
+    for (int64_t i = 0; i < dy.size(); i++) ddy.push_back(dy.at<float>(i));
+    products(l, [&](int64_t i, int64_t j, int64_t k) { want[size_t(j)] += double(dx[size_t(i)] * ddy[size_t(k)]); });
+    for (const char* isa : isas()) {
+      CAPTURE(isa);
+      choose_isa(isa);
+      Tensor one(DType::float32, {l.window, l.window, l.C, l.F});
+      const AttrMap attrs = window_attrs(l, l.top, l.bottom, l.left, l.right);
+      run_op(*ops.filter, attrs, {&x, &dy}, {&one}, 1);
+      expect(one, want, l.window, "filter gradient");
+      for (int threads : {2, 3}) {
+        Tensor more(DType::float32, {l.window, l.window, l.C, l.F});
+        run_op(*ops.filter, attrs, {&x, &dy}, {&more}, threads);
+        same_bits(one, more);
+        CHECK(more.intact());
+      }
+    }
+    chosen_isa = before;
+  }
 }
 
 TEST_CASE("winograd convolutions add bias and residual and cut at zero") {

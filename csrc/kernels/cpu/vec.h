@@ -132,12 +132,15 @@ template <bool past> DAGRT_INLINE void put_n(float* p, vf v, int n) {
   else
     store_n(p, v, n);
 }
+/// Whether rows of n floats, ld apart, hold whole vectors at places that are multiples of their size.
+inline bool whole_places(const float* to, int64_t ld, int64_t n) {
+  return n >= V && ld % V == 0 && reinterpret_cast<uintptr_t>(to) % (V * sizeof(float)) == 0;
+}
 /// Whether `rows` rows of n floats, ld apart, are better written past the caches by a kernel that touches `all` floats: where
 /// those do not stay in a cache until somebody reads them, and on whole vectors' places.
 inline bool goes_past(const float* to, int64_t ld, int64_t rows, int64_t n, int64_t all) {
   constexpr int64_t much = int64_t(2) << 20, too_much = int64_t(3) << 20;  // 8 and 12 MB
-  const bool places = n >= V && ld % V == 0 && reinterpret_cast<uintptr_t>(to) % (V * sizeof(float)) == 0;
-  return places && rows * n >= much && all >= too_much;
+  return whole_places(to, ld, n) && rows * n >= much && all >= too_much;
 }
 
 /// f(i, n) for the vectors of [0, count): n is V but for the last.

@@ -132,9 +132,7 @@ template <int M, int R> struct Winograd {
   void transform(const Pixels& px, int64_t rows, int64_t c0, int64_t c1, const Pixels* ahead, float* v) const {
     for (int64_t c = c0; c < c1; c += 2 * V)
       for (int64_t i = 0; i < rows; i++) {
-        if (ahead)  // the last columns of a tile are the first of the next one
-          for (int r = 0; r < n; r++)
-            for (int s = 0; s < M; s++) __builtin_prefetch((*ahead)[i][r * n + s] + c);
+        if (ahead) fetch<n, n - M, n>((*ahead)[i], 0, c / (2 * V), (c1 + 2 * V - 1) / (2 * V), c1);
         for (int64_t k = c; k < c + 2 * V && k < c1; k += V) {
           float* to = v + (k / V * MR + i) * V;
           if (k + V <= a.C)
@@ -158,9 +156,12 @@ template <int M, int R> struct Winograd {
     }
   }
 
-  /// Step 2: a run of tiles, panels [first, last).
+  /// Step 2: a run of tiles, panels [first, last). Lines of y that step 3 will write are asked for meanwhile where y is large.
   void multiply(const Run& run, int64_t first, int64_t last, const float* v, float* m) const {
     const int64_t u_point = (a.C + 1) * NR, ldm = p.strip * NR;
+    float* y[MR * (winograd_groups(V) + 1)];
+    if (p.far_y)
+      for (int64_t i = run.from; i < run.to; i++) y[i - run.from] = a.y + first_pixel(place(i, p.tiles_h, p.tiles_w)) * a.ldy;
     for (int64_t at = 0; at < points; at++)
       for (int64_t panel = first; panel < last; panel++) {
         const float* u = a.u + (panel * points + at) * u_point;
@@ -169,10 +170,14 @@ template <int M, int R> struct Winograd {
           const int64_t depth = least(slice, a.C - c);
           const float* next = c + slice < a.C ? u + (c + slice) * NR : after;
           for (int64_t g = 0; g < run.groups; g++) {
-            const int64_t from = run.group(g);
-            products(panel)[run.group(g + 1) - from](depth, v + at * p.v_point + (g * p.channel_blocks * V + c) * MR, u + c * NR,
-                                                     m + at * p.m_point + (from - run.from) * ldm + (panel - first) * NR, ldm,
-                                                     next, c > 0);
+            const int64_t from = run.group(g), to = run.group(g + 1);
+            if (p.far_y && at < M * M && c == 0) {  // the tiles' pixel number `at`
+              const int64_t pixel = (at / M * a.Q + at % M) * a.ldy + panel * NR;
+              for (int64_t i = from; i < to; i++)
+                for (int k = 0; k < NR; k += 16) __builtin_prefetch(y[i - run.from] + pixel + k, 1, 2);
+            }
+            products(panel)[to - from](depth, v + at * p.v_point + (g * p.channel_blocks * V + c) * MR, u + c * NR,
+                                       m + at * p.m_point + (from - run.from) * ldm + (panel - first) * NR, ldm, next, c > 0);
           }
         }
       }

@@ -32,6 +32,17 @@ void pixels(const float* image, int64_t H, int64_t W, int64_t ld, int64_t h, int
   }
 }
 
+/// Fetches pixels to come to L2: columns [first, end) of a tile of n x n pixels, `away` floats on. A call is one of the steps of a
+/// loop over the channels; each fetches its share, whole pixels one after another, as memory likes it.
+template <int n, int first, int end>
+DAGRT_INLINE void fetch(const float* const* px, int64_t away, int64_t step, int64_t steps, int64_t channels) {
+  constexpr int columns = end - first;
+  for (int64_t i = step * n * columns / steps, stop = (step + 1) * n * columns / steps; i < stop; i++) {
+    const float* pixel = px[i / columns * n + first + i % columns] + away;
+    for (int64_t c = 0; c < channels; c += 16) __builtin_prefetch(pixel + c, 0, 2);
+  }
+}
+
 /// Channels [c, c + lanes) of a tile: B' d B to the n² points of v.
 template <class T, bool full>
 DAGRT_INLINE void transform_input(const float* const* px, int64_t c, int lanes, float* v, int64_t v_point) {
