@@ -144,7 +144,8 @@ bool help(Slot& s, int worker) {
   if (!left_in(word) || worker + 1 >= threads_in(word)) return false;
   if (int core = sched_getcpu(); core >= 0 && core == s.core.load(std::memory_order_relaxed)) {
     leave_core(core);
-    word = s.word.load(std::memory_order_acquire);
+    word = s.word.load(std::memory_order_acquire);  // of another job, perhaps, with scratch for fewer
+    if (!left_in(word) || worker + 1 >= threads_in(word)) return false;
   }
   if (s.lanes.load(std::memory_order_relaxed)) {
     for (int64_t index; (index = claim(s, word, worker + 1)) >= 0; helped = true) {

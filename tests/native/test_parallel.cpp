@@ -64,6 +64,13 @@ TEST_CASE("threads: every unit runs once, with scratch of its own") {
   }
 }
 
+TEST_CASE("threads: a worker that was late for many threads' job has no part in the next one of few") {
+  for (int i = 0; i < 1000; i++) {
+    REQUIRE(correct(16, 40, 1e5));
+    for (int k = 0; k < 3; k++) REQUIRE(correct(2, 400, 1e5));
+  }
+}
+
 TEST_CASE("threads: several callers at once, more than there are slots") {
   for (const char* name : backends()) {
     Backend b(name);
