@@ -11,7 +11,8 @@
 // are joined by Chan's formula
 //   M = Ma + Mb + d² na nb / (na + nb), mean = a + d nb / (na + nb), d = b - a
 // Parts are a function of the shape alone, so the bits do not depend on threads; sums of blocks keep rounding errors small
-// over millions of rows. Results larger than caches are written past them (vec.h).
+// over millions of rows. Results larger than caches are written past them (vec.h). Sums begin with the last parts, which caches
+// still hold of whoever made x, and end with the first, which the result begins with.
 #include "kernels/batch_norm.h"
 
 #include "kernels/cpu/epilogue.h"
@@ -67,8 +68,9 @@ DAGRT_INLINE void join(float* mean, float* squares, int64_t c, int n, float na, 
 
 /// mean[part][c] and squares[part][c] of each part's rows.
 void statistics(const BatchNormArgs& a, const Stream& s, int64_t parts, float* means, float* squares) {
-  s.parallel(parts, double(a.rows * a.C) / double(parts) * 0.15 + 50, [&](int64_t part, char*) {
-    const int64_t from = a.rows * part / parts, to = a.rows * (part + 1) / parts, few = to - from < 16 ? to - from : 16;
+  s.parallel(parts, double(a.rows * a.C) / double(parts) * 0.15 + 50, [&](int64_t unit, char*) {
+    const int64_t part = parts - 1 - unit, from = a.rows * part / parts, to = a.rows * (part + 1) / parts,
+                  few = to - from < 16 ? to - from : 16;
     Sums sums;
     for (int64_t c0 = 0; c0 < a.C; c0 += sum_channels) {
       const int64_t C = a.C - c0 < sum_channels ? a.C - c0 : sum_channels, ld = a.ldx;
@@ -194,8 +196,8 @@ void batch_norm_grad(const BatchNormArgs& a, const Stream& s) {
   const int64_t parts = batch_norm_parts(a.rows, a.C);
   float *first = a.workspace, *second = first + parts * a.C, *scale = second + parts * a.C, *slope = scale + a.C,
         *constant = slope + a.C;
-  s.parallel(parts, double(a.rows * a.C) / double(parts) * 0.25 + 50, [&](int64_t part, char*) {
-    const int64_t from = a.rows * part / parts, to = a.rows * (part + 1) / parts;
+  s.parallel(parts, double(a.rows * a.C) / double(parts) * 0.25 + 50, [&](int64_t unit, char*) {
+    const int64_t part = parts - 1 - unit, from = a.rows * part / parts, to = a.rows * (part + 1) / parts;
     Sums sums;
     for (int64_t c0 = 0; c0 < a.C; c0 += sum_channels) {
       const int64_t C = a.C - c0 < sum_channels ? a.C - c0 : sum_channels, ldx = a.ldx, lddy = a.lddy;
