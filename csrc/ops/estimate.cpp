@@ -43,13 +43,14 @@ WinogradArgs arguments(const ConvSizes& s, int64_t tile) {
 }  // namespace
 
 double direct_conv2d_ns(const ConvSizes& s, bool filter_gradient) {
-  const bool few =
-      filter_gradient ? conv_grad_few(s.F / s.groups, s.S * s.C / s.groups) : conv_few(s.groups, s.F, s.S, s.C, int64_t(lanes()));
+  const bool slides = filter_gradient && conv_grad_slides(s.groups, s.F, s.S, s.C, int64_t(lanes()));  // if strides are 1
+  const bool few = slides || (filter_gradient ? conv_grad_few(s.F / s.groups, s.S * s.C / s.groups)
+                                              : conv_few(s.groups, s.F, s.S, s.C, int64_t(lanes())));
   const double filters = few ? double(s.F) : double(up(s.F / s.groups, int64_t(lanes()))) * double(s.groups);
   const double weights = double(s.R * s.S) * double(s.C / s.groups) * double(s.F);
   const double products = double(s.B * s.P * s.Q) * double(s.R * s.S) * double(s.C / s.groups) * filters;
   const double sums = few && !filter_gradient ? double(s.B * s.P * s.Q * s.F) * few_sum_ns : 0;
-  const double multiplies = few && filter_gradient ? 2 * products : products;  // one load each
+  const double multiplies = few && filter_gradient && !slides ? 2 * products : products;  // one load each
   return std::max(multiplies * multiply_ns() / lanes() + sums, memory_ns(4 * weights)) + overhead_ns;
 }
 

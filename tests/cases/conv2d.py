@@ -130,6 +130,22 @@ SHAPES = [
     ((1, 3, 5, 1024), (1, 1), 33, (1, 1), (1, 1), 1, "valid", None),  # pixels that lie in one set of a cache
     ((1, 3, 5, 33), (1, 1), 1024, (1, 1), (1, 1), 1, "valid", None),
     ((1, 20, 18, 2), (17, 16), 2, (1, 1), (1, 1), 2, "same", None),  # too large a window for shared memory
+    # Few filters or channels whose vectors slide along rows, more padding than image, one pixel, filters on both sides of a limit.
+    ((2, 9, 21, 16), (3, 3), 1, (1, 1), (1, 1), 1, "explicit", (2, 2, 2, 2)),
+    ((1, 1, 1, 17), (3, 3), 2, (1, 1), (1, 1), 1, "explicit", (2, 2, 2, 2)),
+    ((1, 5, 18, 19), (5, 5), 3, (1, 1), (1, 1), 1, "explicit", (4, 0, 1, 6)),
+    ((1, 7, 10, 31), (5, 3), 8, (2, 1), (2, 1), 1, "same", None),
+    ((3, 6, 9, 16), (3, 3), 7, (1, 1), (1, 1), 1, "valid", None),
+    ((2, 5, 18, 40), (3, 5), 4, (1, 1), (1, 1), 1, "same", None),
+    ((2, 9, 12, 1), (3, 3), 16, (1, 1), (1, 1), 1, "explicit", (1, 2, 0, 3)),
+    ((2, 13, 9, 1), (5, 5), 45, (2, 1), (1, 2), 1, "same", None),
+    # Small images whose rows are tiles: every width of one, two of them, vectors of filters half full.
+    *(((1, 5, n, 3), (3, 3), 9 + 3 * n, (1, 1), (1, 1), 1, "same", None) for n in range(3, 13)),
+    ((2, 10, 10, 32), (3, 3), 16, (1, 1), (1, 1), 1, "valid", None),
+    ((1, 6, 23, 20), (2, 3), 33, (1, 1), (2, 1), 1, "explicit", (3, 1, 5, 2)),
+    # One residue of pixels that writes the others' zeros beside its own.
+    ((2, 9, 29, 37), (1, 1), 40, (2, 2), (1, 1), 1, "valid", None),
+    ((1, 11, 40, 33), (1, 1), 35, (3, 3), (1, 1), 1, "explicit", (1, 0, 2, 1)),
 ]
 
 CASES: list[Case] = []

@@ -6,7 +6,8 @@
 // Input gradient: the input pixels of one residue (h mod stride, w mod stride) see the same taps; for each residue it is a
 // forward convolution of dy with those taps, window reversed. Where no other unit multiplies with the same panels, each is packed
 // just before its product.
-// Few filters (conv2d_few.cpp): vectors over the window. One channel (conv2d_one_channel.cpp): weights in registers. Depthwise
+// Few filters (conv2d_few.cpp): vectors over the window. One channel (conv2d_one_channel.cpp): weights in registers. Small images
+// (conv2d_small.cpp): rows as tiles. Depthwise
 // (one channel a group): vectors over channels, no products.
 #include "kernels/cpu/conv2d_pass.h"
 
@@ -57,8 +58,7 @@ void pack_taps(const Stream& s, const TurnedWeights& w, bool few, float* packed)
   });
 }
 
-constexpr int64_t conv_panels_near = 65536;  // floats: they stay in L2
-constexpr int64_t conv_far = 262144;         // floats of an image that does not
+constexpr int64_t conv_far = 262144;  // floats of an image that does not
 
 /// What a unit's product may have beside its rows.
 struct Extras {
@@ -165,12 +165,42 @@ void pool_rows(const float* rows, int64_t J, int64_t n, float* y, int64_t ldy) {
     });
 }
 
+/// The rows of dst behind grid row i, up to the grid's next or the end.
+Whole rows_between(const Grid& g, int64_t dst_h, int64_t i) {
+  const int64_t row = g.h0 + i * g.step_h + 1, end = row + g.step_h - 1;
+  return {row, i + 1 == g.I || end > dst_h ? dst_h : end};
+}
+
+/// Zeros in those rows, between the grid's pixels of its row, and before the first row.
+void clear_between(const Pass& t, int64_t b, int64_t i, bool past) {
+  const Grid& g = t.grid;
+  const int64_t n = t.dst_channels;
+  auto clear = [&](int64_t h, int64_t from, int64_t to) {
+    float* at = t.dst + ((b * t.dst_h + h) * t.dst_w + from) * t.ld_dst;
+    for (int64_t k = from; k < to; k++, at += t.ld_dst)
+      each_vector(n, [&](int64_t c, int lanes) __attribute__((always_inline)) {
+        past ? put_n<true>(at + c, vf{}, lanes) : store_n(at + c, vf{}, lanes);
+      });
+  };
+  const int64_t row = g.h0 + i * g.step_h;
+  clear(row, 0, g.w0);
+  for (int64_t j = 0; j < g.J; j++) {
+    const int64_t from = g.w0 + j * g.step_w + 1, end = from + g.step_w - 1;
+    clear(row, from, j + 1 == g.J || end > t.dst_w ? t.dst_w : end);
+  }
+  for (int64_t h = 0; i == 0 && h < g.h0; h++) clear(h, 0, t.dst_w);
+  const Whole rows = rows_between(g, t.dst_h, i);
+  for (int64_t h = rows.from; h < rows.to; h++) clear(h, 0, t.dst_w);
+}
+
 /// Wide images: tiles of pixels along a row, their windows read through a table of taps; where windows reach outside, from
 /// a padded copy of the unit's rows.
 void pass_rows(const Stream& s, const Pass& t) {
   const int64_t sc = t.src_channels / t.groups, n = t.dst_channels / t.groups, depth = t.h.count * t.w.count * sc;
   const Axis &h = t.h, &w = t.w;
   const bool outside = reaches_outside(t);
+  // Even what is read right behind is better not kept, where it fills a third of a cache or more.
+  const bool past = t.alone && goes_past(t.dst, t.ld_dst, t.B * t.dst_h * t.dst_w, n, 3 * t.B * t.dst_h * t.dst_w * n);
   // Rows of taps outside of the image are left out where panels, which fewer rows then share, are near or rows long.
   const bool skips = outside && (depth * n <= conv_panels_near || t.grid.J >= 2 * gemm_mr);
   const int64_t rows = conv_rows(t.grid.I, t.grid.J, depth, n), pool = t.pool, strips = t.grid.I / pool;
@@ -211,12 +241,14 @@ void pass_rows(const Stream& s, const Pass& t) {
         return e;
       };
       const Extras e = outside_of(i);
-      for (end = i + 1; end < i1; end++)
+      for (end = i + 1; end < i1 && !t.alone; end++)
         if (const Extras other = outside_of(end); other.front != e.front || other.back != e.back) break;
       const int64_t place = t.place(b, i, 0);
       multiply(t, g, job, depth, t.grid.J, a + (i - i0) * h.mul * line, end - i, h.mul * line, t.dst + place * t.ld_dst + g * n,
                down * t.ld_dst, place, down, e);
+      if (t.alone) clear_between(t, b, i, past);
     }
+    if (past) finish_past();
   });
 }
 
@@ -274,6 +306,7 @@ Way way_of(const Pass& t, bool few) {
   if (plain && h.count == 1 && w.count == 1 && h.mul == 1 && w.mul == 1 && h.off == 0 && w.off == 0 && t.src_h == t.dst_h &&
       t.src_w == t.dst_w)
     return pass_in_place;
+  if (small(t)) return pass_small;
   return conv_by_rows(grid.J) && h.count ? pass_rows : pass_gathered;
 }
 
@@ -593,9 +626,22 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
   const bool few = few_filters(a.groups, a.C, a.S, a.F);
   const bool late = a.stride_h == 1 && a.stride_w == 1 && conv_packs_late(a.B * a.H * a.W);
   float* packed = aligned(a.workspace);
+  int64_t seen = 0;  // residues that windows see
+  for (int64_t rh = 0; rh < rows; rh++)
+    for (int64_t rw = 0; rw < columns; rw++) seen += Residue(a, rh, rw).any;
+  // One alone writes the zeros of the others beside its products: a pass over them would wait for memory.
+  const bool alone = seen == 1 && rows * columns > 1 && a.groups == 1 && a.epilogue.empty();
+  bool cleared = false;
+  if (alone)
+    for (int64_t rh = 0; rh < rows; rh++)
+      for (int64_t rw = 0; rw < columns; rw++) {
+        const Residue r(a, rh, rw);
+        cleared = cleared || (r.any && way_of(r.pass(a, packed), few) == pass_rows);
+      }
   for (int64_t rh = 0; rh < rows; rh++)
     for (int64_t rw = 0; rw < columns; rw++) {
       const Residue r(a, rh, rw);
+      if (!r.any && cleared) continue;
       if (!r.any && a.epilogue.empty()) {
         if (r.in_row)
           fill(s, a, r.grid);
@@ -605,6 +651,7 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
       }
       Pass pass = r.pass(a, packed);
       if (is_empty(pass)) continue;
+      pass.alone = cleared;
       const TurnedWeights weights{&a, r.taps};
       const Way way = way_of(pass, few);
       if (late && is_plain(pass) && (way == pass_in_place || way == pass_gathered))

@@ -242,7 +242,23 @@ struct FewFilters {
     constexpr int K = NF <= 2 ? 6 : NF == 3 ? 4 : 3;
     int64_t m = 0;
     for (; m + K * V <= n; m += K * V) chunk<NF, K>(m, V);
-    for (; m < n; m += V) chunk<NF, 1>(m, int(n - m < V ? n - m : V));
+    if (m == n) return;
+    const int64_t vectors = (n - m + V - 1) / V;
+    const int last = int(n - m - (vectors - 1) * V);
+    switch (vectors) {
+      case 1: return chunk<NF, 1>(m, last);
+      case 2: return chunk<NF, 2>(m, last);
+      case 3: return chunk<NF, 3>(m, last);
+      case 4:
+        if constexpr (K >= 4) return chunk<NF, 4>(m, last);
+        break;
+      case 5:
+        if constexpr (K >= 5) return chunk<NF, 5>(m, last);
+        break;
+      default:
+        if constexpr (K >= 6) return chunk<NF, 6>(m, last);
+        break;
+    }
   }
   void operator()(int64_t filters) const {
     switch (filters) {
@@ -251,6 +267,180 @@ struct FewFilters {
       case 3: return run<3>();
       default: return run<4>();
     }
+  }
+};
+
+/// The same by windows of S columns, each a pixel behind the other: a loaded vector of x meets the dy of all windows that it
+/// lies in. What lies outside of the image is left out, so x is read in place.
+struct SlidingFilters {
+  const ConvArgs& a;
+  int64_t b, p0, p1;  // rows of dy
+  int64_t c;          // channels from here on
+  int n;
+  float* dw;
+
+  /// Rows [p, end) of dy, window rows [r0, r0 + RR), all inside.
+  template <int RR, int S, int F> void block(int64_t p, int64_t end, int64_t r0) const {
+    vf acc[RR][S][F];
+#pragma GCC unroll 8
+    for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+      for (int s = 0; s < S; s++)
+#pragma GCC unroll 8
+        for (int f = 0; f < F; f++) acc[r][s][f] = vf{};
+    const int64_t line = a.dilation_h * a.W * a.ldx, ldy = a.ldy;
+    // Columns of the image, and those whose windows all exist.
+    const int64_t first = a.pad_left < 0 ? -a.pad_left : 0,
+                  last = a.W < a.Q + S - 1 - a.pad_left ? a.W : a.Q + S - 1 - a.pad_left;
+    const int64_t from = first < S - 1 - a.pad_left ? S - 1 - a.pad_left : first,
+                  to = last < a.Q - a.pad_left ? last : a.Q - a.pad_left;
+    for (; p < end; p++) {
+      const float* x = a.x + ((b * a.H + p * a.stride_h - a.pad_top + r0 * a.dilation_h) * a.W) * a.ldx + c;
+      const float* dy = a.y + ((b * a.P + p) * a.Q + a.pad_left) * ldy;
+      auto column = [&](int64_t i, bool border) __attribute__((always_inline)) {
+        vf v[RR];
+#pragma GCC unroll 8
+        for (int r = 0; r < RR; r++) {
+          v[r] = load_n(x + r * line + i * a.ldx, n);
+          keep(v[r]);
+        }
+#pragma GCC unroll 8
+        for (int s = 0; s < S; s++) {
+          if (border && (i + a.pad_left - s < 0 || i + a.pad_left - s >= a.Q)) continue;
+#pragma GCC unroll 8
+          for (int f = 0; f < F; f++) {
+            vf g = splat(dy[(i - s) * ldy + f]);
+            if (RR > 1) keep(g);
+#pragma GCC unroll 8
+            for (int r = 0; r < RR; r++) acc[r][s][f] += v[r] * g;
+          }
+        }
+      };
+      int64_t i = first;
+#pragma GCC unroll 1
+      for (; i < from && i < last; i++) column(i, true);
+#pragma GCC unroll 1
+      for (; i < to; i++) column(i, false);
+#pragma GCC unroll 1
+      for (; i < last; i++) column(i, true);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < RR; r++)
+#pragma GCC unroll 8
+      for (int s = 0; s < S; s++) {
+        float* at = dw + ((r0 + r) * S + s) * a.C * F + c * F;
+        if (F == 1) {
+          store_n(at, load_n(at, n) + acc[r][s][0], n);
+          continue;
+        }
+        float sums[F][V];
+#pragma GCC unroll 8
+        for (int f = 0; f < F; f++) store(sums[f], acc[r][s][f]);
+        for (int l = 0; l < n; l++)
+          for (int f = 0; f < F; f++) at[l * F + f] += sums[f][l];
+      }
+  }
+
+  /// Window rows [r0, r0 + RR): where all are inside, at once; else row by row.
+  template <int RR, int S, int F> void rows(int64_t r0) const {
+    auto is_inside = [&](int64_t p, int64_t r) {
+      const int64_t h = p * a.stride_h - a.pad_top + r * a.dilation_h;
+      return h >= 0 && h < a.H;
+    };
+    for (int64_t p = p0; p < p1;) {
+      int64_t end = p;
+      while (end < p1 && is_inside(end, r0) && is_inside(end, r0 + RR - 1)) end++;
+      if (end > p) {
+        block<RR, S, F>(p, end, r0);
+        p = end;
+        continue;
+      }
+      for (int64_t r = r0; r < r0 + RR; r++)
+        if (is_inside(p, r)) block<1, S, F>(p, p + 1, r);
+      p++;
+    }
+  }
+
+  static constexpr int most = V == 16 ? 27 : 12;  // sums in registers
+  template <int S, int F> void window() const {
+    constexpr int fit = most / (S * F), RR = fit < S ? fit : S;
+    if constexpr (RR > 0) {
+      int64_t r = 0;
+      for (; r + RR <= a.R; r += RR) rows<RR, S, F>(r);
+      for (; r < a.R; r++) rows<1, S, F>(r);
+    }
+  }
+  template <int S> void filters() const {
+    switch (a.F) {
+      case 1: return window<S, 1>();
+      case 2: return window<S, 2>();
+      case 3: return window<S, 3>();
+      case 4: return window<S, 4>();
+      case 5: return window<S, 5>();
+      case 6: return window<S, 6>();
+      case 7: return window<S, 7>();
+      default: return window<S, 8>();
+    }
+  }
+  void operator()() const { a.S == 3 ? filters<3>() : filters<5>(); }
+
+  static bool takes(const ConvArgs& a) {
+    return a.stride_w == 1 && a.dilation_w == 1 && conv_grad_slides(a.groups, a.F, a.S, a.C, V);
+  }
+};
+
+/// One channel: windows of R x S, vectors over filters, x broadcast. A row of the window has no more than S floats, too few sums
+/// to hide a multiply-add's latency: all of its rows are summed at once.
+struct OneChannel {
+  const float *x, *dy;  // under the first pixel; of it
+  int64_t step, line, down, across, pixels, rows, ldy;
+  float* dw;
+  int64_t F;
+  bool accumulate;
+
+  template <int R, int S, int NV> void vectors(int64_t f, int last) const {
+    vf acc[R * S][NV];
+#pragma GCC unroll 25
+    for (int k = 0; k < R * S; k++)
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; v++) acc[k][v] = vf{};
+    for (int64_t i = 0; i < rows; i++) {
+      const float *from = x + i * line, *g = dy + i * pixels * ldy + f;
+      for (int64_t j = 0; j < pixels; j++, from += step, g += ldy) {
+        vf gv[NV];
+#pragma GCC unroll 2
+        for (int v = 0; v < NV; v++) {
+          gv[v] = load_n(g + v * V, v + 1 < NV ? V : last);
+          keep(gv[v]);
+        }
+#pragma GCC unroll 5
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 5
+          for (int s = 0; s < S; s++) {
+            const vf pixel = splat(from[r * down + s * across]);
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; v++) acc[r * S + s][v] += pixel * gv[v];
+          }
+      }
+    }
+#pragma GCC unroll 25
+    for (int k = 0; k < R * S; k++)
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; v++) {
+        float* to = dw + k * F + f + v * V;
+        const int n = v + 1 < NV ? V : last;
+        store_n(to, accumulate ? load_n(to, n) + acc[k][v] : acc[k][v], n);
+      }
+  }
+  template <int R, int S> void run() const {
+    constexpr int NV = R * S * 2 <= (V == 16 ? 28 : 12) ? 2 : 1;
+    int64_t f = 0;
+    for (; f + NV * V <= F; f += NV * V) vectors<R, S, NV>(f, V);
+    for (; f < F; f += V) vectors<R, S, 1>(f, int(F - f < V ? F - f : V));
+  }
+  void operator()(int64_t window) const { window == 3 ? run<3, 3>() : run<5, 5>(); }
+  static bool takes(const ConvArgs& a) {
+    return a.C == 1 && a.groups == 1 && a.R == a.S && (a.S == 3 || (a.S == 5 && V == 16)) && a.F >= V / 2;
   }
 };
 
@@ -287,7 +477,7 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
   const bool joined = a.dilation_w == 1 && (outside || a.ldx == c);  // the channels under a window's row are contiguous
   const int64_t runs = joined ? a.R : a.R * a.S, run = joined ? a.S * c : c;
   const int64_t parts = run > conv_grad_chunk ? run / conv_grad_chunk : 1, pieces = runs * parts;
-  const bool few = conv_grad_few(f, run);
+  const bool few = conv_grad_few(f, run), sliding = SlidingFilters::takes(a), one = !few && OneChannel::takes(a);
   const double ns = double(all * a.Q) / double(splits * chunks) * double(a.R * a.S * c) * double(f) * (0.3 / V) + 200;
   s.parallel(splits * chunks * a.groups, ns, [&](int64_t unit, char* scratch) {
     const int64_t g = unit % a.groups, chunk = unit / a.groups % chunks, split = unit / a.groups / chunks;
@@ -309,6 +499,17 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
       job.accumulate = block > begin;
       job.far = job.accumulate || V == 16;  // lines that are only written: narrow tiles lose by asking
       const float* dy = a.y + row0 * a.Q * a.ldy + g * f;
+      if (sliding) {
+        const int64_t vectors = (a.C + V - 1) / V, c0 = vectors * chunk / chunks * V, c1 = vectors * (chunk + 1) / chunks * V;
+        const int64_t channels = (c1 < a.C ? c1 : a.C) - c0;
+        for (int64_t k = 0; block == begin && k < a.R * a.S; k++) zero(to + (k * a.C + c0) * a.F, channels * a.F);
+        for (int64_t row = row0, stop = row0; row < row1; row = stop) {
+          const int64_t p = row % a.P, end = a.P - p < row1 - row ? a.P : p + row1 - row;
+          stop = row + end - p;
+          each_vector(channels, [&](int64_t c, int n) { SlidingFilters{a, row / a.P, p, end, c0 + c, n, to}(); });
+        }
+        continue;
+      }
       Rows x{};
       for (int64_t row = row0, stop = row0, lines = 0; row < row1; row = stop) {  // image by image
         const int64_t b = row / a.P, i0 = row % a.P, i1 = a.P - i0 < row1 - row ? a.P : i0 + row1 - row;
@@ -316,9 +517,15 @@ void conv2d_filter_grad(const ConvArgs& a, const Stream& s) {
         const Rows here = rows_under(t, b, g, i0, i1, outside, copied + lines * x.line);
         if (row == row0) x = here;
         lines += (i1 - i0 - 1) * a.stride_h + (a.R - 1) * a.dilation_h + 1;
-        if (few) continue;
+        if (few || one) continue;
         for (int64_t at = here.a - x.a; row < stop; row++, at += a.stride_h * x.line)
           for (int64_t j = 0; j < a.Q; j++) places[(row - row0) * a.Q + j] = int32_t(at + j * a.stride_w * x.ld);
+      }
+      if (one) {
+        OneChannel{
+            x.a, dy,  a.stride_w * x.ld, a.stride_h * x.line, a.dilation_h * x.line, a.dilation_w * x.ld, a.Q, row1 - row0, a.ldy,
+            to,  a.F, job.accumulate}(a.S);
+        continue;
       }
       // What a copying tile asks for behind its last pixels: those of the next one.
       for (int64_t k = 0; copies && k < gemm_copying_ahead; k++) places[job.K + k] = places[k % job.K] + gemm_mr;

@@ -63,7 +63,8 @@ struct Pass {
   int64_t dst_h, dst_w, ld_dst, dst_channels;
   int64_t groups;
   const Epilogue& epilogue;
-  int64_t pool = 1;  // of the grid's pixels, which dst has that many fewer of in each direction; pass_rows alone pools
+  int64_t pool = 1;    // of the grid's pixels, which dst has that many fewer of in each direction; pass_rows alone pools
+  bool alone = false;  // no other pass writes to dst: pixels between the grid's are zero (pass_rows of one group, no epilogue)
   const TurnedWeights* turned = nullptr;  // what `packed` is made of, where each panel is packed just before it is multiplied
 
   int64_t place(int64_t b, int64_t i, int64_t j) const {
@@ -125,5 +126,11 @@ inline bool one_channel(const Pass& t) {
   return t.groups == 1 && t.src_channels == 1 && t.h.count == 3 && t.w.count == 3 && t.w.mul == 1 && t.w.step == 1;
 }
 void pass_one_channel(const Stream& s, const Pass& t);
+
+constexpr int64_t conv_panels_near = 65536;  // floats: they stay in L2
+
+/// Whether a pass is of a small image by windows of three columns that lie one pixel apart, its weights near, and such a pass.
+bool small(const Pass& t);
+void pass_small(const Stream& s, const Pass& t);
 
 }  // namespace dagrt::DAGRT_ISA
