@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from models import resnet50
 
 L: Any = None
 keras: Any = None
@@ -49,6 +50,8 @@ ROWS = [  # name, model, batch
     ("mlp 2 x 4096", lambda: mlp(4096, 2), 1),
     ("mlp 2 x 4096", lambda: mlp(4096, 2), 32),
     ("convolutions 32", lambda: convolutions(32), 4),
+    ("ResNet50", lambda: resnet50(keras), 1),
+    ("ResNet50", lambda: resnet50(keras), 8),
     ("LSTM 128", lambda: recurrent("LSTM", 128), 8),
     ("GRU 64", lambda: recurrent("GRU", 64), 8),
 ]

@@ -135,7 +135,7 @@ class Chooser {
     if (c.empty()) return;
     if (!reachable(n.inputs[1])) return;
     bool steady = is_steady(n.inputs[1]);
-    const bool dense = c.plain() && c.s.R == 1 && c.s.S == 1 && c.s.P == c.s.H && c.s.Q == c.s.W && !transpose;
+    const bool dense = c.plain() && c.s.R == 1 && c.s.S == 1 && c.pads == std::vector<int64_t>(4, 0) && !transpose;
     if (dense && steady && are_bf16(n) && c.s.C >= least_bf16 &&
         bf16_matmul_ns(c.s.B * c.s.P * c.s.Q, c.s.F, c.s.C) < direct_conv2d_ns(c.s)) {
       const ValueId w = bf16_.at(n.inputs[1]);

@@ -217,7 +217,7 @@ void matmul_bf16_packed(const MatmulBf16PackedArgs& g, const Stream& s) {
     const int64_t m0 = g.M * (unit / columns) / rows, m = g.M * (unit / columns + 1) / rows - m0;
     float* c = g.c + m0 * g.ldc + n0;
 #if DAGRT_BF16_PAIRS
-    uint32_t* a = reinterpret_cast<uint32_t*>(scratch);
+    uint32_t* a = reinterpret_cast<uint32_t*>(aligned(scratch));
     const int64_t a_row = matmul_bf16_pairs_row(g.K);
     for (int64_t i = 0; i < m; i++) make_pairs(g.a + (m0 + i) * g.a_row, g.K, a + i * a_row);
 #else
