@@ -73,12 +73,14 @@ inline bool conv_grad_few(int64_t filters, int64_t run) { return filters <= 4 &&
 inline bool conv_apart(int64_t window_columns, int64_t channels, int64_t lanes) {
   return 2 * window_columns * ((channels + lanes - 1) / lanes) <= 3 * ((window_columns * channels + lanes - 1) / lanes);
 }
+/// Sums of a sliding filter gradient that registers hold, for vectors of so many lanes.
+constexpr int64_t conv_grad_sums(int64_t lanes) { return lanes == 16 ? 27 : 12; }
 /// Whether a filter gradient's vectors over channels slide along a row, each loaded once for all columns of the window, where
 /// those are one pixel apart. Beyond four filters, vectors over those are not so empty that half-full ones would do. Narrow
 /// vectors come with few registers.
 inline bool conv_grad_slides(int64_t groups, int64_t filters, int64_t window_columns, int64_t channels, int64_t lanes) {
   return groups == 1 && (window_columns == 3 || (window_columns == 5 && filters <= 3)) && filters <= (channels < lanes ? 4 : 8) &&
-         window_columns * filters <= (lanes == 16 ? 27 : 12) && conv_apart(window_columns, channels, lanes);
+         window_columns * filters <= conv_grad_sums(lanes) && conv_apart(window_columns, channels, lanes);
 }
 /// Whether a filter gradient copies the image's floats, `row` of them under a window's row, in the order of its tiles: that pays once
 /// several panels of dy meet them, and while a row of dy is no more than the copies' room. Its blocks of pixels are larger then, since

@@ -626,22 +626,16 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
   const bool few = few_filters(a.groups, a.C, a.S, a.F);
   const bool late = a.stride_h == 1 && a.stride_w == 1 && conv_packs_late(a.B * a.H * a.W);
   float* packed = aligned(a.workspace);
-  int64_t seen = 0;  // residues that windows see
+  int64_t seen = 0, by_rows = 0;  // residues that windows see
   for (int64_t rh = 0; rh < rows; rh++)
-    for (int64_t rw = 0; rw < columns; rw++) seen += Residue(a, rh, rw).any;
+    for (int64_t rw = 0; rw < columns; rw++)
+      if (const Residue r(a, rh, rw); r.any) seen++, by_rows += way_of(r.pass(a, packed), few) == pass_rows;
   // One alone writes the zeros of the others beside its products: a pass over them would wait for memory.
-  const bool alone = seen == 1 && rows * columns > 1 && a.groups == 1 && a.epilogue.empty();
-  bool cleared = false;
-  if (alone)
-    for (int64_t rh = 0; rh < rows; rh++)
-      for (int64_t rw = 0; rw < columns; rw++) {
-        const Residue r(a, rh, rw);
-        cleared = cleared || (r.any && way_of(r.pass(a, packed), few) == pass_rows);
-      }
+  const bool alone = seen == 1 && by_rows && rows * columns > 1 && a.groups == 1 && a.epilogue.empty();
   for (int64_t rh = 0; rh < rows; rh++)
     for (int64_t rw = 0; rw < columns; rw++) {
       const Residue r(a, rh, rw);
-      if (!r.any && cleared) continue;
+      if (!r.any && alone) continue;
       if (!r.any && a.epilogue.empty()) {
         if (r.in_row)
           fill(s, a, r.grid);
@@ -651,7 +645,7 @@ void conv2d_input_grad(const ConvArgs& a, const Stream& s) {
       }
       Pass pass = r.pass(a, packed);
       if (is_empty(pass)) continue;
-      pass.alone = cleared;
+      pass.alone = alone;
       const TurnedWeights weights{&a, r.taps};
       const Way way = way_of(pass, few);
       if (late && is_plain(pass) && (way == pass_in_place || way == pass_gathered))

@@ -361,9 +361,8 @@ struct SlidingFilters {
     }
   }
 
-  static constexpr int most = V == 16 ? 27 : 12;  // sums in registers
   template <int S, int F> void window() const {
-    constexpr int fit = most / (S * F), RR = fit < S ? fit : S;
+    constexpr int fit = conv_grad_sums(V) / (S * F), RR = fit < S ? fit : S;
     if constexpr (RR > 0) {
       int64_t r = 0;
       for (; r + RR <= a.R; r += RR) rows<RR, S, F>(r);

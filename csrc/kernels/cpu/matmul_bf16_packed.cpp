@@ -132,30 +132,28 @@ void row_of_tiles(int64_t K, const Element* a, int64_t a_row, const uint32_t* b,
 #if DAGRT_BF16_PAIRS
 constexpr int most_rows = 12;  // of a tile
 
+constexpr decltype(&row_of_tiles<1, 8>) tiles_of_rows[most_rows + 1] = {nullptr,
+                                                                        row_of_tiles<1, 8>,
+                                                                        row_of_tiles<2, 4>,
+                                                                        row_of_tiles<3, 4>,
+                                                                        row_of_tiles<4, 2>,
+                                                                        row_of_tiles<5, 2>,
+                                                                        row_of_tiles<6, 2>,
+                                                                        row_of_tiles<7, 2>,
+                                                                        row_of_tiles<8, 2>,
+                                                                        row_of_tiles<9, 2>,
+                                                                        row_of_tiles<10, 2>,
+                                                                        row_of_tiles<11, 2>,
+                                                                        row_of_tiles<12, 2>};
+
 /// Tiles of about the same height: of more than four rows each has sums enough to hide the instruction's latency.
 void rows_of_tiles(int64_t rows, int64_t K, const Element* a, int64_t a_row, const uint32_t* b, float* c, int64_t ldc,
                    int64_t n) {
   const int64_t tiles = (rows + most_rows - 1) / most_rows;
   for (int64_t t = 0, at = 0; t < tiles; t++) {
     const int64_t height = rows * (t + 1) / tiles - at;
-    const Element* from = a + at * a_row;
-    float* to = c + at * ldc;
+    tiles_of_rows[height](K, a + at * a_row, a_row, b, c + at * ldc, ldc, n);
     at += height;
-    switch (height) {
-      case 12: row_of_tiles<12, 2>(K, from, a_row, b, to, ldc, n); break;
-      case 11: row_of_tiles<11, 2>(K, from, a_row, b, to, ldc, n); break;
-      case 10: row_of_tiles<10, 2>(K, from, a_row, b, to, ldc, n); break;
-      case 9: row_of_tiles<9, 2>(K, from, a_row, b, to, ldc, n); break;
-      case 8: row_of_tiles<8, 2>(K, from, a_row, b, to, ldc, n); break;
-      case 7: row_of_tiles<7, 2>(K, from, a_row, b, to, ldc, n); break;
-      case 6: row_of_tiles<6, 2>(K, from, a_row, b, to, ldc, n); break;
-      case 5: row_of_tiles<5, 2>(K, from, a_row, b, to, ldc, n); break;
-      case 4: row_of_tiles<4, 2>(K, from, a_row, b, to, ldc, n); break;
-      case 3: row_of_tiles<3, 4>(K, from, a_row, b, to, ldc, n); break;
-      case 2: row_of_tiles<2, 4>(K, from, a_row, b, to, ldc, n); break;
-      case 1: row_of_tiles<1, 8>(K, from, a_row, b, to, ldc, n); break;
-      default: break;
-    }
   }
 }
 
