@@ -153,7 +153,7 @@ template <int N, int S> void slide(const Strip& k) {
           uint32_t bits = k.inside;
 #pragma GCC unroll 20
           for (int m = 0; m < N + S - 1; m++, at += run) {
-            asm("" : "+r"(at), "+r"(bits));  // or GCC keeps each pixel's place and bit in memory
+            keep(at), keep(bits);  // or GCC keeps each pixel's place and bit in memory
             if (!(bits >> m & 1)) continue;
             vf pixel = load_n(at, n);
             keep(pixel);

@@ -48,7 +48,7 @@ template <int N, int NV> void rows_of(const Tile& k) {
         uint32_t bits = k.inside;
 #pragma GCC unroll 16
         for (int m = 0; m < N + 2; m++, at += run) {
-          asm("" : "+r"(at), "+r"(bits));  // or GCC keeps each pixel's place and bit in memory
+          keep(at), keep(bits);  // or GCC keeps each pixel's place and bit in memory
           if (!(bits >> m & 1)) continue;
           vf pixel = splat(*at);
           keep(pixel);

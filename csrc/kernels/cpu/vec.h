@@ -57,8 +57,9 @@ DAGRT_INLINE void keep(vf& v) {
 #endif
 }
 
-/// Makes a pointer one of its own, which GCC does not reckon as a distance from another.
+/// Makes a pointer or an integer one of its own, which GCC does not reckon from another.
 template <class T> DAGRT_INLINE void keep(T*& p) { asm("" : "+r"(p)); }
+DAGRT_INLINE void keep(uint32_t& bits) { asm("" : "+r"(bits)); }
 
 /// 0, 1, ..., V - 1.
 DAGRT_INLINE vi lane_numbers() {
