@@ -20,6 +20,7 @@ namespace {
 
 constexpr int tile_rows = V == 16 ? 6 : V == 8 ? 3 : 2;  // by four vectors of sums: with weights and rows all registers
 constexpr int64_t depth = 128;                           // products taken before the next tile: that part of a panel stays in L1
+constexpr int64_t past_from = int64_t(1) << 20;          // floats for the gradient that L2 would not keep for it: 4 MB
 constexpr float log2e = 1.44269504088896341f;
 
 /// The packed weights' parts.
@@ -92,7 +93,7 @@ struct Step {
   int64_t ld;                 // of the states
   const float *h, *r;         // before; the recurrent panels
   float *next, *c, *out;
-  bool past;  // gates go past the caches: the gradient reads them last of all
+  bool past;  // what the gradient reads goes past the caches: it reads the last of it first
 };
 
 /// The cells of a panel's units, from the sums of all rows. In two rounds: each is one long chain for a row, and those of
@@ -123,7 +124,7 @@ void cells(const Step& s, int64_t p, const float* sums) {
     if (a.mask && !a.mask[(s.b0 + m) * a.T + s.t]) now = before;
     cell[m] = now;
     store(c, now);
-    if (a.cells) store_n(a.cells + (s.step * B + s.b0 + m) * U + u, now, n);
+    if (a.cells) put(a.cells + (s.step * B + s.b0 + m) * U + u, now);
   }
 #pragma GCC unroll 1
   for (int64_t m = 0; m < s.rows; m++) {
@@ -142,7 +143,7 @@ void cells(const Step& s, int64_t p, const float* sums) {
     }
     store(s.next + at, now);
     if (a.y) store_n(a.y + (b * a.T + s.step) * a.ldy + u, y, n);
-    if (a.hidden) store_n(a.hidden + (s.step * B + b) * U + u, now, n);
+    if (a.hidden) put(a.hidden + (s.step * B + b) * U + u, now);
   }
 }
 
@@ -200,7 +201,8 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
       store(c + at, a.c0 ? load_n(a.c0 + from, n) : vf{});
       store(out + at, vf{});
     }
-  const bool past = a.gates && goes_past(a.gates, U, 4 * T * a.B, U, 5 * T * a.B * U);
+  const bool past = a.gates && whole_places(a.gates, U, U) && whole_places(a.cells, U, U) && whole_places(a.hidden, U, U) &&
+                    6 * T * a.B * U >= past_from;
   gang.meet(1);
   const auto time = [&](int64_t step) { return a.go_backwards ? T - 1 - step : step; };
   for (int64_t k0 = 0; k0 < T; k0 += plan.steps) {

@@ -38,7 +38,7 @@ void tile(int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, f
     }
     a += over_rows ? lda : 1;
     b += over_rows ? ldb : 2 * V;
-    if (over_rows) asm("" : "+r"(a), "+r"(b));  // two pointers that move: the compiler would keep one for every row of four
+    if (over_rows) keep(a), keep(b);  // two pointers that move: the compiler would keep one for every row of four
   };
   int64_t k = 0;
   for (; k + 4 <= K; k += 4)
@@ -95,6 +95,11 @@ void pack(const Stream& s, int64_t N, int64_t K, const float* w, float* panels) 
     int64_t n0 = p * gemm_nr;
     gemm_pack(K, w + n0 * K, 1, K, int(N - n0 < gemm_nr ? N - n0 : gemm_nr), panels + p * K * gemm_nr);
   });
+}
+
+/// For n floats that will be read or written.
+DAGRT_INLINE void ask(const float* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(p + i);
 }
 
 /// n floats that will be read, asked for in `calls` parts.
@@ -191,6 +196,11 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
           float* z = dz + (step - begin) * rows * ldz;
           // Rows that were masked have dz = 0 and keep their dh: adding is right for both.
           if (!step_back(a, step, b0, rows, z, ldz, dh, dc, waiting, ld)) continue;
+          for (int64_t m = 0; m < rows; m++) {  // what the products over all steps read and write
+            const int64_t place = (b0 + m) * T + (a.go_backwards ? T - 1 - step : step);
+            if (dkernel) ask(a.x + place * a.ldx, C);
+            if (a.dx) ask(a.dx + place * C, C);
+          }
           const int64_t calls = U / (4 * V) * (G / depth) + 1, before = ((step - 1) * B + b0) * U;
           const int64_t some = step ? rows : 0, more = step > 1 ? rows : 0;
           Coming gates(a.gates, 4 * before, some * G, calls), hidden(a.hidden, before, drecurrent ? some * U : 0, calls);
