@@ -44,6 +44,7 @@ ELSEWHERE = {
     "pack_lstm_table": "native test_pack_lstm",
     "lstm_packed": "native test_pack_lstm",
     "lstm_gathered": "native test_pack_lstm",
+    "scatter_add_into": "native test_indexing",
     "matmul_bf16": "test_cuda",
     "conv2d_bf16": "test_cuda",
     "conv2d_input_grad_bf16": "test_cuda",

@@ -14,9 +14,9 @@ struct CheckIdsArgs {
   int64_t* bad = nullptr;
 };
 
-/// gather: y[o, k, r, :] = x[o, ids[k], r, :];  scatter_add: y = zeros, y[o, ids[k], r, :] += x[o, k, r, :], k
-/// ascending. Rows of C contiguous elements; strides in elements: `xo` from one o to the next, `xk` from one id or k to
-/// the next, `xr` from one row to the next; y alike.
+/// gather: y[o, k, r, :] = x[o, ids[k], r, :];  scatter_add: y = base, y[o, ids[k], r, :] += x[o, k, r, :], k ascending.
+/// Rows of C contiguous elements; strides in elements: `xo` from one o to the next, `xk` from one id or k to the next, `xr`
+/// from one row to the next; y alike.
 struct RowsArgs {
   const void* x = nullptr;    // gather [O, N, R, C]; scatter_add [O, K, R, C]
   const void* ids = nullptr;  // [K]
@@ -26,6 +26,7 @@ struct RowsArgs {
   DType dtype = DType::float32;
   int64_t O = 1, N = 0, K = 0, R = 1, C = 1;
   int64_t xo = 0, xk = 0, xr = 0, yo = 0, yk = 0, yr = 0;
+  const void* base = nullptr;  // scatter_add: as y, may be y; null: zeros. Not of 16-bit floats, nor on CUDA devices
 };
 
 /// Along `axis` of size N: y[.., k, ..] = x[.., ids[.., k, ..], ..] (take), or y = zeros and

@@ -1,4 +1,4 @@
-// Indexing by data: gather, scatter_add, take_along_axis, put_along_axis_add, one_hot.
+// Indexing by data: gather, scatter_add, scatter_add_into, take_along_axis, put_along_axis_add, one_hot.
 // An id outside [0, n) is a fault (index_out_of_range; position in ids), but for one_hot, where it gives zeros.
 #include "kernels/indexing.h"
 
@@ -147,7 +147,7 @@ Types infer_scatter(const InferContext& c) {
   return {y};
 }
 
-void run_scatter(const RunContext& c) {
+void add_rows(const RunContext& c, const void* base) {
   const View &ids = c.in[0], &u = c.in[1], &y = c.out[0];
   int64_t axis = c.attrs<ScatterAttrs>().axis;
   if (axis < 0) axis += y.rank;
@@ -159,11 +159,14 @@ void run_scatter(const RunContext& c) {
   a.wide = ids.dtype == DType::int64;
   a.y = y.data;
   a.sums = is_half(u.dtype) ? static_cast<float*>(c.workspace) : nullptr;
+  a.base = base;
   a.dtype = u.dtype;
   a.N = y.dims[axis];
   a.K = ids.elements();
   scatter_add(a, c.stream);
 }
+
+void run_scatter(const RunContext& c) { add_rows(c, nullptr); }
 
 void grad_scatter(GradContext& c) {
   if (!c.wanted[1]) return;
@@ -177,6 +180,19 @@ Memory sums_memory(const void*, const Types&, const Types& out) {
   if (is_half(out[0].dtype)) m.workspace = size_t(out[0].elements()) * sizeof(float);
   return m;
 }
+
+// --- scatter_add_into: y = base; y[o.., ids[k..], i..] += updates[o.., k.., i..], k ascending
+
+Types infer_into(const InferContext& c) {
+  const TensorType &u = c.in[1], &base = c.in[2];
+  if (u.dtype != DType::float32) c.fail(ErrorKind::dtype, "updates must be float32, got ", name_of(u.dtype), "; cast them");
+  Types y = infer_scatter(c);
+  if (base.dtype != y[0].dtype || base.shape != y[0].shape)
+    c.fail(ErrorKind::shape, "base must be ", y[0].text(), ", got ", base.text());
+  return y;
+}
+
+void run_into(const RunContext& c) { add_rows(c, c.in[2].data); }
 
 // --- take_along_axis: y[.., k, ..] = x[.., ids[.., k, ..], ..]; the other axes of x and ids broadcast
 
@@ -336,6 +352,13 @@ void register_indexing(Registry& r) {
                     run_scatter, grad_scatter);
   scatter.memory = sums_memory;
   r.add(std::move(scatter));
+  Op into = make("scatter_add_into", "y = base; y[o, ids[k], i] += updates[o, k, i]", attr_type<ScatterAttrs>(), 3, infer_into,
+                 run_into, nullptr);
+  into.cpu_algorithm_of = "scatter_add";
+  into.in_place = {{2, 0}};
+  into.checks = true;
+  into.not_differentiable = "it is chosen when the gradients are known";
+  r.add(std::move(into));
   r.add(make("take_along_axis", "y[.., k, ..] = x[.., ids[.., k, ..], ..]", attr_type<GatherAttrs>(), 2, infer_take, run_take,
              grad_take));
   Op put = make("put_along_axis_add", "y = 0; y[.., ids[.., k, ..], ..] += updates[.., k, ..]", attr_type<ScatterAttrs>(), 2,

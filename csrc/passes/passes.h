@@ -23,6 +23,7 @@ void choose_algorithms(Module& module, bool exact);
 void pack_lstm(Module& module);
 void multiply_bf16(Module& module);
 void fold_batch_norm(Module& module);
+void add_in_scatter(Module& module);
 void join_updates(Module& module);
 void simplify_row_sums(Module& module);
 void mask_before_pooling(Module& module);

@@ -65,6 +65,10 @@ Module compile(const Module& traced, const std::string& entry, const Types& inpu
     eliminate_dead_code(m);  // casts that no one reads
     checked(m, true);
   }
+  if (options.algorithms && options.fuse) {
+    add_in_scatter(m);
+    checked(m, true);
+  }
   if (options.fuse) {
     join_updates(m);
     checked(m, true);

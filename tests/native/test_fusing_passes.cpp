@@ -77,6 +77,33 @@ TEST_CASE("join_updates: one node for what is stored alike, and for nothing else
   CHECK(contains(s, "= adam_update_all(%0, %2, %10, %11, %12, %4, %13, %14, %15, %5, %34, %35, %36, %9) {"));
 }
 
+TEST_CASE("add_in_scatter: the later of two, chains, and whatever else is added; not what is read elsewhere or broadcast") {
+  const TensorType ids{DType::int32, {4}};
+  auto build = [&](const std::function<void(Trace&, ValueId, ValueId, ValueId)>& rest) {
+    Trace t;
+    ValueId i = t.input("i", ids), u = t.input("u", floats({4, 3})), x = t.input("x", floats({9, 3}));
+    rest(t, i, u, x);
+    return after(t, {ids, floats({4, 3}), floats({9, 3})}, add_in_scatter);
+  };
+  auto scatter = [](Trace& t, ValueId i, ValueId u) {
+    return t.b.emit("scatter_add", {i, u}, {{"axis", {int64_t(0)}}, {"size", {int64_t(9)}}});
+  };
+  std::string s = build([&](Trace& t, ValueId i, ValueId u, ValueId) {
+    ValueId a = scatter(t, i, u), b = scatter(t, i, t.b.emit("tanh", {u})), c = scatter(t, i, t.b.emit("exp", {u}));
+    t.out({t.b.add(t.b.add(b, a), c)});
+  });
+  CHECK_MESSAGE((contains(s, "%3 = scatter_add(%0, %1)") && contains(s, "%6 = scatter_add_into(%0, %4, %3) {axis: 0, size: 9}") &&
+                 contains(s, "%7 = scatter_add_into(%0, %5, %6)")),
+                s);
+  s = build([&](Trace& t, ValueId i, ValueId u, ValueId x) { t.out({t.b.add(x, scatter(t, i, u))}); });
+  CHECK_MESSAGE(contains(s, "%3 = scatter_add_into(%0, %1, %2)"), s);
+  s = build([&](Trace& t, ValueId i, ValueId u, ValueId x) {
+    ValueId a = scatter(t, i, u), b = scatter(t, i, t.b.emit("tanh", {u}));
+    t.out({t.b.add(x, a), a, t.b.add(b, b), t.b.add(t.sum(u), scatter(t, i, t.b.emit("exp", {u})))});
+  });
+  CHECK_MESSAGE((!contains(s, "scatter_add_into") && contains(s, "scatter_add(")), s);
+}
+
 TEST_CASE("simplify_row_sums: a pooling sends on what it has") {
   Trace t;
   ValueId g = t.input("g", floats({1, 2, 2, 3})), taken = t.input("t", {DType::int32, {1, 2, 2, 3}});

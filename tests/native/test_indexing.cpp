@@ -40,7 +40,7 @@ TEST_CASE("gather and scatter_add") {
   for (const char* isa : isas())
     for (DType id_type : {DType::int32, DType::int64})
       for (Shape s : {Shape{1, 5, 7, 3}, Shape{3, 4, 11, 1}, Shape{2, 37, 100, 17}, Shape{1, 50, 300, 130}, Shape{1, 3, 0, 4},
-                      Shape{2, 5, 3, 0}, Shape{1, 200, 50, 64}})
+                      Shape{2, 5, 3, 0}, Shape{1, 200, 50, 64}, Shape{1, 10, 700, 72}, Shape{1, 9000, 600, 33}})
         for (int64_t padding : {0, 3})
           for (int threads : {1, 2}) {
             INFO(isa << " " << s.O << " " << s.N << " " << s.K << " " << s.I << " padding " << padding);
@@ -68,6 +68,21 @@ TEST_CASE("gather and scatter_add") {
             CHECK(same);
             CHECK(y.intact());
             CHECK(z.intact());
+            // Into other sums: beside them and in their place.
+            Tensor base(DType::float32, {s.O, s.N, s.I}, padding);
+            base.set<float>([](int64_t i) { return value(i + 5); });
+            for (int64_t i = 0; i < base.size(); i++) want[size_t(i)] = base.at<float>(i);
+            for (int64_t o = 0; o < s.O; o++)
+              for (int64_t k = 0; k < s.K; k++)
+                for (int64_t i = 0; i < s.I; i++)
+                  want[size_t((o * s.N + id_at(ids, k)) * s.I + i)] += y.at<float>((o * s.K + k) * s.I + i);
+            for (Tensor* to : {&z, &base}) {
+              run_op(indexing_op("scatter_add_into"), {{"axis", {int64_t(1)}}, {"size", {s.N}}}, {&ids, &y, &base}, {to},
+                     threads);
+              for (int64_t i = 0; i < z.size(); i++) same &= to->at<float>(i) == want[size_t(i)];
+              CHECK(same);
+              CHECK(to->intact());
+            }
           }
 }
 

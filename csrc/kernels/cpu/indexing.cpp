@@ -3,8 +3,8 @@
 // Bad ids are looked for first, in one pass (check_ids); the kernels then still test each id, so that no memory
 // outside of the tensors is touched while the fault makes its way to the caller.
 // Additions are deterministic: each destination is written by one unit, which adds in index order. scatter_add cuts
-// the work by columns and by ranges of destinations (each unit then passes over all ids, which are few bytes against
-// the rows): an embedding's gradient has many ids, wide rows and a large table, mostly zeros.
+// the work by ranges of destinations, and by columns where these are few (each unit then passes over all ids, which are few
+// bytes against the rows): an embedding's gradient has many ids, wide rows and a large table, mostly zeros.
 // Sums of 16-bit floats are made in float32 memory and rounded once.
 #include "kernels/indexing.h"
 
@@ -14,6 +14,8 @@ namespace dagrt::DAGRT_ISA {
 namespace {
 
 constexpr int64_t piece_bytes = 32 << 10;
+constexpr int64_t unit_bytes = 384 << 10;  // of scatter_add's destinations: in L2
+constexpr int mine_most = 256;             // ids looked at before those of a unit are added
 
 DAGRT_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 DAGRT_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -107,47 +109,63 @@ template <class T> void gather_typed(const RowsArgs& a, const Stream& s) {
   });
 }
 
+/// n sums before the first addition: those of `base`, which may be their own memory, or zero.
+template <class T> DAGRT_INLINE void start(T* y, const T* base, int64_t n) {
+  if (!base)
+    __builtin_memset(y, 0, size_t(n) * sizeof(T));
+  else if (base != y)
+    __builtin_memcpy(y, base, size_t(n) * sizeof(T));
+}
+
 template <class D> void scatter_typed(const RowsArgs& a, const Stream& s) {
   using Sum = typename D::Sum;
   using Stored = typename D::Stored;
-  Ids ids{a.ids, a.wide};
+  const Ids ids{a.ids, a.wide};
   const Stored* x = static_cast<const Stored*>(a.x);
-  bool own = a.sums != nullptr;
+  const bool own = a.sums != nullptr;
   Sum* y = own ? reinterpret_cast<Sum*>(a.sums) : static_cast<Sum*>(a.y);
-  int64_t yr = own ? a.C : a.yr, yk = own ? a.R * a.C : a.yk, yo = own ? a.N * yk : a.yo;
+  const int64_t yr = own ? a.C : a.yr, yk = own ? a.R * a.C : a.yk, yo = own ? a.N * yk : a.yo;
 
-  int64_t rows = a.O * a.N, row = a.R * a.C * int64_t(sizeof(Sum)), group = larger(1, piece_bytes / row);
-  s.parallel(pieces(rows, group), double(group * row) * 0.06, [&](int64_t u, char*) {
-    int64_t end = smaller(rows, (u + 1) * group);
-    if (yr == a.C && yk == a.R * a.C && yo == a.N * yk) {
-      __builtin_memset(y + u * group * yk, 0, size_t((end - u * group) * row));
-      return;
-    }
-    for (int64_t i = u * group; i < end; i++)
-      for (int64_t r = 0; r < a.R; r++) __builtin_memset(y + i / a.N * yo + i % a.N * yk + r * yr, 0, size_t(a.C) * sizeof(Sum));
-  });
-
-  int64_t columns = smaller(8, larger(1, a.C / 64)), width = pieces(a.C, columns);
-  int64_t ranges = a.C < 16 ? 1 : larger(1, 8 / smaller(8, columns * a.O)), span = pieces(a.N, ranges);
-  double ns = double(a.K) * (0.5 + double(a.R * width) / double(ranges) * 0.15);
+  // A unit's destinations stay in L2 from the zero to the last sum. It passes over all ids, which wide rows alone are worth.
+  const int64_t row = a.R * a.C * int64_t(sizeof(Sum)), many = larger(pieces(a.N * row, unit_bytes), pieces(8, a.O));
+  const int64_t ranges = larger(1, smaller(smaller(many, a.R * a.C / 8), a.N)), span = pieces(a.N, ranges);
+  const int64_t columns = larger(1, smaller(a.C / 64, 8 / (a.O * ranges))), width = pieces(a.C, columns);
+  const double ns = double(a.K) * (0.5 + double(a.R * width) / double(ranges) * 0.15) + double(span * a.R * width) * 0.1;
   s.parallel(a.O * columns * ranges, ns, [&](int64_t u, char*) {
-    int64_t from = u % columns * width, n = smaller(width, a.C - from);
-    int64_t low = u / columns % ranges * span, high = smaller(a.N, low + span), o = u / (columns * ranges);
+    const int64_t from = u % columns * width, n = smaller(width, a.C - from);
+    const int64_t low = u / columns % ranges * span, high = smaller(a.N, low + span), o = u / (columns * ranges);
     const Stored* xo = x + o * a.xo + from;
+    if (low >= high) return;
     Sum* to = y + o * yo + from;
-    for (int64_t k = 0; k < a.K; k++) {
-      int64_t id = ids[k];
-      if (id < low || id >= high) continue;
-      for (int64_t r = 0; r < a.R; r++) {
-        Sum* yy = to + id * yk + r * yr;
-        const Stored* xx = xo + k * a.xk + r * a.xr;
-        for (int64_t i = 0; i < n; i++) yy[i] = Sum(yy[i] + D::load(xx[i]));
+    const Sum* base = a.base ? static_cast<const Sum*>(a.base) + o * yo + from : nullptr;
+    if (n == a.C && yr == a.C && yk == a.R * a.C)
+      start(to + low * yk, base ? base + low * yk : nullptr, (high - low) * yk);
+    else
+      for (int64_t i = low; i < high; i++)
+        for (int64_t at = i * yk, r = 0; r < a.R; r++, at += yr) start(to + at, base ? base + at : nullptr, n);
+    int64_t mine[mine_most];
+    for (int64_t k0 = 0; k0 < a.K; k0 += mine_most) {
+      const int64_t end = smaller(a.K, k0 + mine_most);
+      int count = 0;
+      for (int64_t k = k0; k < end; k++) {
+        mine[count] = k;
+        count += ids[k] >= low && ids[k] < high;
+      }
+      for (int i = 0; i < count; i++) {
+        if (i + 4 < count)  // updates lie anywhere
+          for (int64_t c = 0; c < n; c += 64 / int64_t(sizeof(Stored))) __builtin_prefetch(xo + mine[i + 4] * a.xk + c);
+        for (int64_t r = 0; r < a.R; r++) {
+          Sum* yy = to + ids[mine[i]] * yk + r * yr;
+          const Stored* xx = xo + mine[i] * a.xk + r * a.xr;
+          for (int64_t c = 0; c < n; c++) yy[c] = Sum(yy[c] + D::load(xx[c]));
+        }
       }
     }
   });
 
   if (!own) return;
   Stored* out = static_cast<Stored*>(a.y);
+  const int64_t rows = a.O * a.N, group = larger(1, piece_bytes / row);
   s.parallel(pieces(rows, group), double(group * row) * 0.2, [&](int64_t u, char*) {
     int64_t end = smaller(rows, (u + 1) * group);
     for (int64_t i = u * group; i < end; i++)
