@@ -81,31 +81,44 @@ DAGRT_INLINE void ask_below(const float* pixel, int64_t down, int64_t c) {
   if (c % 16 == 0) __builtin_prefetch(pixel + down, 0, 2);
 }
 
-/// Of `high` rows, if that is not 0, and `wide` pixels.
+/// `vectors` vectors of channels from c on, the last of n lanes, of a window of `high` rows, if that is not 0, and `wide` pixels.
+template <bool places, bool past, int high, int wide, int vectors>
+DAGRT_INLINE void max_of_window(const PoolArgs& a, const Windows& w, int64_t c, int n) {
+  const int64_t rows = high ? high : w.rows, line = a.W * a.ldx;
+  const float* row = w.corner + c;
+  const auto lanes = [&](int v) __attribute__((always_inline)) { return v + 1 < vectors ? V : n; };
+  Best<places> best[vectors];
+#pragma GCC unroll 8
+  for (int v = 0; v < vectors; v++) best[v] = {load_n(row + v * V, lanes(v)), splat_i(w.first)};
+#pragma GCC unroll 3
+  for (int64_t i = 0; i < rows; i++, row += line)
+#pragma GCC unroll 3
+    for (int j = 0; j < wide; j++) {
+      const vi place = splat_i(int32_t(w.first + i * a.W + j));
+#pragma GCC unroll 8
+      for (int v = 0; v < vectors; v++) {
+        const float* x = row + j * a.ldx + v * V;
+        if (V < 16) ask_below(x, a.stride_h * line, c);
+        if (i || j) best[v].take({load_n(x, lanes(v)), place});
+      }
+    }
+#pragma GCC unroll 8
+  for (int v = 0; v < vectors; v++) put_n<past>(w.y + c + v * V, best[v].value, lanes(v));
+#pragma GCC unroll 8
+  for (int v = 0; places && v < vectors; v++)
+    put_n<past>(reinterpret_cast<float*>(w.argmax) + c + v * V, as_f(best[v].at), lanes(v));
+}
+
+/// With vectors of a line many at once, so that memory is read in order. Narrower ones come slowly enough for lines that were
+/// asked for, and are faster one at a time.
 template <bool places, bool past, int high, int wide> void max_of_windows(const PoolArgs& a, Windows w) {
-  const int64_t rows = high ? high : w.rows, ld = a.ldx, line = a.W * a.ldx, C = a.C;
-  const vi down = splat_i(int32_t(a.W));
+  constexpr int most = V == 16 ? 8 : 1;
   for (int64_t q = 0; q < w.count; q++) {
-    vi corners[wide];  // places of the first row
-    for (int j = 0; j < wide; j++) corners[j] = splat_i(w.first + j);
-    each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
-      const float* row = w.corner + c;
-      Best<places> best{load_n(row, n), corners[0]};
-      vi place[wide];
-      for (int j = 0; j < wide; j++) place[j] = corners[j];
-#pragma GCC unroll 3
-      for (int64_t i = 0; i < rows; i++, row += line)
-#pragma GCC unroll 3
-        for (int j = 0; j < wide; j++) {
-          ask_below(row + j * ld, a.stride_h * line, c);
-          if (i || j) best.take({load_n(row + j * ld, n), place[j]});
-          place[j] += down;
-        }
-      put_n<past>(w.y + c, best.value, n);
-      if (places) put_n<past>(reinterpret_cast<float*>(w.argmax) + c, as_f(best.at), n);
-    });
-    w.corner += a.stride_w * ld, w.y += a.ldy, w.first += int32_t(a.stride_w);
-    if (places) w.argmax += C;
+    int64_t c = 0;
+    for (; c + most * V <= a.C; c += most * V) max_of_window<places, past, high, wide, most>(a, w, c, V);
+    for (; c < a.C; c += V) max_of_window<places, past, high, wide, 1>(a, w, c, a.C - c < V ? int(a.C - c) : V);
+    w.corner += a.stride_w * a.ldx, w.y += a.ldy, w.first += int32_t(a.stride_w);
+    if (places) w.argmax += a.C;
   }
 }
 
@@ -140,6 +153,18 @@ bool pools_past(const PoolArgs& a) {
          (!a.argmax || goes_past(reinterpret_cast<const float*>(a.argmax), a.C, outputs, a.C, all));
 }
 
+/// f(row) for rows of results of so many floats, each some nanoseconds of work. Past the caches, a unit is of as many as make it
+/// worth its while to wait until all are written.
+template <bool past, class F> void each_row(const Stream& s, int64_t rows, int64_t floats, double ns, const F& f) {
+  constexpr int64_t much = 1 << 16;
+  const int64_t together = past && floats < much ? (much + floats - 1) / floats : 1;
+  s.parallel((rows + together - 1) / together, double(together) * ns + 50, [&](int64_t unit, char*) {
+    const int64_t from = unit * together, to = from + together < rows ? from + together : rows;
+    for (int64_t row = from; row < to; row++) f(row);
+    if (past) finish_past();
+  });
+}
+
 int64_t inside(int64_t i, int64_t n) { return i < 0 ? 0 : i < n ? i : n - 1; }
 
 /// Windows of 3 x 3, `stride` (1 or 2) apart. What a window would have outside the image is the pixel at the edge once more,
@@ -147,7 +172,7 @@ int64_t inside(int64_t i, int64_t n) { return i < 0 ? 0 : i < n ? i : n - 1; }
 template <int stride, bool places, bool past> void max_pool_overlapping(const PoolArgs& a, const Stream& s) {
   constexpr int high = 3 + stride;  // rows of inputs for two of outputs
   const int64_t pairs = (a.P + 1) / 2;
-  s.parallel(a.B * pairs, double(2 * a.Q * a.C) * (2.0 / V) + 50, [&](int64_t unit, char*) {
+  each_row<past>(s, a.B * pairs, 2 * a.Q * a.C * (places ? 2 : 1), double(2 * a.Q * a.C) * (2.0 / V), [&](int64_t unit) {
     const int64_t b = unit / pairs, p = unit % pairs * 2, C = a.C, ldy = a.ldy, Q = a.Q, line = a.W * a.ldx;
     const float* row[high];
     vi first[high];  // place of the row's first pixel
@@ -203,20 +228,21 @@ template <int stride, bool places, bool past> void max_pool_overlapping(const Po
     }
     for (int k = 0; k < rows && has_nan(seen); k++)
       each_run(a, b * a.P + p + k, [&](const Windows& w) { max_of_any<places>(a, w); });
-    if (past) finish_past();
   });
 }
 
 using PoolWindows = void (*)(const PoolArgs&, Windows);
 
-template <bool places, bool past> void max_row(const PoolArgs& a, int64_t unit) {
-  each_run(a, unit, [&](const Windows& w) {
-    PoolWindows f = max_of_any<places>;
-    if (w.rows > 0 && w.wide == 2) f = w.rows == 2 ? max_of_windows<places, past, 2, 2> : max_of_windows<places, past, 0, 2>;
-    if (w.rows > 0 && w.wide == 3) f = w.rows == 3 ? max_of_windows<places, past, 3, 3> : max_of_windows<places, past, 0, 3>;
-    f(a, w);
+template <bool places, bool past> void max_rows(const PoolArgs& a, const Stream& s) {
+  const double ns = double(a.Q * a.C * a.pool_h * a.pool_w) * (0.4 / V);
+  each_row<past>(s, a.B * a.P, a.Q * a.C * (places ? 2 : 1), ns, [&](int64_t row) {
+    each_run(a, row, [&](const Windows& w) {
+      PoolWindows f = max_of_any<places>;
+      if (w.rows > 0 && w.wide == 2) f = w.rows == 2 ? max_of_windows<places, past, 2, 2> : max_of_windows<places, past, 0, 2>;
+      if (w.rows > 0 && w.wide == 3) f = w.rows == 3 ? max_of_windows<places, past, 3, 3> : max_of_windows<places, past, 0, 3>;
+      f(a, w);
+    });
   });
-  if (past) finish_past();
 }
 
 /// `places`: also where the maximum was.
@@ -226,8 +252,7 @@ template <bool places> void max_pool(const PoolArgs& a, const Stream& s) {
     return one ? (past ? max_pool_overlapping<1, places, true> : max_pool_overlapping<1, places, false>)(a, s)
                : (past ? max_pool_overlapping<2, places, true> : max_pool_overlapping<2, places, false>)(a, s);
   }
-  const auto row = pools_past(a) ? max_row<places, true> : max_row<places, false>;
-  s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.4 / V) + 50, [&](int64_t unit, char*) { row(a, unit); });
+  (pools_past(a) ? max_rows<places, true> : max_rows<places, false>)(a, s);
 }
 
 constexpr int most_windows = 16;  // that are summed at once
@@ -274,14 +299,15 @@ template <bool past, int high, int columns> void mean_of_windows(const PoolArgs&
     });
 }
 
-template <bool past> void mean_row(const PoolArgs& a, int64_t unit) {
-  each_run(a, unit, [&](const Windows& w) {
-    const PoolWindows f = w.wide == 2   ? (w.rows == 2 ? mean_of_windows<past, 2, 2> : mean_of_windows<past, 0, 2>)
-                          : w.wide == 3 ? mean_of_windows<past, 0, 3>
-                                        : mean_of_windows<past, 0, 0>;
-    f(a, w);
+template <bool past> void mean_rows(const PoolArgs& a, const Stream& s) {
+  each_row<past>(s, a.B * a.P, a.Q * a.C, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.3 / V), [&](int64_t row) {
+    each_run(a, row, [&](const Windows& w) {
+      const PoolWindows f = w.wide == 2   ? (w.rows == 2 ? mean_of_windows<past, 2, 2> : mean_of_windows<past, 0, 2>)
+                            : w.wide == 3 ? mean_of_windows<past, 0, 3>
+                                          : mean_of_windows<past, 0, 0>;
+      f(a, w);
+    });
   });
-  if (past) finish_past();
 }
 
 /// A row of means of windows three columns wide, one column apart: each column is summed once, for all three.
@@ -348,13 +374,16 @@ template <bool maximum, bool past> void apart_row_grad(const PoolArgs& a, int64_
   const int64_t right = window(a.Q - 1, a.stride_w, a.pad_left, a.pool_w, W).to;
   for (int64_t i = h.from; i < below; i++)
     for (int64_t j = i < h.to ? right : 0; j < W; j++) zero(image + (i * W + j) * lddx, C);
-  if (past) finish_past();
+}
+
+template <bool maximum, bool past> void apart_rows_grad(const PoolArgs& a, const Stream& s) {
+  const int64_t floats = a.pool_h * a.W * a.C;
+  each_row<past>(s, a.B * a.P, floats, double(floats) * (0.5 / V), [&](int64_t row) { apart_row_grad<maximum, past>(a, row); });
 }
 
 template <bool maximum> void pool_apart_grad(const PoolArgs& a, const Stream& s) {
   const bool past = goes_past(a.dx, a.lddx, a.B * a.H * a.W, a.C, touched(a, maximum));
-  const auto row = past ? apart_row_grad<maximum, true> : apart_row_grad<maximum, false>;
-  s.parallel(a.B * a.P, double(a.pool_h * a.W * a.C) * (0.5 / V) + 50, [&](int64_t unit, char*) { row(a, unit); });
+  (past ? apart_rows_grad<maximum, true> : apart_rows_grad<maximum, false>)(a, s);
 }
 
 constexpr int64_t most_channels = 1024;  // whose sums of two pixels stay in L1
@@ -400,7 +429,7 @@ void overlapping_row_grad(const PoolArgs& a, int64_t b, int64_t i, int64_t p, in
 }
 
 template <int stride, bool past> void max_pool_overlapping_grad(const PoolArgs& a, const Stream& s) {
-  s.parallel(a.B * a.H, double(a.W * a.C) * (4.0 / V) + 50, [&](int64_t unit, char*) {
+  each_row<past>(s, a.B * a.H, a.W * a.C, double(a.W * a.C) * (4.0 / V), [&](int64_t unit) {
     const int64_t b = unit / a.H, i = unit % a.H;
     const Span p = covering(i, stride, a.pad_top, 3, a.P);
     const int64_t rows = p.to > p.from ? p.to - p.from : 0;
@@ -410,7 +439,6 @@ template <int stride, bool past> void max_pool_overlapping_grad(const PoolArgs& 
                                  : overlapping_row_grad<3, stride, past>;
     for (int64_t c = 0; c < a.C; c += most_channels)
       row(a, b, i, rows ? p.from : 0, c, a.C - c < most_channels ? a.C - c : most_channels);
-    if (past) finish_past();
   });
 }
 
@@ -448,9 +476,8 @@ void max_pool2d_grad(const PoolArgs& a, const Stream& s) {
 }
 
 void avg_pool2d(const PoolArgs& a, const Stream& s) {
-  const auto row = pools_past(a) ? mean_row<true> : mean_row<false>;
+  if (a.pool_w != 3 || a.stride_w != 1 || a.W < 3) return (pools_past(a) ? mean_rows<true> : mean_rows<false>)(a, s);
   s.parallel(a.B * a.P, double(a.Q * a.C * a.pool_h * a.pool_w) * (0.3 / V) + 50, [&](int64_t unit, char*) {
-    if (a.pool_w != 3 || a.stride_w != 1 || a.W < 3) return row(a, unit);
     const int64_t b = unit / a.P, p = unit % a.P;
     mean_of_row(a, b, window(p, a.stride_h, a.pad_top, a.pool_h, a.H), unit);
   });

@@ -1,0 +1,85 @@
+// Maxima of windows that do not overlap, of channels that registers hold at once, and of more: values and places against a walk over
+// each window. Few different numbers, so that equals stand side by side; NaN; windows cut by the border; rows apart; any threads.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "kernels/pool2d.h"
+#include "run_op.h"
+
+using namespace dagrt;
+
+namespace {
+
+void check_maxima(int64_t C, int64_t high, int64_t wide, int64_t pad, int64_t apart, int threads) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const int64_t B = 2, H = 3 * high + 1, W = 4 * wide, P = (H + 2 * pad - high) / high + 1, Q = (W + 2 * pad - wide) / wide + 1;
+  const int64_t ldx = C + apart, ldy = C + 2 * apart;
+  std::vector<float> x(size_t(B * H * W * ldx), 100.0f), y(size_t(B * P * Q * ldy), nan);
+  std::vector<int32_t> places(size_t(B * P * Q * C + 16), -7);
+  for (int64_t i = 0; i < B * H * W; i++)
+    for (int64_t c = 0; c < C; c++) {
+      const int64_t n = (i * 7919 + c * 104729 + i * i) % 23;
+      x[size_t(i * ldx + c)] = n == 0 ? nan : float(n % 5) - 2;
+    }
+  PoolArgs a;
+  a.x = x.data(), a.y = y.data(), a.argmax = places.data(), a.ldx = ldx, a.ldy = ldy;
+  a.B = B, a.H = H, a.W = W, a.C = C, a.P = P, a.Q = Q;
+  a.pool_h = a.stride_h = high, a.pool_w = a.stride_w = wide, a.pad_top = a.pad_left = pad;
+  Stream s;
+  s.threads = threads;
+  max_pool2d(a, s);
+  int64_t wrong = 0;
+  for (int64_t b = 0; b < B; b++)
+    for (int64_t p = 0; p < P; p++)
+      for (int64_t q = 0; q < Q; q++)
+        for (int64_t c = 0; c < C; c++) {
+          float best = nan;
+          int64_t at = -1;
+          for (int64_t h = p * high - pad; h < p * high - pad + high; h++)
+            for (int64_t w = q * wide - pad; w < q * wide - pad + wide; w++) {
+              if (h < 0 || h >= H || w < 0 || w >= W) continue;
+              const float value = x[size_t(((b * H + h) * W + w) * ldx + c)];
+              if (at < 0 || value > best || (std::isnan(value) && !std::isnan(best))) best = value, at = h * W + w;
+            }
+          const int64_t out = (b * P + p) * Q + q;
+          const float got = y[size_t(out * ldy + c)];
+          wrong += places[size_t(out * C + c)] != at || (std::isnan(best) ? !std::isnan(got) : got != best);
+        }
+  for (int64_t out = 0; out < B * P * Q; out++)
+    for (int64_t c = C; c < ldy; c++) wrong += !std::isnan(y[size_t(out * ldy + c)]);
+  for (int64_t i = 0; i < 16; i++) wrong += places[size_t(B * P * Q * C + i)] != -7;
+  CHECK(wrong == 0);
+
+  std::vector<float> alone(y.size(), nan);  // without places
+  a.y = alone.data(), a.argmax = nullptr;
+  max_pool2d(a, s);
+  CHECK(std::memcmp(alone.data(), y.data(), y.size() * 4) == 0);
+}
+
+}  // namespace
+
+TEST_CASE("maxima of windows side by side, of few and of many channels") {
+  const Isa before = chosen_isa;
+  for (const char* isa : {"scalar", "avx2", "avx512"}) {
+    try {
+      choose_isa(isa);
+    } catch (const Error&) {
+      continue;
+    }
+    CAPTURE(isa);
+    for (int64_t C : {1, 16, 47, 64, 127, 128, 145, 256, 300})
+      for (int64_t high : {1, 2, 3, 4})
+        for (int64_t wide : {1, 2, 3, 4})
+          for (int64_t pad : {0, 1}) {
+            if (pad >= high || pad >= wide) continue;
+            CAPTURE(C);
+            CAPTURE(high);
+            CAPTURE(wide);
+            CAPTURE(pad);
+            check_maxima(C, high, wide, pad, pad ? 5 : 0, pad ? 3 : 1);
+          }
+  }
+  chosen_isa = before;
+}
