@@ -95,4 +95,23 @@ struct WinogradGradPlan {
 };
 WinogradGradPlan winograd_grad_plan(const WinogradArgs&, int lanes);
 
+/// Channels of a register tile of filter gradients of few tiles.
+constexpr int64_t winograd_mixed_channels(int lanes) { return lanes == 16 ? 4 : 2; }
+
+/// How a filter gradient of few tiles, some of them of 3 rows or columns, is cut up (winograd_grad_mixed.cpp).
+struct WinogradMixedPlan {
+  int64_t tiles_h, tiles_w, tall, wide;  // of an image, and those of 4 rows, of 4 columns
+  struct Row {                           // a row of points: the tiles that have it,
+    int64_t tiles_h, wide, narrow;       // of an image's height; in the batch, of 4 columns, of 3
+    int64_t size;                        // columns of all
+  } rows[2];                             // all but the last, the last
+  const Row& row(int64_t r) const { return rows[r == 5]; }
+  int64_t size;               // points of all tiles
+  int64_t v_group, y_vector;  // floats of a group of channels in V, of a vector of filters in Y
+  int64_t v_size, y_size;
+  int64_t channels, filters;  // of a unit of work
+  bool applies;               // few enough tiles for so many channels and filters, at least one
+};
+WinogradMixedPlan winograd_mixed_plan(const WinogradArgs&, int lanes);
+
 }  // namespace dagrt

@@ -27,6 +27,12 @@ constexpr int64_t gradient_channels = 64, gradient_units = 16;
 constexpr int64_t gradient_sums = 1'250'000, gradient_transforms = 700'000, gradient_at_once = 1'500'000;
 constexpr int64_t least_chunk = 48, largest_chunk = 112;
 
+// Of a filter gradient by tiles of both sizes: floats of dy transformed that stay in L2 beside what goes through it. It reads its
+// operands anew for every register tile, the other way reads and writes dU: the channels and filters for a tile, the fewest, from
+// which on the latter takes longer. Without 32 registers operands are read more often.
+constexpr int64_t mixed_filters = 100'000;
+constexpr int64_t mixed_channels(int lanes) { return lanes == 16 ? 2 : 64; }
+
 // Floats of an image beyond which it does not stay in L2.
 constexpr int64_t far_image = int64_t(1) << 18;
 
@@ -35,6 +41,8 @@ constexpr int64_t small_weights = 200 << 10;
 
 // Of one core at about 3.4 GHz, for a vector: the way through a transform at one point.
 constexpr double transform_ns = 1.5;
+// The same from registers, with what is written of dw.
+constexpr double mixed_ns = 0.7;
 
 }  // namespace
 
@@ -136,8 +144,33 @@ WinogradGradPlan winograd_grad_plan(const WinogradArgs& a, int lanes) {
   return p;
 }
 
+WinogradMixedPlan winograd_mixed_plan(const WinogradArgs& a, int lanes) {
+  WinogradMixedPlan p{};
+  p.tiles_h = over(a.P, 4), p.tiles_w = over(a.Q, 4);
+  p.tall = p.tiles_h - std::min(4 * p.tiles_h - a.P, p.tiles_h), p.wide = p.tiles_w - std::min(4 * p.tiles_w - a.Q, p.tiles_w);
+  for (int last : {0, 1}) {
+    WinogradMixedPlan::Row& r = p.rows[last];
+    r.tiles_h = last ? p.tall : p.tiles_h;
+    r.wide = a.B * r.tiles_h * p.wide, r.narrow = a.B * r.tiles_h * (p.tiles_w - p.wide);
+    r.size = 6 * r.wide + 5 * r.narrow;
+  }
+  p.size = 5 * p.rows[0].size + p.rows[1].size;
+  const int64_t group = winograd_mixed_channels(lanes);
+  p.v_group = p.size * group, p.y_vector = p.size * lanes;
+  p.v_size = up(a.C, lanes) / group * p.v_group, p.y_size = over(a.F, lanes) * p.y_vector;
+  p.applies = a.window == 3 && a.tile == 4 && p.size && p.y_vector <= mixed_filters &&
+              a.B * p.tiles_h * p.tiles_w * mixed_channels(lanes) <= std::min(a.C, a.F);
+  if (!p.applies) return p;
+  const int64_t vectors = over(a.F, lanes);
+  p.filters = over(vectors, over(vectors, mixed_filters / p.y_vector)) * lanes;
+  p.channels = up(over(a.C, gradient_units), group);
+  return p;
+}
+
 WinogradMemory conv2d_filter_grad_winograd_memory(const WinogradArgs& a) {
   const int lanes = lanes_in_use();
+  if (const WinogradMixedPlan p = winograd_mixed_plan(a, lanes); p.applies)
+    return {size_t(p.v_size + p.y_size) * 4 + 64, size_t(up(std::max(a.C, a.F), lanes)) * 4 + 64};
   WinogradGradPlan p = winograd_grad_plan(a, lanes);
   const int64_t transforms = p.v_size + p.y_size, zeros = up(a.C > a.F ? a.C : a.F, lanes);
   return {size_t((p.passing ? 0 : p.parts * p.u_size) + (p.parts > 1 ? 0 : transforms)) * 4 + 64,
@@ -155,6 +188,10 @@ double conv2d_winograd_ns(const WinogradArgs& a) {
 
 double conv2d_filter_grad_winograd_ns(const WinogradArgs& a) {
   const double lanes = lanes_in_use(), n = double(points(a.window, a.tile));
+  if (const WinogradMixedPlan p = winograd_mixed_plan(a, int(lanes)); p.applies) {
+    const double weights = double(a.C * up(a.F, int64_t(lanes))), size = double(p.size);
+    return (weights * (size * multiply_ns() + n * mixed_ns) + size * double(a.C + a.F) * transform_ns) / lanes + 500;
+  }
   const WinogradGradPlan p = winograd_grad_plan(a, int(lanes));
   const double tiles = double(p.tiles), filters = double(up(a.F, int64_t(lanes))), weights = n * double(a.C) * filters;
   const double products = weights * tiles * multiply_ns() / lanes;

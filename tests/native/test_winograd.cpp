@@ -184,12 +184,19 @@ TEST_CASE("winograd filter gradients of many channels, in one chunk and several,
   Ops ops;
   const Isa before = chosen_isa;
   const Layer layers[] = {
-      same(1, 7, 9, 130, 177, 3, 4),            // one chunk: no dU but a block's
+      same(1, 21, 25, 66, 300, 3, 4),           // one chunk: no dU but a block's
       {3, 5, 6, 70, 260, 3, 2, 2, 0, 1, 0},     // narrow blocks, F(2,3)
       same(1, 41, 43, 100, 290, 3, 4),          // two chunks, two groups too small for a unit to be a block: point by point
       {1, 41, 43, 200, 230, 3, 4, 0, 1, 1, 0},  // two chunks, two groups of filters
       same(2, 33, 30, 66, 140, 5, 4),           // the same, one group
-      same(1, 1, 1, 150, 170, 3, 4),            // one pixel
+      same(1, 1, 1, 150, 170, 3, 4),            // one pixel; from here on few tiles for so many channels, of 4 and of 3
+      same(1, 7, 7, 264, 270, 3, 4),            // 4 + 3 pixels, channels and filters cut; few enough without AVX-512 too
+      {1, 6, 5, 66, 71, 3, 4, 0, 0, 0, 0},      // one tile of 4 x 3
+      {1, 5, 6, 67, 64, 3, 4, 0, 0, 0, 0},      // one of 3 x 4
+      same(3, 5, 9, 70, 81, 3, 4),              // none of 4
+      {2, 8, 12, 80, 66, 3, 4, 1, 1, 0, 2},     // none of 3
+      {2, 9, 13, 90, 65, 3, 4, 2, 0, 0, 2},     // several images, pads of their own
+      same(2, 7, 14, 160, 192, 3, 4),           // dw past the caches
   };
   for (const Layer& l : layers) {
     CAPTURE(l.window);

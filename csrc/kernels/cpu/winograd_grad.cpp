@@ -11,13 +11,13 @@
 // of V, Y and dU took longer than the products.
 // A small dU a thread keeps in its own L2: then the tiles are in 4 or 8 parts, each with a dU of its own, added up at the end, and
 // no thread waits for another's transforms. The order of sums depends on the sizes alone.
+// 3x3 gradients of few tiles go another way (winograd_grad_mixed.cpp).
+#include "kernels/cpu/winograd_grad.h"
+
 #include "kernels/cpu/winograd_tiles.h"
-#include "kernels/winograd.h"
 
 namespace dagrt::DAGRT_ISA {
 namespace {
-
-constexpr int64_t large_gradient = int64_t(1) << 18;  // floats of dw, which is written past the caches from here on
 
 template <int M, int R> struct FilterGrad {
   using T = WinogradTransform<M, R>;
@@ -220,8 +220,9 @@ template <int M, int R> struct FilterGrad {
 }  // namespace
 
 void conv2d_filter_grad_winograd(const WinogradArgs& a, const Stream& s) {
-  const WinogradGradPlan p = winograd_grad_plan(a, V);
   if (!a.C || !a.F) return;
+  if (const WinogradMixedPlan m = winograd_mixed_plan(a, V); m.applies) return conv2d_filter_grad_winograd_mixed(a, m, s);
+  const WinogradGradPlan p = winograd_grad_plan(a, V);
   if (!p.tiles) return zero(a.dw, a.window * a.window * a.C * a.F);
   if (a.window == 5) return FilterGrad<4, 5>{a, p}(s);
   if (a.window == 4) return FilterGrad<4, 4>{a, p}(s);

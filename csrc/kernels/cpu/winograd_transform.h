@@ -20,6 +20,7 @@ template <> struct WinogradPoints<4, 3> {
   static constexpr int pairs = 2;
   static constexpr double p[pairs] = {0.75, 1.5};
 };
+template <> struct WinogradPoints<3, 3> : WinogradPoints<4, 3> {};
 template <> struct WinogradPoints<4, 4> {
   static constexpr int pairs = 3;
   static constexpr double p[pairs] = {0.5, 1.25, 3};
