@@ -68,8 +68,10 @@ Work winograd(const Layer& l, Direction d, int tile) {
   w.flops = 2.0 * double(h->y.size()) * double(l.R * l.R * l.C);
   w.written = 4.0 * double(h->out.size());
   w.read = 4.0 * double(h->x.size() + h->y.size() + h->u.size()) - w.written;
-  const int64_t tiles = l.B * ((l.P() + tile - 1) / tile) * ((l.P() + tile - 1) / tile), points = tile + l.R - 1;
-  w.more = {{"asked", asked(l)}, {"multiply_flops", 2.0 * double(tiles * points * points * l.C * l.F)}};
+  const int64_t tiles = l.B * ((l.P() + tile - 1) / tile) * ((l.P() + tile - 1) / tile), points = tile < 7 ? tile + l.R - 1 : 11;
+  const WinogradMixedPlan mixed = winograd_mixed_plan(h->a, chosen_isa == Isa::avx512 ? 16 : chosen_isa == Isa::avx2 ? 8 : 4);
+  const int64_t products = d == Direction::filter && mixed.applies ? mixed.size : tiles * points * points;
+  w.more = {{"asked", asked(l)}, {"multiply_flops", 2.0 * double(products * l.C * l.F)}};
   return w;
 }
 
@@ -80,10 +82,11 @@ void add_rows() {
     for (const Layer& l : convolutions) {
       if (d == Direction::input && l.H == 224) continue;  // images have no gradient
       add_row(std::string("direct ") + name_of(d) + "/" + l.text(), [=] { return direct(l, d); });
-      for (int tile : {2, 4})
-        if (l.stride == 1 && winograd_applies(l.R, l.R, tile))
-          add_row("F(" + std::to_string(tile) + "," + std::to_string(l.R) + ") " + name_of(d) + "/" + l.text(),
-                  [=] { return winograd(l, d, tile); });
+      for (int tile : {2, 4, 7})
+        if (l.stride == 1 && winograd_applies(l.R, l.R, tile) && (tile < 7 || (d != Direction::filter && l.P() <= 14)))
+          add_row(
+              "F(" + (tile < 7 ? std::to_string(tile) : "4+3") + "," + std::to_string(l.R) + ") " + name_of(d) + "/" + l.text(),
+              [=] { return winograd(l, d, tile); });
     }
 }
 

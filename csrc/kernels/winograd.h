@@ -1,6 +1,7 @@
 // Convolution by Winograd's minimal filtering, channels last, float32, stride 1: fewer multiplications than the direct sum.
 // F(tile x tile, window x window) makes tile² outputs from (tile + window - 1)² products for each channel and filter:
-// F(4,3) 4 times fewer than the direct sum, F(2,3) 2.25 times, F(4,4) 5.2 times, F(4,5) 6.25 times.
+// F(4,3) 4 times fewer than the direct sum, F(2,3) 2.25 times, F(4,4) 5.2 times, F(4,5) 6.25 times. Tile 7, forward, is F(4,3) and
+// F(3,3) side by side, 3.6 times, for maps of so few pixels that transformed weights would be waited for.
 #pragma once
 #include "kernels/epilogue.h"
 #include "kernels/kernel.h"
@@ -38,7 +39,7 @@ DAGRT_CPU_KERNEL(winograd_weights, WinogradWeightsArgs)
 DAGRT_CPU_KERNEL(conv2d_winograd, WinogradArgs)
 DAGRT_CPU_KERNEL(conv2d_filter_grad_winograd, WinogradArgs)
 
-/// Whether there is a transform for this window and tile: F(4,3), F(2,3), F(4,4), F(4,5).
+/// Whether there is a transform for this window and tile: F(4,3), F(2,3), F(4,4), F(4,5), and forward 7 for 3x3.
 bool winograd_applies(int64_t window_h, int64_t window_w, int64_t tile);
 
 /// Floats of the transformed weights of C channels and F filters; the same for every instruction set.
@@ -94,6 +95,13 @@ struct WinogradGradPlan {
   bool far, far_y;  // x and dy do not fit the inner caches: they are fetched ahead
 };
 WinogradGradPlan winograd_grad_plan(const WinogradArgs&, int lanes);
+
+/// How a forward convolution by tiles of 7 x 7 is cut up (winograd_seven.cpp).
+struct WinogradSevenPlan {
+  int64_t tiles_h, tiles_w, tiles;  // of an image's height and width; in the batch
+  int64_t v_row, v_size;            // of a tile's transformed input: floats from one row of points to the next, floats
+};
+WinogradSevenPlan winograd_seven_plan(const WinogradArgs&, int lanes);
 
 /// Channels of a register tile of filter gradients of few tiles.
 constexpr int64_t winograd_mixed_channels(int lanes) { return lanes == 16 ? 4 : 2; }

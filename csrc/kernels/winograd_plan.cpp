@@ -47,11 +47,20 @@ constexpr double mixed_ns = 0.7;
 }  // namespace
 
 bool winograd_applies(int64_t window_h, int64_t window_w, int64_t tile) {
-  return window_h == window_w && ((tile == 4 && window_h >= 3 && window_h <= 5) || (tile == 2 && window_h == 3));
+  return window_h == window_w && ((tile == 4 && window_h >= 3 && window_h <= 5) || ((tile == 2 || tile == 7) && window_h == 3));
 }
 
 int64_t winograd_weights_size(int64_t C, int64_t F, int64_t window, int64_t tile) {
-  return points(window, tile) * (C + 1) * up(F, winograd_filters);
+  return tile == 7 ? window * window * C * up(F, winograd_filters) : points(window, tile) * (C + 1) * up(F, winograd_filters);
+}
+
+WinogradSevenPlan winograd_seven_plan(const WinogradArgs& a, int lanes) {
+  WinogradSevenPlan p{};
+  p.tiles_h = over(a.P, 7), p.tiles_w = over(a.Q, 7);
+  p.tiles = a.B * p.tiles_h * p.tiles_w;
+  p.v_row = 22 * up(a.C, lanes) + apart;
+  p.v_size = 5 * p.v_row + 11 * up(a.C, lanes);
+  return p;
 }
 
 WinogradPlan winograd_plan(const WinogradArgs& a, int lanes) {
@@ -90,6 +99,10 @@ WinogradPlan winograd_plan(const WinogradArgs& a, int lanes) {
 
 WinogradMemory conv2d_winograd_memory(const WinogradArgs& a) {
   const int lanes = lanes_in_use();
+  if (a.tile == 7) {
+    const WinogradSevenPlan p = winograd_seven_plan(a, lanes);
+    return {size_t(p.tiles * p.v_size) * 4 + 64, size_t(up(a.C, lanes)) * 4 + 64};
+  }
   WinogradPlan p = winograd_plan(a, lanes);
   const int64_t zeros = p.channel_blocks * lanes;
   return {size_t(p.shared ? p.blocks * p.v_size : 0) * 4 + 64, size_t(zeros + p.m_size + (p.shared ? 0 : p.v_size)) * 4 + 64};
@@ -179,6 +192,12 @@ WinogradMemory conv2d_filter_grad_winograd_memory(const WinogradArgs& a) {
 
 double conv2d_winograd_ns(const WinogradArgs& a) {
   const double lanes = lanes_in_use(), n = double(points(a.window, a.tile));
+  if (a.tile == 7) {  // 121 products and 18 multiply-adds of the transform; their sums take more than 16 registers
+    const WinogradSevenPlan p = winograd_seven_plan(a, int(lanes));
+    const double channels = double(a.C), vectors = double(up(a.F, int64_t(lanes))) / lanes, registers = lanes == 16 ? 1 : 3;
+    const double products = 139 * channels * vectors * multiply_ns() * registers;
+    return double(p.tiles) * (products + 121 * (channels / lanes + vectors) * 2 * transform_ns) + 500;
+  }
   const WinogradPlan p = winograd_plan(a, int(lanes));
   const double tiles = double(p.tiles), filters = double(up(a.F, int64_t(lanes)));
   const double products = n * tiles * double(a.C) * filters * multiply_ns() / lanes;

@@ -2,7 +2,8 @@
 //   conv2d(x, w)                  -> conv2d_winograd(x, winograd_weights(w))
 //   conv2d_input_grad(dy, w)      -> conv2d_winograd(dy, winograd_weights(w, transpose)), pads R - 1 - pad on every side
 //   conv2d_filter_grad(x, dy)     -> conv2d_filter_grad_winograd(x, dy)
-// tile 4 (windows 3x3, 4x4 and 5x5) is the fast one, tile 2 (3x3) rounds less than the direct sum does.
+// tile 4 (windows 3x3, 4x4 and 5x5) is the fast one, tile 2 (3x3) rounds less than the direct sum does, tile 7 (3x3, forward) is for
+// maps of few pixels and many weights.
 #include "kernels/winograd.h"
 
 #include "ops/epilogue.h"
@@ -44,7 +45,7 @@ struct ForwardAttrs : WinogradAttrs, PooledAttrs, EpilogueAttrs {
 
 void check_transform(const InferContext& c, int64_t height, int64_t width, int64_t tile) {
   if (!winograd_applies(height, width, tile))
-    c.fail(ErrorKind::graph, "there are transforms for 3x3 windows with tile 4 or 2 and for 4x4 and 5x5 with tile 4, not for ",
+    c.fail(ErrorKind::graph, "there are transforms for 3x3 windows with tile 4, 2 or 7 and for 4x4 and 5x5 with tile 4, not for ",
            height, "x", width, " with tile ", tile, "; use conv2d");
 }
 
@@ -88,6 +89,7 @@ Types infer_forward(const InferContext& c) {
   if (a.filters < 0 || (u.shape[0].known() && u.shape[0].value() != floats))
     c.fail(ErrorKind::shape, "expected winograd_weights of ", channels, " channels and ", a.filters, " filters, ", floats,
            " numbers, got ", text(u.shape));
+  if (a.tile == 7 && a.pool != std::vector<int64_t>{1, 1}) c.fail(ErrorKind::graph, "tile 7 does not pool; use max_pool2d");
   TensorType y{DType::float32,
                {x.shape[0], window_outputs(c, height, a.kernel_size[0], 0, a), window_outputs(c, width, a.kernel_size[1], 1, a),
                 Dim(a.filters)}};
@@ -98,6 +100,7 @@ Types infer_forward(const InferContext& c) {
 Types infer_filter_grad(const InferContext& c) {
   const auto& a = c.attrs<WinogradAttrs>();
   check_attrs(c, a);
+  if (a.tile == 7) c.fail(ErrorKind::graph, "tile 7 is for the forward pass; use tile 4");
   const TensorType &x = c.in[0], &dy = c.in[1];
   check_tensor(c, x, 4);
   check_tensor(c, dy, 4);
@@ -203,7 +206,10 @@ void register_winograd(Registry& r) {
   f.run = run_forward;
   f.spaced = {~2u, 1};  // all but the weights
   f.not_differentiable = advice;
-  f.pools = [](const void* a, const Types& in, const Types&) { return may_pool(*static_cast<const ForwardAttrs*>(a), 2, in); };
+  f.pools = [](const void* a, const Types& in, const Types&) {
+    const auto& attrs = *static_cast<const ForwardAttrs*>(a);
+    return attrs.tile != 7 && may_pool(attrs, 2, in);
+  };
   f.cost = [](const void* a, const Types& in, const Types& out) {
     const auto& attrs = *static_cast<const ForwardAttrs*>(a);
     return with_epilogue(cost(sizes(attrs, in[0], out[0], &attrs), double(in[1].bytes()) / 4), attrs, 2, in, out[0]);

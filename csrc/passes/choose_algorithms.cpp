@@ -142,7 +142,7 @@ class Chooser {
       n.inputs[1] = weights("reshape", w, n.paths, {{"shape", attr_list(Dims{c.s.C, c.s.F})}});
       return multiply_bf16(n, c.s.F, false);
     }
-    int64_t tile = best_tile(c, direct_conv2d_ns(c.s), [&](int64_t t) { return winograd_conv2d_ns(c.s, t, !steady); });
+    int64_t tile = best_tile(c, {2, 4, 7}, direct_conv2d_ns(c.s), [&](int64_t t) { return winograd_conv2d_ns(c.s, t, !steady); });
     map["kernel_size"] = attr_list(std::vector<int64_t>{c.s.R, c.s.S});
     map["filters"] = {c.s.F};
     if (tile) {
@@ -164,18 +164,19 @@ class Chooser {
     AttrMap map = attrs_of(n);
     Conv c(map, shape(n.inputs[0]), shape(n.outputs[0]), shape(n.inputs[1]));
     if (c.empty()) return;
-    int64_t tile = best_tile(c, direct_conv2d_ns(c.s, true), [&](int64_t t) { return winograd_filter_grad_ns(c.s, t); });
+    int64_t tile = best_tile(c, {2, 4}, direct_conv2d_ns(c.s, true), [&](int64_t t) { return winograd_filter_grad_ns(c.s, t); });
     if (!tile) return;
     for (const char* name : {"strides", "dilations", "groups"}) map.erase(name);
     map["tile"] = {tile};
     become(n, "conv2d_filter_grad_winograd", map);
   }
 
-  /// The fastest tile of those that apply, or 0: the direct sum.
-  template <class Ns> int64_t best_tile(const Conv& c, double direct_ns, const Ns& ns) const {
+  /// The fastest of the tiles that apply, or 0: the direct sum.
+  template <class Ns>
+  int64_t best_tile(const Conv& c, std::initializer_list<int64_t> tiles, double direct_ns, const Ns& ns) const {
     int64_t best = 0;
     if (!c.plain()) return best;
-    for (int64_t tile : {2, 4}) {
+    for (int64_t tile : tiles) {
       if (!has_winograd(c.s.R, c.s.S, tile) || (exact_ && tile != 2)) continue;
       if (double t = ns(tile); t < direct_ns) direct_ns = t, best = tile;
     }

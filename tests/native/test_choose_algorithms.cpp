@@ -182,6 +182,29 @@ TEST_CASE("choose_algorithms: a training step, whose weights change, transforms 
   CHECK(count(s, "pack") == 0);
 }
 
+TEST_CASE("choose_algorithms: many weights for few pixels are transformed on the way, where there are 32 registers") {
+  Trace t;
+  ValueId x = t.input("x", floats({1, 7, 7, 512})), small = t.input("small", floats({1, 1, 1, 256}));
+  ValueId w = t.read(t.variable("w", floats({3, 3, 512, 512}))), v = t.read(t.variable("v", floats({3, 3, 256, 512})));
+  ValueId up = t.b.emit("reshape", {small}, {{"shape", testing::list({1, 1, 1, 1, 1, 256})}});
+  up = t.b.emit("broadcast_to", {up}, {{"shape", testing::list({1, 1, 7, 1, 7, 256})}});
+  up = t.b.emit("reshape", {up}, {{"shape", testing::list({1, 7, 7, 256})}});
+  t.out({t.b.emit("conv2d", {x, w}, window("same")),
+         t.b.emit("conv2d_input_grad", {x, w}, with(window("same"), "input_size", 7, 7)),
+         t.b.emit("conv2d", {up, v}, window("same")),
+         t.b.emit("conv2d_filter_grad", {x, x}, with(window("same"), "kernel_size", 3, 3))});
+  by_each_estimate([&] {
+    const std::string s = chosen(t);
+    const int few = chosen_isa == Isa::avx512;
+    CHECK(count(s, "tile: 7, transpose: false") == 2 * few);
+    CHECK(count(s, "tile: 7, transpose: true") == few);
+    CHECK(count(s, "tile: 7, upsample: [7, 7]") == few);
+    CHECK(count(s, "conv2d_filter_grad_winograd") == 1);
+    CHECK(count(chosen(t, true), "tile: 7") == 0);
+  });
+  check_same(t, false, 5e-5);
+}
+
 TEST_CASE("choose_algorithms: a Winograd convolution of an upsampled image reads the small one") {
   Trace t;
   ValueId x = t.input("x", floats({2, 7, 5, 20}));

@@ -147,6 +147,10 @@ TEST_CASE("an epilogue gives the bits of the ops behind the product") {
       run_op(weights, {}, {&w}, {&u});
       AttrMap attrs{{"kernel_size", integers({3, 3})}, {"filters", {F}}, {"padding", {std::string("same")}}};
       check(winograd, pointwise, attrs, {&x, &u}, {2, 9, 7, F}, 3);
+      Tensor seven(DType::float32, {9 * C * ((F + 31) / 32 * 32)});
+      run_op(weights, {{"tile", {int64_t(7)}}}, {&w}, {&seven});
+      attrs["tile"] = {int64_t(7)};
+      check(winograd, pointwise, attrs, {&x, &seven}, {2, 9, 7, F}, 3);
     }
   }
   chosen_isa = before;

@@ -139,6 +139,7 @@ void check(const Ops& ops, const Layer& l, int64_t padding) {
   const int64_t e = l.window - 1;
   convolve(ops, l, dy, w, true, window_attrs(l, e - l.top, e - l.bottom, e - l.left, e - l.right), l.C, gx, {l.B, l.H, l.W, l.C},
            padding, "input gradient");
+  if (l.tile == 7) return;
   Tensor g(DType::float32, {l.window, l.window, l.C, l.F}), h(DType::float32, {l.window, l.window, l.C, l.F});
   run_op(*ops.filter, attrs, {&x, &dy}, {&g}, 1);
   run_op(*ops.filter, attrs, {&x, &dy}, {&h}, 2);
@@ -158,7 +159,7 @@ TEST_CASE("winograd convolutions agree with loops") {
     CAPTURE(isa);
     choose_isa(isa);
     int64_t padding = 0;
-    for (auto [window, tile] : {std::pair<int64_t, int64_t>{3, 4}, {3, 2}, {4, 4}, {5, 4}}) {
+    for (auto [window, tile] : {std::pair<int64_t, int64_t>{3, 4}, {3, 2}, {3, 7}, {4, 4}, {5, 4}}) {
       for (int64_t C : {1, 3, 8, 17})  // vectors of every width, whole, cut and one more
         for (int64_t F : {1, 4, 7, 9, 16, 33}) check(ops, same(1, 6, 5, C, F, window, tile), padding++ % 3);
       for (int64_t size : {window, window + 1, window + 2, window + 3, window + 4, int64_t(11)})  // every cut of a tile
@@ -173,9 +174,12 @@ TEST_CASE("winograd convolutions agree with loops") {
     }
     check(ops, same(11, 13, 16, 40, 66, 3, 4), 1);  // more weights than stay in L2: blocks of several groups
     check(ops, same(45, 19, 17, 3, 5, 5, 4), 0);    // gradients in parts of several chunks
-    check(ops, same(0, 5, 5, 3, 4, 3, 4), 0);
-    check(ops, same(1, 5, 5, 0, 4, 3, 4), 0);
-    check(ops, same(1, 5, 5, 3, 0, 3, 4), 0);
+    check(ops, same(2, 7, 7, 73, 50, 3, 7), 1);     // several slices of channels, the last of them cut
+    for (int64_t tile : {4, 7}) {
+      check(ops, same(0, 5, 5, 3, 4, 3, tile), 0);
+      check(ops, same(1, 5, 5, 0, 4, 3, tile), 0);
+      check(ops, same(1, 5, 5, 3, 0, 3, tile), 0);
+    }
   }
   chosen_isa = before;
 }
@@ -234,22 +238,22 @@ TEST_CASE("winograd convolutions add bias and residual and cut at zero") {
   for (const char* isa : isas()) {
     CAPTURE(isa);
     choose_isa(isa);
-    for (int64_t F : {5, 40}) {
-      const int64_t B = 1, H = 6, W = 7, C = 3;
+    for (auto [F, tile] : {std::pair<int64_t, int>{5, 4}, {40, 4}, {5, 7}, {40, 7}}) {
+      const int64_t B = 1, H = 6, W = 8, C = 3;
       WinogradWeightsArgs t;
-      std::vector<float> w(size_t(9 * C * F)), u(size_t(winograd_weights_size(C, F, 3, 4)));
+      std::vector<float> w(size_t(9 * C * F)), u(size_t(winograd_weights_size(C, F, 3, tile)));
       std::vector<float> x(size_t(B * H * W * C)), bias(static_cast<size_t>(F)), residual(size_t(B * H * W * (F + 2)));
       std::vector<float> plain(size_t(B * H * W * F)), y(plain);
       for (size_t i = 0; i < w.size(); i++) w[i] = value(int64_t(i), 1);
       for (size_t i = 0; i < x.size(); i++) x[i] = value(int64_t(i), 2);
       for (size_t i = 0; i < bias.size(); i++) bias[i] = value(int64_t(i), 3);
       for (size_t i = 0; i < residual.size(); i++) residual[i] = value(int64_t(i), 4);
-      t.w = w.data(), t.u = u.data(), t.C = C, t.F = F;
+      t.w = w.data(), t.u = u.data(), t.C = C, t.F = F, t.tile = tile;
       Stream alone;
       winograd_weights(t, alone);
       WinogradArgs a;
       a.x = x.data(), a.u = u.data(), a.y = plain.data();
-      a.B = B, a.H = a.P = H, a.W = a.Q = W, a.C = C, a.F = F, a.ldx = C, a.ldy = F, a.pad_top = a.pad_left = 1;
+      a.B = B, a.H = a.P = H, a.W = a.Q = W, a.C = C, a.F = F, a.ldx = C, a.ldy = F, a.pad_top = a.pad_left = 1, a.tile = tile;
       WinogradMemory m = conv2d_winograd_memory(a);
       std::vector<char> workspace(m.workspace), scratch(m.scratch);
       a.workspace = workspace.data();
@@ -291,7 +295,7 @@ TEST_CASE("winograd refuses what it has no transform for") {
     return "";
   };
   CHECK(message(*ops.weights, {{"tile", {int64_t(6)}}}, {t({3, 3, 4, 8})}) ==
-        "winograd_weights: there are transforms for 3x3 windows with tile 4 or 2 and for 4x4 and 5x5 with tile 4, not for 3x3 "
+        "winograd_weights: there are transforms for 3x3 windows with tile 4, 2 or 7 and for 4x4 and 5x5 with tile 4, not for 3x3 "
         "with tile "
         "6; use conv2d");
   CHECK(message(*ops.weights, {}, {t({3, 3, 4, 8}, DType::int32)}) ==
@@ -300,7 +304,12 @@ TEST_CASE("winograd refuses what it has no transform for") {
   AttrMap valid{{"kernel_size", integers({3, 3})}, {"padding", {std::string("valid")}}};
   CHECK(message(*ops.filter, valid, {t({2, 5, 5, 3}), t({2, 4, 3, 7})}) ==
         "conv2d_filter_grad_winograd: dy must have the shape of a convolution of x, 3 along axis 1, got (2, 4, 3, 7)");
-  valid["filters"] = {int64_t(8)};
+  valid["tile"] = {int64_t(7)};
+  CHECK(message(*ops.filter, valid, {t({2, 5, 5, 3}), t({2, 3, 3, 7})}) ==
+        "conv2d_filter_grad_winograd: tile 7 is for the forward pass; use tile 4");
+  valid["filters"] = {int64_t(8)}, valid["pool"] = integers({2, 2});
+  CHECK(message(*ops.forward, valid, {t({2, 5, 5, 3}), t({864})}) == "conv2d_winograd: tile 7 does not pool; use max_pool2d");
+  valid.erase("tile"), valid.erase("pool");
   CHECK(message(*ops.forward, valid, {t({2, 5, 5, 3}), t({100})}) ==
         "conv2d_winograd: expected winograd_weights of 3 channels and 8 filters, 4608 numbers, got (100,)");
   valid["kernel_size"] = integers({3});

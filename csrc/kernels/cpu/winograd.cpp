@@ -9,10 +9,9 @@
 // Few channels and filters: all of U stays in L2, and the ways of V and M through it would take as long as the products. A
 // block is one register tile then, and M the products of a row of points, which the first half of step 3 takes from L1.
 // Weights: U[F/NR][point][C + 1][NR], panels of the register tile's width; the last row is only distance. Of a last panel whose
-// filters fill no more than half of it that half alone is multiplied.
-#include "kernels/winograd.h"
-
+// filters fill no more than half of it that half alone is multiplied. Tiles of 7 x 7: winograd_seven.cpp.
 #include "kernels/cpu/epilogue.h"
+#include "kernels/cpu/winograd_seven.h"
 #include "kernels/cpu/winograd_tiles.h"
 
 namespace dagrt::DAGRT_ISA {
@@ -449,11 +448,13 @@ template <int M, int R> void weights(const WinogradWeightsArgs& a, const Stream&
 void winograd_weights(const WinogradWeightsArgs& a, const Stream& s) {
   if (a.window == 5) return weights<4, 5>(a, s);
   if (a.window == 4) return weights<4, 4>(a, s);
+  if (a.tile == 7) return winograd_seven_weights(a, s);
   if (a.tile == 2) return weights<2, 3>(a, s);
   weights<4, 3>(a, s);
 }
 
 void conv2d_winograd(const WinogradArgs& a, const Stream& s) {
+  if (a.tile == 7) return conv2d_winograd_seven(a, s);
   const WinogradPlan p = winograd_plan(a, V);
   if (!p.tiles || !a.F) return;
   if (a.window == 5) return Winograd<4, 5>{a, p}(s);
