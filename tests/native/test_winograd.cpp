@@ -37,20 +37,34 @@ float mixed(int64_t i, int64_t seed) {
   return float(int((h ^ h >> 13) % 29) - 14) / 8.0f;
 }
 
-/// Calls f(x index, w index, y index) for every product of the convolution.
-template <class Each> void products(const Layer& l, const Each& f) {
+/// Adds the sums of a convolution and of its gradients: of y and x where there is a w, and of w. Fast in every build: sanitizers are
+/// for the kernels.
+__attribute__((optimize("O3"), no_sanitize("address", "thread", "undefined"))) void add_loops(const Layer& l, const double* x,
+                                                                                              const double* w, const double* dy,
+                                                                                              double* y, double* gx, double* gw) {
+  const int64_t P = l.H + l.top + l.bottom - l.window + 1, Q = l.W + l.left + l.right - l.window + 1;
   for (int64_t b = 0; b < l.B; b++)
-    for (int64_t p = 0; p < l.P(); p++)
-      for (int64_t q = 0; q < l.Q(); q++)
+    for (int64_t p = 0; p < P; p++)
+      for (int64_t q = 0; q < Q; q++)
         for (int64_t r = 0; r < l.window; r++)
           for (int64_t s = 0; s < l.window; s++) {
-            int64_t h = p + r - l.top, w = q + s - l.left;
-            if (h < 0 || h >= l.H || w < 0 || w >= l.W) continue;
-            for (int64_t c = 0; c < l.C; c++)
-              for (int64_t k = 0; k < l.F; k++)
-                f(((b * l.H + h) * l.W + w) * l.C + c, ((r * l.window + s) * l.C + c) * l.F + k,
-                  ((b * l.P() + p) * l.Q() + q) * l.F + k);
+            const int64_t h = p + r - l.top, v = q + s - l.left, out = ((b * P + p) * Q + q) * l.F;
+            if (h < 0 || h >= l.H || v < 0 || v >= l.W) continue;
+            for (int64_t c = 0; c < l.C; c++) {
+              const int64_t at = ((b * l.H + h) * l.W + v) * l.C + c, row = ((r * l.window + s) * l.C + c) * l.F;
+              for (int64_t k = 0; k < l.F; k++) gw[row + k] += x[at] * dy[out + k];
+              for (int64_t k = 0; w && k < l.F; k++) {
+                y[out + k] += x[at] * w[row + k];
+                gx[at] += dy[out + k] * w[row + k];
+              }
+            }
           }
+}
+
+std::vector<double> doubles(Tensor& t) {
+  std::vector<double> v(static_cast<size_t>(t.size()));
+  for (int64_t i = 0; i < t.size(); i++) v[size_t(i)] = double(t.at<float>(i));
+  return v;
 }
 
 /// Rounding: that of tiles of 7 x 7 and 8 x 8 is the larger.
@@ -121,18 +135,9 @@ void check(const Ops& ops, const Layer& l, int64_t padding) {
   x.set<float>([](int64_t i) { return value(i, 1); });
   w.set<float>([](int64_t i) { return value(i, 2); });
   dy.set<float>([](int64_t i) { return value(i, 3); });
-  auto doubles = [](Tensor& t) {
-    std::vector<double> v(static_cast<size_t>(t.size()));
-    for (int64_t i = 0; i < t.size(); i++) v[size_t(i)] = double(t.at<float>(i));
-    return v;
-  };
   const std::vector<double> dx = doubles(x), dw = doubles(w), ddy = doubles(dy);
   std::vector<double> y(ddy.size()), gx(dx.size()), gw(dw.size());
-  products(l, [&](int64_t i, int64_t j, int64_t k) {
-    y[size_t(k)] += dx[size_t(i)] * dw[size_t(j)];
-    gx[size_t(i)] += ddy[size_t(k)] * dw[size_t(j)];
-    gw[size_t(j)] += dx[size_t(i)] * ddy[size_t(k)];
-  });
+  add_loops(l, dx.data(), dw.data(), ddy.data(), y.data(), gx.data(), gw.data());
 
   const AttrMap attrs = window_attrs(l, l.top, l.bottom, l.left, l.right);
   convolve(ops, l, x, w, false, attrs, l.F, y, {l.B, l.P(), l.Q(), l.F}, padding, "forward");
@@ -211,10 +216,7 @@ TEST_CASE("winograd filter gradients of many channels, in one chunk and several,
     x.set<float>([](int64_t i) { return mixed(i, 1); });
     dy.set<float>([](int64_t i) { return mixed(i, 3); });
     std::vector<double> want(size_t(l.window * l.window * l.C * l.F));
-    std::vector<float> dx, ddy;
-    for (int64_t i = 0; i < x.size(); i++) dx.push_back(x.at<float>(i));
-    for (int64_t i = 0; i < dy.size(); i++) ddy.push_back(dy.at<float>(i));
-    products(l, [&](int64_t i, int64_t j, int64_t k) { want[size_t(j)] += double(dx[size_t(i)] * ddy[size_t(k)]); });
+    add_loops(l, doubles(x).data(), nullptr, doubles(dy).data(), nullptr, nullptr, want.data());
     for (const char* isa : isas()) {
       CAPTURE(isa);
       choose_isa(isa);
