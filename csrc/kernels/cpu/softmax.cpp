@@ -8,14 +8,7 @@
 namespace dagrt::DAGRT_ISA {
 namespace {
 
-/// Of the lanes, which hold no NaN, or the row's result is NaN anyway.
-DAGRT_INLINE float largest(vf v) {
-#pragma GCC unroll 4
-  for (int w = V / 2; w; w /= 2) v = larger(v, swap_lanes(v, w));
-  return v[0];
-}
-
-/// Of the row's numbers: a NaN passes into the sum of powers by itself.
+/// Of the row's numbers. With a NaN it may be any: a NaN passes into the sum of powers by itself.
 DAGRT_INLINE float row_max(const float* x, int64_t C) {
   const vf low = splat(-__builtin_inff());
   vf a = low, b = low;
@@ -25,7 +18,7 @@ DAGRT_INLINE float row_max(const float* x, int64_t C) {
     int n = C - c < V ? int(C - c) : V;
     a = larger(select(first_lanes(n), load_n(x + c, n), low), a);
   }
-  return largest(larger(a, b));
+  return hmax(larger(a, b));
 }
 
 /// Sum over c of f(c, lanes), lanes beyond C being ignored; two levels of at most 32 additions per lane and block.
@@ -49,7 +42,7 @@ DAGRT_INLINE float log_of(float x) { return vlog(splat(x))[0]; }
 /// A row of at most one vector: the bits of a longer one's way, from registers. A masked store that is read at once waits.
 DAGRT_INLINE void short_row(const float* x, float* y, int n, bool logarithm) {
   const vi in = first_lanes(n);
-  const vf v = load_n(x, n), low = splat(-__builtin_inff()), d = v - splat(largest(select(in, v, low)));
+  const vf v = load_n(x, n), low = splat(-__builtin_inff()), d = v - splat(hmax(select(in, v, low)));
   const vf e = vexp_below(d);
   const float s = sum(select(in, e, splat(0)));
   store_n(y, logarithm ? d - splat(log_of(s)) : e * splat(1.0f / s), n);

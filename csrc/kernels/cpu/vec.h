@@ -299,9 +299,10 @@ DAGRT_INLINE float sum(vf v) {
   for (int w = V / 2; w; w /= 2) v += swap_lanes(v, w);
   return v[0];
 }
+/// Of lanes that hold no NaN.
 DAGRT_INLINE float hmax(vf v) {
 #pragma GCC unroll 4
-  for (int w = V / 2; w; w /= 2) v = vmax(v, swap_lanes(v, w));
+  for (int w = V / 2; w; w /= 2) v = larger(v, swap_lanes(v, w));
   return v[0];
 }
 
