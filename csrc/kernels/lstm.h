@@ -90,6 +90,8 @@ struct LstmGradPlan {
   int64_t groups = 0;  // of blocks: each sums its own gradients of the weights
 };
 LstmGradPlan lstm_grad_plan(int64_t B, int64_t T, int64_t U);
+/// Lines of memory, at most, that a step back of so many rows asks for: gates, cells and hidden of the step before, x and dx.
+inline int64_t lstm_grad_lines(int64_t rows, int64_t C, int64_t U) { return rows * (6 * U + 2 * (C + 15)) / 16 + 3; }
 /// Distance of rows that are read down a column: an odd number of cache lines, since a power of two crowds a few sets.
 inline int64_t lstm_odd_row(int64_t n) { return (n + 31) / 32 * 32 + 16; }
 

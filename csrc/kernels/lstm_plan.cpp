@@ -53,7 +53,8 @@ LstmMemory lstm_grad_memory(int64_t B, int64_t T, int64_t C, int64_t U) {
   size_t rows = size_t(p.batch.rows), many = rows * size_t(p.steps), u = size_t(U), c = size_t(C);
   size_t sums = p.groups > 1 ? size_t(p.groups) * (c + u + 1) * 4 * u : 0;
   return {(4 * u * (up32(U) + up32(C)) + sums) * 4 + 128,
-          (rows * up32(U) * 3 + many * size_t(lstm_odd_row(4 * U) + lstm_odd_row(C) + lstm_odd_row(U))) * 4 + 512};
+          (rows * up32(U) * 3 + many * size_t(lstm_odd_row(4 * U) + lstm_odd_row(C) + lstm_odd_row(U))) * 4 +
+              size_t(lstm_grad_lines(int64_t(rows), C, U)) * sizeof(void*) + 512};
 }
 
 }  // namespace dagrt

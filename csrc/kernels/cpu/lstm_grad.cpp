@@ -3,7 +3,8 @@
 // through memory. Each group of samples sums its own gradients of the weights; they are added in the order of the groups.
 //
 // All products use one tile, a few rows by four vectors: fewer loads for a multiply-add than squarer ones, and the depth of
-// 128 keeps its part of the other side in L1. While a step's dh is summed, what the step before wants is fetched.
+// 128 keeps its part of the other side in L1. While a step's dh is summed, what the step before wants is fetched, a few lines
+// at a time.
 #include "kernels/lstm.h"
 
 #include "kernels/cpu/gemm.h"
@@ -15,10 +16,18 @@ namespace {
 constexpr int tile_rows = V == 16 ? 6 : V == 8 ? 3 : 2, tile_vectors = 4;
 constexpr int64_t depth = 128;
 
+/// Lines of memory that will be wanted: a tile fetches `each` of them for every four of its products' steps, since many at
+/// once would wait for one another, and the products for them.
+struct Lines {
+  const float **next = nullptr, **end = nullptr;
+  int64_t each = 0;
+};
+
 /// c[MR, n] (+)= sum_k a b, n up to NV V columns: either a[m, k] in rows `lda` apart and b in panels of two vectors, `ldb`
 /// apart, or (over_rows) a[k, m] and b[k, n] in rows lda and ldb apart.
 template <int MR, int NV, bool over_rows>
-void tile(int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int n, bool add) {
+void tile(int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, int n, bool add,
+          Lines* lines) {
   if (add)  // sums that may lie far away
 #pragma GCC unroll 6
     for (int m = 0; m < MR; m++)
@@ -41,9 +50,13 @@ void tile(int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, f
     if (over_rows) keep(a), keep(b);  // two pointers that move: the compiler would keep one for every row of four
   };
   int64_t k = 0;
-  for (; k + 4 <= K; k += 4)
+  for (; k + 4 <= K; k += 4) {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) step(sums[i % sets]);
+    if constexpr (!over_rows)
+      if (lines)
+        for (int64_t i = lines->each; i > 0 && lines->next < lines->end; i--) __builtin_prefetch(*lines->next++);
+  }
   for (; k < K; k++) step(sums[0]);
   const int last = n - (NV - 1) * V;
 #pragma GCC unroll 6
@@ -59,7 +72,7 @@ void tile(int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, f
     }
 }
 
-using Tile = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t, int, bool);
+using Tile = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float*, int64_t, int, bool, Lines*);
 #if DAGRT_V == 16
 #define DAGRT_TILES(n, r) {nullptr, tile<1, n, r>, tile<2, n, r>, tile<3, n, r>, tile<4, n, r>, tile<5, n, r>, tile<6, n, r>}
 #elif DAGRT_V == 8
@@ -71,19 +84,18 @@ template <bool r>
 constexpr Tile tiles[tile_vectors][tile_rows + 1] = {DAGRT_TILES(1, r), DAGRT_TILES(2, r), DAGRT_TILES(3, r), DAGRT_TILES(4, r)};
 #undef DAGRT_TILES
 
-/// All of c[M, N] (+)= a b, as for a tile. `between` is called now and then.
-template <bool over_rows, class F>
-DAGRT_INLINE void product(int64_t M, int64_t N, int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, float* c,
-                          int64_t ldc, bool add, const F& between) {
+/// All of c[M, N] (+)= a b, as for a tile.
+template <bool over_rows>
+void product(int64_t M, int64_t N, int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
+             bool add, Lines* lines = nullptr) {
   for (int64_t n0 = 0; n0 < N; n0 += tile_vectors * V) {
     const int n = int(N - n0 < tile_vectors * V ? N - n0 : tile_vectors * V);
     for (int64_t k = 0; k == 0 || k < K; k += depth) {  // of nothing: zero
       const float* part = over_rows ? b + k * ldb + n0 : b + k * 2 * V + n0 / (2 * V) * ldb;
       for (int64_t m = 0; m < M; m += tile_rows)
-        tiles<over_rows>[(n - 1) / V][M - m < tile_rows ? M - m : tile_rows](K - k < depth ? K - k : depth,
-                                                                             over_rows ? a + k * lda + m : a + m * lda + k, lda,
-                                                                             part, ldb, c + m * ldc + n0, ldc, n, add || k > 0);
-      between();
+        tiles<over_rows>[(n - 1) / V][M - m < tile_rows ? M - m : tile_rows](
+            K - k < depth ? K - k : depth, over_rows ? a + k * lda + m : a + m * lda + k, lda, part, ldb, c + m * ldc + n0, ldc,
+            n, add || k > 0, lines);
     }
   }
 }
@@ -97,22 +109,10 @@ void pack(const Stream& s, int64_t N, int64_t K, const float* w, float* panels) 
   });
 }
 
-/// For n floats that will be read or written.
-DAGRT_INLINE void ask(const float* p, int64_t n) {
-  for (int64_t i = 0; i < n; i += 16) __builtin_prefetch(p + i);
+/// Adds the lines of n floats.
+DAGRT_INLINE void want(Lines& lines, const float* p, int64_t n) {
+  for (int64_t i = 0; i < n; i += 16) *lines.end++ = p + i;
 }
-
-/// n floats that will be read, asked for in `calls` parts.
-struct Coming {
-  const float *next, *end;
-  int64_t share;
-  /// From `at` on, if there is anything.
-  Coming(const float* from, int64_t at, int64_t n, int64_t calls)
-      : next(n ? from + at : from), end(next + n), share(16 * (n / 16 / calls + 1)) {}
-  DAGRT_INLINE void ask() {
-    for (const float* to = next + share; next < to && next < end; next += 16) __builtin_prefetch(next);
-  }
-};
 
 /// One step back for some rows: dz and what dh, dc become but for dz's part of dh. False if all rows were masked.
 bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float* dz, int64_t ldz, float* dh, float* dc,
@@ -167,7 +167,6 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
     pack(s, U, G, a.recurrent, recurrent);
     if (a.dx) pack(s, C, G, a.kernel, kernel);
   }
-  const auto nothing = [] {};
   double ns = double(T) * double(B) / double(plan.groups ? plan.groups : 1) * double(G) * double(2 * (C + U)) * (0.2 / V) + 1000;
   s.parallel(plan.groups, ns, [&](int64_t group, char* scratch) {
     const bool alone = plan.groups == 1;
@@ -176,10 +175,11 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
     float* drecurrent = !a.drecurrent ? nullptr : alone ? a.drecurrent : sum + C * G;
     float* dbias = !a.dbias ? nullptr : alone ? a.dbias : sum + (C + U) * G;
     const int64_t each = plan.batch.rows * ld, most = plan.batch.rows * plan.steps;
-    float *dh = aligned(scratch), *dc = dh + each, *waiting = dc + each;  // waiting: for the last step that was not masked
-    float* dz = waiting + each;                                           // [steps][rows], ldz apart
-    float* xs = dz + most * ldz;                                          // [steps][rows][C]: x, then dx
-    float* hs = xs + most * ldx;                                          // [steps][rows][U]: h of the step before
+    float *dh = aligned(scratch), *dc = dh + each, *waiting = dc + each;    // waiting: for the last step that was not masked
+    float* dz = waiting + each;                                             // [steps][rows], ldz apart
+    float* xs = dz + most * ldz;                                            // [steps][rows][C]: x, then dx
+    float* hs = xs + most * ldx;                                            // [steps][rows][U]: h of the step before
+    const float** list = reinterpret_cast<const float**>(hs + most * ldh);  // lstm_grad_lines of them
     bool add = false;
     for (int64_t i = group; i < plan.batch.blocks; i += plan.groups) {
       const auto [b0, rows] = lstm_block(plan.batch, B, i);
@@ -196,25 +196,27 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
           float* z = dz + (step - begin) * rows * ldz;
           // Rows that were masked have dz = 0 and keep their dh: adding is right for both.
           if (!step_back(a, step, b0, rows, z, ldz, dh, dc, waiting, ld)) continue;
+          Lines lines{list, list};
+          const int64_t before = ((step - 1) * B + b0) * U;
+          if (step) want(lines, a.gates + 4 * before, rows * G);
+          if (step > 1) want(lines, a.cells + before - B * U, rows * U);
+          if (step && drecurrent) want(lines, a.hidden + before, rows * U);
           for (int64_t m = 0; m < rows; m++) {  // what the products over all steps read and write
             const int64_t place = (b0 + m) * T + (a.go_backwards ? T - 1 - step : step);
-            if (dkernel) ask(a.x + place * a.ldx, C);
-            if (a.dx) ask(a.dx + place * C, C);
+            if (dkernel) want(lines, a.x + place * a.ldx, C);
+            if (a.dx) want(lines, a.dx + place * C, C);
           }
-          const int64_t calls = U / (4 * V) * (G / depth) + 1, before = ((step - 1) * B + b0) * U;
-          const int64_t some = step ? rows : 0, more = step > 1 ? rows : 0;
-          Coming gates(a.gates, 4 * before, some * G, calls), hidden(a.hidden, before, drecurrent ? some * U : 0, calls);
-          Coming cells(a.cells, before - B * U, more * U, calls);
-          product<false>(rows, (U + V - 1) / V * V, G, z, ldz, recurrent, G * 2 * V, dh, ld, true,
-                         [&]() __attribute__((always_inline)) { gates.ask(), cells.ask(), hidden.ask(); });
+          const int64_t tiles = (U + tile_vectors * V - 1) / (tile_vectors * V) * ((rows + tile_rows - 1) / tile_rows);
+          lines.each = (lines.end - list) / (tiles * U + 1) + 1;  // each tile's sums are of 4 U products
+          product<false>(rows, (U + V - 1) / V * V, G, z, ldz, recurrent, G * 2 * V, dh, ld, true, &lines);
         }
         for (int64_t r = 0; r < many; r++) {
           int64_t step = begin + r / rows, b = b0 + r % rows, t = a.go_backwards ? T - 1 - step : step;
           if (dkernel) copy(xs + r * ldx, a.x + (b * T + t) * a.ldx, C);
           if (drecurrent) copy(hs + r * ldh, step ? a.hidden + ((step - 1) * B + b) * U : a.h0 ? a.h0 + b * U : nullptr, U);
         }
-        if (dkernel) product<true>(C, G, many, xs, ldx, dz, ldz, dkernel, G, add, nothing);
-        if (drecurrent) product<true>(U, G, many, hs, ldh, dz, ldz, drecurrent, G, add, nothing);
+        if (dkernel) product<true>(C, G, many, xs, ldx, dz, ldz, dkernel, G, add);
+        if (drecurrent) product<true>(U, G, many, hs, ldh, dz, ldz, drecurrent, G, add);
         if (dbias)
           for (int64_t n = 0; n < G; n += V) {
             int k = int(G - n < V ? G - n : V);
@@ -224,7 +226,7 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
           }
         add = true;
         if (a.dx) {
-          product<false>(many, (C + V - 1) / V * V, G, dz, ldz, kernel, G * 2 * V, xs, ldx, false, nothing);
+          product<false>(many, (C + V - 1) / V * V, G, dz, ldz, kernel, G * 2 * V, xs, ldx, false);
           for (int64_t r = 0; r < many; r++) {
             int64_t step = begin + r / rows, b = b0 + r % rows, t = a.go_backwards ? T - 1 - step : step;
             copy(a.dx + (b * T + t) * C, xs + r * ldx, C);
