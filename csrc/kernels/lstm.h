@@ -2,8 +2,9 @@
 //   z = x_t W + h R + b, gates i f g o side by side; i, f, o = sigmoid, g = tanh; c = f c + i g; h = o tanh(c)
 //
 // The forward pass reads its weights packed: for every V units (V: the instruction set's vector) a panel with the four
-// gates of those units side by side, [4][V] of the bias, then [C][4][V] of W for each panel, then [U][4][V] of R; zero
-// behind U. They are scaled by -log2(e), for g by 2 log2(e), so that the gates are made of 2^z.
+// gates of those units side by side, [4][V] of the bias, then [C][4][V] of W for each panel, then [U][4][V] of R. What is
+// left of the units has a panel of V / 2 or V / 4, or both, zero behind U: their four gates are two vectors, or one. The
+// weights are scaled by -log2(e), for g by 2 log2(e), so that the gates are made of 2^z.
 #pragma once
 #include "kernels/kernel.h"
 
@@ -14,10 +15,10 @@ struct LstmArgs {
   const float* kernel = nullptr;     // [C,4U]; read by lstm_pack and lstm_grad
   const float* recurrent = nullptr;  // [U,4U]
   const float* bias = nullptr;       // [4U]; null: 0
-  float* packed = nullptr;           // [C + U + 1, 4 up16(U)]: written by lstm_pack, read by lstm
+  float* packed = nullptr;           // [C + U + 1, 4 up4(U)]: written by lstm_pack, read by lstm
   const void* ids = nullptr;         // [B,T], int32 or (wide) int64: rows of `table`, which stands for x W + b
   bool wide = false;
-  const float* table = nullptr;  // [N, 4 up16(U)] in the order of a panel's z; made by lstm_pack_table: y from N = B rows x
+  const float* table = nullptr;  // [N, 4 up4(U)] in the order of a panel's z; made by lstm_pack_table: y from N = B rows x
   const float* h0 = nullptr;     // [B,U]; null: 0
   const float* c0 = nullptr;
   const uint8_t* mask = nullptr;  // [B,T]; 0: the step is left out; null: none is
@@ -47,8 +48,8 @@ DAGRT_CPU_KERNEL(lstm_pack_table, LstmArgs)
 DAGRT_KERNEL(lstm, LstmArgs)
 DAGRT_KERNEL(lstm_grad, LstmArgs)
 
-/// Columns of the packed weights: four gates of whole vectors of any instruction set.
-inline int64_t lstm_packed_columns(int64_t U) { return (U + 15) / 16 * 64; }
+/// Columns of the packed weights: four gates of units in quarters of any instruction set's vector.
+inline int64_t lstm_packed_columns(int64_t U) { return (U + 3) / 4 * 16; }
 inline int64_t lstm_packed_size(int64_t C, int64_t U) { return (C + U + 1) * lstm_packed_columns(U); }
 
 struct LstmMemory {

@@ -28,7 +28,9 @@ LstmPlan lstm_plan(int64_t B, int64_t T, int64_t U) {
 
 LstmMemory lstm_memory(int64_t B, int64_t T, int64_t U) {
   LstmPlan p = lstm_plan(B, T, U);
-  size_t bytes = size_t(p.rows) * size_t(lstm_packed_columns(U)) * size_t(p.steps + 2) * 4 + 64;  // states, sums, z
+  const int64_t columns = lstm_packed_columns(U), hidden = 2 * p.rows * ((U + 15) / 16 * 16);
+  const int64_t cells = 2 * ((p.rows + 3) / 4 * 4) * (columns / 4), sums = p.rows * columns * (1 + p.steps);  // z among them
+  size_t bytes = size_t(hidden + cells + sums) * 4 + 64;
   LstmMemory m;
   (p.blocks == 1 ? m.workspace : m.scratch) = bytes;
   m.workspace += 64 * lstm_most_parts + 64;

@@ -1,8 +1,8 @@
 // The LSTM of inference, with weights in the kernels' order: its results are lstm's to the last bit. What it needs of the
 // weights are nodes of their own, which the plan hoists.
-//   pack_lstm(kernel, recurrent, bias?) -> packed [C + U + 1, 4 up16(U)], in the order of the instruction set in use
+//   pack_lstm(kernel, recurrent, bias?) -> packed [C + U + 1, 4 up4(U)], in the order of the instruction set in use
 //   lstm_packed(x, packed, h0?, c0?, mask?) -> y, h, c, as lstm
-//   pack_lstm_table(embeddings [N,C], packed) -> table [N, 4 up16(U)]: embeddings W + b
+//   pack_lstm_table(embeddings [N,C], packed) -> table [N, 4 up4(U)]: embeddings W + b
 //   lstm_gathered(ids [B,T], table, packed, h0?, c0?, mask?) -> y, h, c: lstm_packed of the embeddings of ids. An id outside
 //     [0, N) is a fault (index_out_of_range; position in ids).
 // Made by passes/pack_lstm.cpp.

@@ -84,6 +84,8 @@ TEST_CASE("packed lstms give the bits of lstm, from features and from ids, alone
                               {3, 4, 5, 33},
                               {1, 3, 2, 261},
                               {13, 5, 4, 17},
+                              {9, 4, 6, 45},
+                              {2, 5, 3, 26},
                               {4, 2, 1, 1},
                               {0, 3, 2, 2},
                               {2, 0, 2, 2},
@@ -95,7 +97,7 @@ TEST_CASE("packed lstms give the bits of lstm, from features and from ids, alone
 
 TEST_CASE("lstm_gathered refuses an id that is not in the table") {
   const DType f = DType::float32;
-  Guarded ids(DType::int64, {2, 3}), table(f, {4, 64}), packed(f, {8, 64}), y(f, {2, 3, 2}), h(f, {2, 2}), c(f, {2, 2});
+  Guarded ids(DType::int64, {2, 3}), table(f, {4, 16}), packed(f, {8, 16}), y(f, {2, 3, 2}), h(f, {2, 2}), c(f, {2, 2});
   fill(table, 1), fill(packed, 2);
   ids.set<int64_t>([](int64_t i) { return i == 4 ? 9 : i % 4; });
   Status s = run_op(op("lstm_gathered"), {{"units", {int64_t(2)}}}, {&ids, &table, &packed}, {&y, &h, &c});
@@ -121,8 +123,8 @@ TEST_CASE("pack_lstm: weights and embeddings as nodes of their own; an lstm with
   %3 = read {variable: "w"} : float32(4, 20)
   %4 = read {variable: "r"} : float32(5, 20)
   %5 = read {variable: "b"} : float32(20,)
-  %6 = pack_lstm(%3, %4, %5) : float32(10, 64)  # lstm
-  %7 = pack_lstm_table(%2, %6) {units: 5} : float32(9, 64)  # lstm
+  %6 = pack_lstm(%3, %4, %5) : float32(10, 32)  # lstm
+  %7 = pack_lstm_table(%2, %6) {units: 5} : float32(9, 32)  # lstm
   %8, %9, %10 = lstm_gathered(%0, %7, %6, _, _, _) {go_backwards: false, units: 5, zero_output_for_mask: false} : float32(2, 3, 5), float32(2, 5), float32(2, 5)  # embedding, lstm
   %11, %12, %13 = lstm_packed(%1, %6, _, _, _) {go_backwards: false, units: 5, zero_output_for_mask: false} : float32(2, 3, 5), float32(2, 5), float32(2, 5)  # lstm
   return %9, %12
