@@ -4,7 +4,7 @@
 //
 // All products use one tile, a few rows by four vectors: fewer loads for a multiply-add than squarer ones, and the depth of
 // 128 keeps its part of the other side in L1. While a step's dh is summed, what the step before wants is fetched, a few lines
-// at a time.
+// at a time. Columns of dh and dx that would fill a quarter of a vector or less are sums along rows of the weights.
 #include "kernels/lstm.h"
 
 #include "kernels/cpu/gemm.h"
@@ -84,6 +84,26 @@ template <bool r>
 constexpr Tile tiles[tile_vectors][tile_rows + 1] = {DAGRT_TILES(1, r), DAGRT_TILES(2, r), DAGRT_TILES(3, r), DAGRT_TILES(4, r)};
 #undef DAGRT_TILES
 
+/// c[MR] (+)= a w, one column of sums, along its row w.
+template <int MR> void dots(int64_t K, const float* a, int64_t lda, const float* w, float* c, int64_t ldc, bool add) {
+  vf sums[MR] = {};
+  each_vector(K, [&](int64_t k, int n) __attribute__((always_inline)) {
+    const vf y = load_n(w + k, n);
+#pragma GCC unroll 6
+    for (int m = 0; m < MR; m++) sums[m] += load_n(a + m * lda + k, n) * y;
+  });
+#pragma GCC unroll 6
+  for (int m = 0; m < MR; m++) c[m * ldc] = (add ? c[m * ldc] : 0) + sum(sums[m]);
+}
+using Dots = void (*)(int64_t, const float*, int64_t, const float*, float*, int64_t, bool);
+#if DAGRT_V == 16
+constexpr Dots columns[tile_rows + 1] = {nullptr, dots<1>, dots<2>, dots<3>, dots<4>, dots<5>, dots<6>};
+#elif DAGRT_V == 8
+constexpr Dots columns[tile_rows + 1] = {nullptr, dots<1>, dots<2>, dots<3>};
+#else
+constexpr Dots columns[tile_rows + 1] = {nullptr, dots<1>, dots<2>};
+#endif
+
 /// All of c[M, N] (+)= a b, as for a tile.
 template <bool over_rows>
 void product(int64_t M, int64_t N, int64_t K, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc,
@@ -100,6 +120,17 @@ void product(int64_t M, int64_t N, int64_t K, const float* a, int64_t lda, const
   }
 }
 
+/// All of c[M, N] (+)= a w^T, w [N][K], also given as panels. What would fill few lanes of a vector is summed along w's rows;
+/// vectors are stored whole.
+void product_back(int64_t M, int64_t N, int64_t K, const float* a, int64_t lda, const float* w, const float* panels, float* c,
+                  int64_t ldc, bool add, Lines* lines = nullptr) {
+  const int64_t few = N % V <= V / 4 ? N % V : 0, whole = few ? N - few : (N + V - 1) / V * V;
+  product<false>(M, whole, K, a, lda, panels, K * 2 * V, c, ldc, add, lines);
+  for (int64_t n = whole; n < N; n++)
+    for (int64_t m = 0; m < M; m += tile_rows)
+      columns[M - m < tile_rows ? M - m : tile_rows](K, a + m * lda, lda, w + n * K, c + m * ldc + n, ldc, add);
+}
+
 /// The transpose of weights [N][K] as panels of two vectors: [N / 2V][K][2V].
 void pack(const Stream& s, int64_t N, int64_t K, const float* w, float* panels) {
   int64_t count = (N + gemm_nr - 1) / gemm_nr;
@@ -109,20 +140,37 @@ void pack(const Stream& s, int64_t N, int64_t K, const float* w, float* panels) 
   });
 }
 
+/// to[n] (+)= the sums over rows of a, n up to NV V columns, side by side: one sum would wait for itself. Reads whole vectors.
+template <int NV> void sum_rows(int64_t rows, const float* a, int64_t lda, float* to, int n, bool add) {
+  vf sums[NV] = {};
+  for (int64_t r = 0; r < rows; r++, a += lda)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) sums[j] += load(a + j * V);
+#pragma GCC unroll 4
+  for (int j = 0; j < NV; j++) {
+    const int lanes = j < NV - 1 ? V : n - j * V;
+    store_n(to + j * V, add ? load_n(to + j * V, lanes) + sums[j] : sums[j], lanes);
+  }
+}
+using Sums = void (*)(int64_t, const float*, int64_t, float*, int, bool);
+constexpr Sums row_sums[tile_vectors] = {sum_rows<1>, sum_rows<2>, sum_rows<3>, sum_rows<4>};
+
 /// Adds the lines of n floats.
 DAGRT_INLINE void want(Lines& lines, const float* p, int64_t n) {
   for (int64_t i = 0; i < n; i += 16) *lines.end++ = p + i;
 }
 
-/// One step back for some rows: dz and what dh, dc become but for dz's part of dh. False if all rows were masked.
+/// One step back for some rows: dz and what dh, dc become but for dz's part of dh. False if all rows were masked. Without a
+/// mask dh is left as it was, and nothing waits.
 bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float* dz, int64_t ldz, float* dh, float* dc,
                float* waiting, int64_t ld) {
   const int64_t U = a.U, G = 4 * U, B = a.B, T = a.T, t = a.go_backwards ? T - 1 - step : step;
   bool any = false;
+  const bool masks = a.mask;
   for (int64_t m = 0; m < rows; m++, dz += ldz, dh += ld, dc += ld, waiting += ld) {
     const int64_t b = b0 + m, place = step * B + b;
     const float* dy = a.dy ? a.dy + (b * T + step) * a.lddy : nullptr;
-    if (a.mask && !a.mask[b * T + t]) {
+    if (masks && !a.mask[b * T + t]) {
       copy(dz, nullptr, G);
       if (dy && !a.zero_output_for_mask)
         for (int64_t u = 0; u < U; u += V) {
@@ -132,14 +180,15 @@ bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float*
       continue;
     }
     any = true;
-    const float *g = a.gates + place * G, *cells = a.cells + place * U;
-    const float* c_before = step ? cells - B * U : a.c0 ? a.c0 + b * U : nullptr;
+    const float *g = a.gates + place * G, *h = a.hidden + place * U;
+    const float* c_before = step ? a.cells + (place - B) * U : a.c0 ? a.c0 + b * U : nullptr;
     for (int64_t u = 0; u < U; u += V) {
       int n = int(U - u < V ? U - u : V);
       vf i = load_n(g + u, n), f = load_n(g + U + u, n), gg = load_n(g + 2 * U + u, n), o = load_n(g + 3 * U + u, n);
       vf before = c_before ? load_n(c_before + u, n) : vf{};
-      vf e = power_minus_one(load_n(cells + u, n) * splat(2 * 1.44269504088896341f)), tc = e / (e + splat(2));
-      vf d = load(dh + u) + load(waiting + u);
+      vf tc = load_n(h + u, n) / (n == V ? o : select(first_lanes(n), o, splat(1)));  // h = o tanh(c); o is never 0
+      vf d = load(dh + u);
+      if (masks) d += load(waiting + u);
       if (dy) d += load_n(dy + u, n);
       vf dcell = load(dc + u) + d * o * (splat(1) - tc * tc);
       store_n(dz + u, dcell * gg * i * (splat(1) - i), n);
@@ -147,8 +196,7 @@ bool step_back(const LstmArgs& a, int64_t step, int64_t b0, int64_t rows, float*
       store_n(dz + 2 * U + u, dcell * i * (splat(1) - gg * gg), n);
       store_n(dz + 3 * U + u, d * tc * o * (splat(1) - o), n);
       store(dc + u, dcell * f);
-      store(dh + u, vf{});
-      store(waiting + u, vf{});
+      if (masks) store(dh + u, vf{}), store(waiting + u, vf{});
     }
   }
   return any;
@@ -194,13 +242,13 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
         const int64_t begin = end > plan.steps ? end - plan.steps : 0, many = (end - begin) * rows;
         for (int64_t step = end - 1; step >= begin; step--) {
           float* z = dz + (step - begin) * rows * ldz;
-          // Rows that were masked have dz = 0 and keep their dh: adding is right for both.
+          // Rows that were masked have dz = 0 and keep their dh: with a mask adding is right for all.
           if (!step_back(a, step, b0, rows, z, ldz, dh, dc, waiting, ld)) continue;
           Lines lines{list, list};
           const int64_t before = ((step - 1) * B + b0) * U;
           if (step) want(lines, a.gates + 4 * before, rows * G);
           if (step > 1) want(lines, a.cells + before - B * U, rows * U);
-          if (step && drecurrent) want(lines, a.hidden + before, rows * U);
+          if (step) want(lines, a.hidden + before, rows * U);
           for (int64_t m = 0; m < rows; m++) {  // what the products over all steps read and write
             const int64_t place = (b0 + m) * T + (a.go_backwards ? T - 1 - step : step);
             if (dkernel) want(lines, a.x + place * a.ldx, C);
@@ -208,29 +256,27 @@ void lstm_grad(const LstmArgs& a, const Stream& s) {
           }
           const int64_t tiles = (U + tile_vectors * V - 1) / (tile_vectors * V) * ((rows + tile_rows - 1) / tile_rows);
           lines.each = (lines.end - list) / (tiles * U + 1) + 1;  // each tile's sums are of 4 U products
-          product<false>(rows, (U + V - 1) / V * V, G, z, ldz, recurrent, G * 2 * V, dh, ld, true, &lines);
+          product_back(rows, U, G, z, ldz, a.recurrent, recurrent, dh, ld, a.mask != nullptr, &lines);
         }
-        for (int64_t r = 0; r < many; r++) {
-          int64_t step = begin + r / rows, b = b0 + r % rows, t = a.go_backwards ? T - 1 - step : step;
-          if (dkernel) copy(xs + r * ldx, a.x + (b * T + t) * a.ldx, C);
+        const auto each_row = [&](const auto& f) {  // f(its number, step, row of the batch, row of x)
+          for (int64_t step = begin, r = 0; step < end; step++)
+            for (int64_t b = b0; b < b0 + rows; b++, r++) f(r, step, b, b * T + (a.go_backwards ? T - 1 - step : step));
+        };
+        each_row([&](int64_t r, int64_t step, int64_t b, int64_t place) {
+          if (dkernel) copy(xs + r * ldx, a.x + place * a.ldx, C);
           if (drecurrent) copy(hs + r * ldh, step ? a.hidden + ((step - 1) * B + b) * U : a.h0 ? a.h0 + b * U : nullptr, U);
-        }
+        });
         if (dkernel) product<true>(C, G, many, xs, ldx, dz, ldz, dkernel, G, add);
         if (drecurrent) product<true>(U, G, many, hs, ldh, dz, ldz, drecurrent, G, add);
         if (dbias)
-          for (int64_t n = 0; n < G; n += V) {
-            int k = int(G - n < V ? G - n : V);
-            vf t{};
-            for (int64_t r = 0; r < many; r++) t += load_n(dz + r * ldz + n, k);
-            store_n(dbias + n, add ? load_n(dbias + n, k) + t : t, k);
+          for (int64_t n = 0; n < G; n += tile_vectors * V) {
+            const int lanes = int(G - n < tile_vectors * V ? G - n : tile_vectors * V);
+            row_sums[(lanes - 1) / V](many, dz + n, ldz, dbias + n, lanes, add);
           }
         add = true;
         if (a.dx) {
-          product<false>(many, (C + V - 1) / V * V, G, dz, ldz, kernel, G * 2 * V, xs, ldx, false);
-          for (int64_t r = 0; r < many; r++) {
-            int64_t step = begin + r / rows, b = b0 + r % rows, t = a.go_backwards ? T - 1 - step : step;
-            copy(a.dx + (b * T + t) * C, xs + r * ldx, C);
-          }
+          product_back(many, C, G, dz, ldz, a.kernel, kernel, xs, ldx, false);
+          each_row([&](int64_t r, int64_t, int64_t, int64_t place) { copy(a.dx + place * C, xs + r * ldx, C); });
         }
       }
       for (int64_t m = 0; m < rows; m++) {
