@@ -20,7 +20,9 @@ namespace {
 
 constexpr int tile_rows = V == 16 ? 6 : V == 8 ? 3 : 2;  // by four vectors of sums: with weights and rows all registers
 constexpr int64_t depth = 128;                           // products taken before the next tile: that part of a panel stays in L1
-constexpr int64_t past_from = int64_t(1) << 20;          // floats for the gradient that L2 would not keep for it: 4 MB
+// Floats for the gradient that L2 would not keep for it, 4 MB: they go past the caches where a vector is a line, which is not
+// written twice.
+constexpr int64_t past_from = int64_t(1) << 20;
 constexpr float log2e = 1.44269504088896341f;
 
 /// The packed weights' parts, and the panels: of V units, then of V / 2, V / 4 where that holds what is left. With K numbers
@@ -263,8 +265,8 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
       store_n(out + to, vf{}, int(units));
     }
   }
-  const bool past = a.gates && whole_places(a.gates, U, U) && whole_places(a.cells, U, U) && whole_places(a.hidden, U, U) &&
-                    6 * T * a.B * U >= past_from;
+  const bool past = V * sizeof(float) == 64 && a.gates && whole_places(a.gates, U, U) && whole_places(a.cells, U, U) &&
+                    whole_places(a.hidden, U, U) && 6 * T * a.B * U >= past_from;
   gang.meet(1);
   const auto time = [&](int64_t step) { return a.go_backwards ? T - 1 - step : step; };
   for (int64_t k0 = 0; k0 < T; k0 += plan.steps) {
