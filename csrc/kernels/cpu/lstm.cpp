@@ -126,9 +126,9 @@ template <bool past, int units> DAGRT_INLINE void put_rows(float* to, int64_t ld
   if constexpr (units == V) {
     put_n<past>(to, v, n);
   } else {
-    float lanes[V];
-    store(lanes, v);
-    for (int64_t r = 0; r < rows; r++) store_n(to + r * ld, load_n(lanes + r * units, n), n);
+#pragma GCC unroll 4
+    for (int r = 0; r < V / units; r++)
+      if (r < rows) store_n(to + r * ld, __builtin_shuffle(v, lane_numbers() + splat_i(r * units)), n);
   }
 }
 template <int units> DAGRT_INLINE vf get_rows(const float* from, int64_t ld, int64_t rows) {
