@@ -1,5 +1,6 @@
 // Maxima of windows that do not overlap, of channels that registers hold at once, and of more: values and places against a walk over
 // each window. Few different numbers, so that equals stand side by side; NaN; windows cut by the border; rows apart; any threads.
+// The gradient of windows of 3 x 3 that overlap: images of one row on, odd and even, where rows stand alone or in pairs.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -58,7 +59,61 @@ void check_maxima(int64_t C, int64_t high, int64_t wide, int64_t pad, int64_t ap
   CHECK(std::memcmp(alone.data(), y.data(), y.size() * 4) == 0);
 }
 
+/// Whole numbers go back through windows to places anywhere inside them.
+void check_overlapping_grad(int64_t H, int64_t W, int64_t C, int64_t stride, int64_t pad, int64_t apart, int threads) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const int64_t B = 2, P = (H + 2 * pad - 3) / stride + 1, Q = (W + 2 * pad - 3) / stride + 1;
+  const int64_t ldx = C + apart, lddx = C + 2 * apart;
+  std::vector<float> dy(size_t(B * P * Q * ldx), nan), sent(size_t(B * H * W * C), 0), dx(size_t(B * H * W * lddx + 16), nan);
+  std::vector<int32_t> taken(size_t(B * P * Q * C));
+  for (int64_t out = 0; out < B * P * Q; out++)
+    for (int64_t c = 0; c < C; c++) {
+      const int64_t b = out / (P * Q), p = out / Q % P, q = out % Q, n = out * 7919 + c * 104729 + out * c;
+      int64_t h = p * stride - pad + n % 3, w = q * stride - pad + n / 3 % 3;
+      h = h < 0 ? 0 : h < H ? h : H - 1, w = w < 0 ? 0 : w < W ? w : W - 1;
+      const float g = float(n % 37) - 18;
+      dy[size_t(out * ldx + c)] = g, taken[size_t(out * C + c)] = int32_t(h * W + w);
+      sent[size_t(((b * H + h) * W + w) * C + c)] += g;
+    }
+  PoolArgs a;
+  a.x = dy.data(), a.taken = taken.data(), a.dx = dx.data(), a.ldx = ldx, a.lddx = lddx;
+  a.B = B, a.H = H, a.W = W, a.C = C, a.P = P, a.Q = Q;
+  a.pool_h = a.pool_w = 3, a.stride_h = a.stride_w = stride, a.pad_top = a.pad_left = pad;
+  Stream s;
+  s.threads = threads;
+  max_pool2d_grad(a, s);
+  int64_t wrong = 0;
+  for (int64_t i = 0; i < B * H * W; i++) {
+    for (int64_t c = 0; c < C; c++) wrong += dx[size_t(i * lddx + c)] != sent[size_t(i * C + c)];
+    for (int64_t c = C; c < lddx; c++) wrong += !std::isnan(dx[size_t(i * lddx + c)]);
+  }
+  for (int64_t i = 0; i < 16; i++) wrong += !std::isnan(dx[size_t(B * H * W * lddx + i)]);
+  CHECK(wrong == 0);
+}
+
 }  // namespace
+
+TEST_CASE("the gradient of overlapping windows, whose rows stand alone or in pairs") {
+  const Isa before = chosen_isa;
+  for (const char* isa : testing::isas()) {
+    choose_isa(isa);
+    CAPTURE(isa);
+    for (int64_t C : {1, 16, 47, 64, 1100})
+      for (int64_t stride : {1, 2})
+        for (int64_t pad : {0, 1, 2})
+          for (int64_t H : {1, 2, 3, 4, 5, 6, 7, 8, 11})
+            for (int64_t W : {1, 3, 4, 6, 9}) {
+              if (H + 2 * pad < 3 || W + 2 * pad < 3) continue;
+              CAPTURE(C);
+              CAPTURE(stride);
+              CAPTURE(pad);
+              CAPTURE(H);
+              CAPTURE(W);
+              check_overlapping_grad(H, W, C, stride, pad, H % 2 ? 3 : 0, int(1 + H % 3));
+            }
+  }
+  chosen_isa = before;
+}
 
 TEST_CASE("maxima of windows side by side, of few and of many channels") {
   const Isa before = chosen_isa;

@@ -3,8 +3,8 @@
 // The maximum keeps the first of equals, in window order; NaN wins (the first of them). Windows of 3 x 3 that overlap share
 // their work: two rows of outputs are made of four or five of inputs, so that an output takes 6 or 7 comparisons instead of 8.
 // Results larger than caches are written past them (vec.h). Backward gathers: an input pixel looks at the windows that cover
-// it, in order, so that no two threads write one place; of windows of 3 x 3 a row of pixels reads each once, and sums wait in
-// L1 for the next window's share.
+// it, in order, so that no two threads write one place; of windows of 3 x 3 a row of pixels, or with AVX-512 two, reads each once,
+// and sums wait in L1 for the next window's share.
 #include "kernels/pool2d.h"
 
 #include "kernels/cpu/vec.h"
@@ -390,57 +390,90 @@ template <bool maximum> void pool_apart_grad(const PoolArgs& a, const Stream& s)
 
 constexpr int64_t most_channels = 1024;  // whose sums of two pixels stay in L1
 
-/// Row i of image b's gradient, of windows three columns wide and `stride` (1 or 2) apart, which cover it in `rows` rows of
-/// outputs from p on, channels [c0, c0 + C): each window is read once for its three pixels of the row. Sums of pixels that the
-/// next window has too wait in L1; a pixel is stored once.
-template <int rows, int stride, bool past>
-void overlapping_row_grad(const PoolArgs& a, int64_t b, int64_t i, int64_t p, int64_t c0, int64_t C) {
+/// `n` rows of image b's gradient, from row i on, of windows three columns wide and `stride` (1 or 2) apart. `high` rows of
+/// outputs from p on cover them, the first from `above` rows above i on (of one row, all do); channels [c0, c0 + C). Each window
+/// is read once for all its pixels in these rows. Sums of pixels that the next window has too wait in L1; a pixel is stored once.
+template <int n, int high, int above, int stride, bool past>
+void overlapping_rows_grad(const PoolArgs& a, int64_t b, int64_t i, int64_t p, int64_t c0, int64_t C) {
+  constexpr int fresh = n > 1 ? n / stride : V < 16 && high == 3;  // rows of outputs that nobody has read yet, the last ones
   const int64_t W = a.W, Q = a.Q, ldx = a.ldx, ldt = a.C, lddx = a.lddx;
+  const int64_t ahead = 1024 / C + 1;  // pixels: 4 KB
   const float* dy = a.x + (b * a.P + p) * Q * ldx + c0;
   const float* taken = reinterpret_cast<const float*>(a.taken) + (b * a.P + p) * Q * ldt + c0;
   float* dx = a.dx + (b * a.H + i) * W * lddx + c0;
-  alignas(64) float waiting[3 - stride][most_channels + 48];  // not a page apart
-  for (auto& of_pixel : waiting) zero(of_pixel, (C + V - 1) / V * V);
-  const auto pixel = [&](int64_t w) { return w >= 0 && w < W ? dx + w * lddx : nullptr; };
+  alignas(64) float waiting[n][3 - stride][most_channels + 48];  // not a page apart
+  for (auto& of_row : waiting)
+    for (auto& of_pixel : of_row) zero(of_pixel, (C + V - 1) / V * V);
   int64_t w = -a.pad_left;
   for (int64_t q = 0; q < Q; q++, dy += ldx, taken += ldt, w += stride) {
-    const vi here = splat_i(int32_t(i * W + w));
-    const vi place[3] = {here, here + splat_i(1), here + splat_i(2)};
-    float* const to[2] = {pixel(w), stride == 2 ? pixel(w + 1) : nullptr};
-    each_vector(C, [&](int64_t c, int n) __attribute__((always_inline)) {
-      vf t[3] = {};
+    vi place[n][3];
 #pragma GCC unroll 2
-      for (int j = 0; j < 3 - stride; j++) t[j] = load(waiting[j] + c);
-      if (rows == 3) ask_below(dy + c, rows * Q * ldx, c), ask_below(taken + c, rows * Q * ldt, c);
+    for (int r = 0; r < n; r++)
 #pragma GCC unroll 3
-      for (int k = 0; k < rows; k++) {
-        const vf g = load_n(dy + k * Q * ldx + c, n);
-        const vi at = as_i(load_n(taken + k * Q * ldt + c, n));
+      for (int j = 0; j < 3; j++) place[r][j] = splat_i(int32_t((i + r) * W + w + j));
+    float* const to = dx + w * lddx;
+    const bool inside[2] = {w >= 0 && w < W, stride == 2 && w + 1 >= 0 && w + 1 < W};
+    const int64_t soon = ahead + (q + ahead < Q ? 0 : (fresh - 1) * Q);  // from the last pixels of these rows on to the next ones
+    each_vector(C, [&](int64_t c, int lanes) __attribute__((always_inline)) {
+      vf t[n][3] = {};
+#pragma GCC unroll 2
+      for (int r = 0; r < n; r++)
+#pragma GCC unroll 2
+        for (int j = 0; j < 3 - stride; j++) t[r][j] = load(waiting[r][j] + c);
+#pragma GCC unroll 2
+      for (int k = high - fresh; k < high; k++) {
+        ask_below(dy + k * Q * ldx + c, soon * ldx, c);
+        ask_below(taken + k * Q * ldt + c, soon * ldt, c);
+      }
+#pragma GCC unroll 4
+      for (int k = 0; k < high; k++) {
+        const vf g = load_n(dy + k * Q * ldx + c, lanes);
+        const vi at = as_i(load_n(taken + k * Q * ldt + c, lanes));
+#pragma GCC unroll 2
+        for (int r = 0; r < n; r++) {
+          const int row = above + r - k * stride;  // of the window
+          if (n > 1 && (row < 0 || row > 2)) continue;
 #pragma GCC unroll 3
-        for (int j = 0; j < 3; j++) t[j] = add_where_equal(at, place[j], t[j], g);
+          for (int j = 0; j < 3; j++) t[r][j] = add_where_equal(at, place[r][j], t[r][j], g);
+        }
       }
 #pragma GCC unroll 2
-      for (int j = 0; j < stride; j++)
-        if (to[j]) put_n<past>(to[j] + c, t[j], n);
+      for (int r = 0; r < n; r++) {
 #pragma GCC unroll 2
-      for (int j = 0; j < 3 - stride; j++) store(waiting[j] + c, t[j + stride]);
+        for (int j = 0; j < stride; j++)
+          if (inside[j]) put_n<past>(to + (r * W + j) * lddx + c, t[r][j], lanes);
+#pragma GCC unroll 2
+        for (int j = 0; j < 3 - stride; j++) store(waiting[r][j] + c, t[r][j + stride]);
+      }
     });
   }
   for (int j = 0; w < W; j++, w++)
-    if (w >= 0) copy(dx + w * lddx, j < 3 - stride ? waiting[j] : nullptr, C);
+    for (int r = 0; r < n && w >= 0; r++) copy(dx + (r * W + w) * lddx, j < 3 - stride ? waiting[r][j] : nullptr, C);
 }
 
+using PoolRows = void (*)(const PoolArgs&, int64_t b, int64_t i, int64_t p, int64_t c0, int64_t C);
+
+/// With AVX-512 two rows at once, from the first on that all of their windows' rows cover; the others one by one, as with AVX2,
+/// whose registers are too few for the places and sums of two.
 template <int stride, bool past> void max_pool_overlapping_grad(const PoolArgs& a, const Stream& s) {
-  each_row<past>(s, a.B * a.H, a.W * a.C, double(a.W * a.C) * (4.0 / V), [&](int64_t unit) {
-    const int64_t b = unit / a.H, i = unit % a.H;
-    const Span p = covering(i, stride, a.pad_top, 3, a.P);
-    const int64_t rows = p.to > p.from ? p.to - p.from : 0;
-    const auto row = rows == 0   ? overlapping_row_grad<0, stride, past>
-                     : rows == 1 ? overlapping_row_grad<1, stride, past>
-                     : rows == 2 ? overlapping_row_grad<2, stride, past>
-                                 : overlapping_row_grad<3, stride, past>;
-    for (int64_t c = 0; c < a.C; c += most_channels)
-      row(a, b, i, rows ? p.from : 0, c, a.C - c < most_channels ? a.C - c : most_channels);
+  const int64_t alone = (a.pad_top + stride - 1) % 2, units = (a.H + alone + 1) / 2;
+  each_row<past>(s, a.B * units, 2 * a.W * a.C, double(2 * a.W * a.C) * (4.0 / V), [&](int64_t unit) {
+    const int64_t b = unit / units, from = unit % units * 2 - alone, to = from + 2 < a.H ? from + 2 : a.H;
+    for (int64_t i = from < 0 ? 0 : from; i < to;) {
+      const Span p = covering(i, stride, a.pad_top, 3, a.P);
+      const int64_t rows = p.to > p.from ? p.to - p.from : 0, above = i + a.pad_top - p.from * stride;
+      PoolRows f = rows == 0   ? overlapping_rows_grad<1, 0, 0, stride, past>
+                   : rows == 1 ? overlapping_rows_grad<1, 1, 0, stride, past>
+                   : rows == 2 ? overlapping_rows_grad<1, 2, 0, stride, past>
+                               : overlapping_rows_grad<1, 3, 0, stride, past>;
+      const bool two = V == 16 && i + 2 <= to && i + a.pad_top - 2 > -stride && (i + 1 + a.pad_top) / stride < a.P;
+      if (two)
+        f = stride == 2 && above == 1 ? overlapping_rows_grad<2, 2, 1, stride, past>
+                                      : overlapping_rows_grad<2, 4 / stride, 2, stride, past>;
+      for (int64_t c = 0; c < a.C; c += most_channels)
+        f(a, b, i, rows ? p.from : 0, c, a.C - c < most_channels ? a.C - c : most_channels);
+      i += two ? 2 : 1;
+    }
   });
 }
 
