@@ -51,25 +51,12 @@ struct MixedGrad {
     float* to[n];
     for (int r = 0; r < TH::n; r++) to[r] = v + at(r, place) * NC;
     each_vector(a.C, [&](int64_t c, int lanes) {
-      vf t[TH::n][TW::n];
-      for (int r = 0; r < TH::n; r++) {
-        vf d[TW::n];
-#pragma GCC unroll 8
-        for (int s = 0; s < TW::n; s++) d[s] = load_n(px[r][s] + c, lanes);
-        TW::input(d, t[r]);
-      }
-      for (int s = 0; s < TW::n; s++) {
-        vf d[TH::n], out[TH::n];
-#pragma GCC unroll 8
-        for (int r = 0; r < TH::n; r++) d[r] = t[r][s];
-        TH::input(d, out);
-        for (int r = 0; r < TH::n; r++) {
-          float values[V];
-          store(values, out[r]);
-          for (int k = 0; k < V; k += NC)
-            __builtin_memcpy(to[r] + s * NC + (c + k) / NC * p.v_group, values + k, NC * sizeof(float));
-        }
-      }
+      transform_input<TH, TW, false, false>(px[0], n, c, lanes, [&](int r, int s, vf value) __attribute__((always_inline)) {
+        float values[V];
+        store(values, value);
+        for (int k = 0; k < V; k += NC)
+          __builtin_memcpy(to[r] + s * NC + (c + k) / NC * p.v_group, values + k, NC * sizeof(float));
+      });
     });
   }
 

@@ -96,23 +96,10 @@ struct Seven {
         px[r][s] = inside ? image + (i / a.up_h * (a.W / a.up_w) + j / a.up_w) * a.ldx : zeros;
       }
     each_vector(a.C, [&](int64_t c, int lanes) {
-      vf t[TH::n][TW::n];
-      for (int r = 0; r < TH::n; r++) {
-        vf d[TW::n];
-#pragma GCC unroll 8
-        for (int s = 0; s < TW::n; s++) d[s] = load_n(px[r][s] + c, lanes);
-        TW::input(d, t[r]);
-      }
-      for (int s = 0; s < TW::n; s++) {
-        vf d[TH::n], out[TH::n];
-#pragma GCC unroll 8
-        for (int r = 0; r < TH::n; r++) d[r] = t[r][s];
-        TH::input(d, out);
-        for (int r = 0; r < TH::n; r++) {
-          const int64_t block = c / V * (r == 5 ? line : row_sums) + first + s;
-          store(v + r * plan.v_row + block * V, scale(r) * scale(s) * out[r]);
-        }
-      }
+      transform_input<TH, TW, false, false>(px[0], TW::n, c, lanes, [&](int r, int s, vf value) __attribute__((always_inline)) {
+        const int64_t block = c / V * (r == 5 ? line : row_sums) + first + s;
+        store(v + r * plan.v_row + block * V, scale(r) * scale(s) * value);
+      });
     });
   }
 

@@ -43,27 +43,44 @@ DAGRT_INLINE void fetch(const float* const* px, int64_t away, int64_t step, int6
   }
 }
 
-/// Channels [c, c + lanes) of a tile: B' d B to the n² points of v.
+/// f(0), ..., f(n - 1); rolled: by a loop that stays one.
+template <int n, bool rolled, class F> DAGRT_INLINE void each_line(const F& f) {
+  if (rolled) {
+#pragma GCC unroll 1
+    for (int i = 0; i < n; i++) f(i);
+  } else {
+#pragma GCC unroll 8
+    for (int i = 0; i < n; i++) f(i);
+  }
+}
+
+/// Channels [c, c + lanes) of a tile: B' d B, rows by TH, columns by TW; put(r, s, value) takes each point. The pointers to
+/// a row's pixels stand `row` apart.
+template <class TH, class TW, bool full, bool rolled, class Put>
+DAGRT_INLINE void transform_input(const float* const* px, int64_t row, int64_t c, int lanes, const Put& put) {
+  vf t[TH::n][TW::n];
+  each_line<TH::n, rolled>([&](int r) __attribute__((always_inline)) {
+    vf d[TW::n];
+#pragma GCC unroll 8
+    for (int s = 0; s < TW::n; s++) d[s] = full ? load(px[r * row + s] + c) : load_n(px[r * row + s] + c, lanes);
+    TW::input(d, t[r]);
+  });
+  each_line<TW::n, rolled>([&](int s) __attribute__((always_inline)) {
+    vf d[TH::n], out[TH::n];
+#pragma GCC unroll 8
+    for (int r = 0; r < TH::n; r++) d[r] = t[r][s];
+    TH::input(d, out);
+#pragma GCC unroll 8
+    for (int r = 0; r < TH::n; r++) put(r, s, out[r]);
+  });
+}
+
+/// The same of a square tile, to the n² points of v.
 template <class T, bool full>
 DAGRT_INLINE void transform_input(const float* const* px, int64_t c, int lanes, float* v, int64_t v_point) {
-  constexpr int n = T::n;
-  vf t[n][n];
-#pragma GCC unroll 1
-  for (int r = 0; r < n; r++) {
-    vf d[n];
-#pragma GCC unroll 8
-    for (int s = 0; s < n; s++) d[s] = full ? load(px[r * n + s] + c) : load_n(px[r * n + s] + c, lanes);
-    T::input(d, t[r]);
-  }
-#pragma GCC unroll 1
-  for (int s = 0; s < n; s++, v += v_point) {
-    vf d[n], out[n];
-#pragma GCC unroll 8
-    for (int r = 0; r < n; r++) d[r] = t[r][s];
-    T::input(d, out);
-#pragma GCC unroll 8
-    for (int r = 0; r < n; r++) store(v + r * n * v_point, out[r]);
-  }
+  transform_input<T, T, full, true>(px, T::n, c, lanes, [&](int r, int s, vf value) __attribute__((always_inline)) {
+    store(v + (r * T::n + s) * v_point, value);
+  });
 }
 
 }  // namespace
