@@ -219,6 +219,10 @@ void register_matmul(Registry& r) {
   m.infer = infer_matmul;
   m.run = run_matmul;
   m.spaced = Spaced::all();
+  m.batched = [](const void* a, const Types& in, const Types&) {
+    const bool rows = in[0].rank() > 2 || !static_cast<const MatmulAttrs*>(a)->transpose_a;
+    return uint32_t(in.size() == 2 && in[1].rank() == 2 && rows);
+  };
   m.grad = grad_matmul;
   m.cost = cost_matmul;
   m.memory = memory_matmul;

@@ -169,6 +169,7 @@ void register_softmax(Registry& r) {
     o.grad = logarithm ? grad_log_softmax : grad_softmax;
     o.cost = cost_softmax;
     o.spaced = {1, 1};
+    o.batched = [](const void*, const Types& in, const Types&) { return uint32_t(in[0].rank() > 1); };
     o.memory = memory_softmax;
     o.in_place = {{0, 0}};
     r.add(std::move(o));

@@ -4,6 +4,10 @@
 // Every image is computed as before, by the algorithms for n images. What lies between the layers never goes to memory, and
 // the arena holds a part of it.
 //
+// So do small layers, such as those of a perceptron, whose weights all stay in a core's own cache: the parts are at work at the same
+// time (runtime/plan.h), and each thread takes its rows through all layers without waiting for the others between them. Layer by
+// layer a product of 32 x 64 x 32 or a softmax is too small to hand out.
+//
 // Layers are taken from the inputs on as far as each part's rows of every value depend on its own rows of the inputs alone
 // (Op::batched), and as far as it pays: the bytes that stay in the caches against the weights, which are read once a part. A
 // model that multiplies long for each byte is left as it is.
@@ -29,6 +33,17 @@ constexpr double weight_ns = 0.05;     // a byte that comes from the last cache 
 constexpr double operation_ns = 0.01;  // of convolutions and products
 constexpr double worth = 0.25;         // of the time that all layers multiply; less is lost in the noise
 
+// Of small layers.
+constexpr double near = 512 << 10;    // bytes of weights that a core's own cache keeps
+constexpr double near_ns = 0.00175;   // a byte that comes from there once more
+constexpr double serial_ns = 10'000;  // a layer that is done sooner is not handed out (base/parallel.cpp)
+constexpr double handing_ns = 300;    // to hand one out
+constexpr double row_ns = 25;         // of a layer, however little it multiplies
+constexpr double worth_it = 0.02;     // of the time that all layers take
+// Powers of two: five parts take two threads as long as six. Of 14 rows, which one tile takes, or more, since fewer read the weights too
+// often, and not of more than 32 where there would be fewer than 16 parts.
+constexpr int64_t enough_parts = 4, most_parts = 16, least_rows = 14, many_rows = 32;
+
 void add_once(std::vector<ValueId>& list, ValueId v) {
   if (std::find(list.begin(), list.end(), v) == list.end()) list.push_back(v);
 }
@@ -41,7 +56,9 @@ class Splitter {
     if (!f_.inputs.empty() && type(f_.inputs[0].value).rank() > 0) batch_ = size(f_.inputs[0].value);
     if (batch_ < 2) return;
     find_layers();
+    const std::vector<size_t> all = layers_;
     choose();
+    if (parts_ == 1 && f_.stores.empty()) layers_ = all, choose_at_once();
     if (parts_ > 1) split();
   }
 
@@ -140,6 +157,30 @@ class Splitter {
           best = gain - leaving[k] * byte_ns, parts_ = parts, taken_ = k + 1;
       }
     }
+    layers_.resize(taken_);
+  }
+
+  /// As many of the layers as may be, in as many parts at once as more threads may want.
+  void choose_at_once() {
+    const std::vector<double> leaving = find_leaving();
+    double all = 0, gain = 0, weights = 0;
+    for (size_t k = 0; k < layers_.size(); k++) {
+      const Node& n = node(layers_[k]);
+      const Layer l = measure(n);
+      if (weights + l.weights > near) break;
+      weights += l.weights;
+      if (!n.op->pointwise && !n.op->shape_attr) {
+        const double ns = std::max(l.ns, row_ns * double(batch_));
+        all += ns;
+        gain += ns < serial_ns ? ns / 2 : handing_ns;
+      }
+      if (leaving[k] >= 0) taken_ = k + 1;
+    }
+    int64_t parts = 1;
+    auto wanted = [&] { return parts < enough_parts || (parts < most_parts && batch_ / parts > many_rows); };
+    while (wanted() && batch_ % (2 * parts) == 0 && batch_ / (2 * parts) >= least_rows) parts *= 2;
+    gain -= weights * near_ns * double(parts - 1);
+    if (all >= 2 * serial_ns && gain > worth_it * all) parts_ = parts;
     layers_.resize(taken_);
   }
 

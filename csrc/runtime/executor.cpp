@@ -47,16 +47,67 @@ void tell(RunShared& shared, const Plan& plan, const Step& step, const View* vie
   s.workspace_bytes = step.workspace_bytes;
 }
 
-void run_scan(const Plan& plan, const Step& step, const ScanPlan& s, const View* in, const View* out, char* region,
-              RunState& state, RunShared& shared) {
-  const Plan& body = *s.body;
-  const Bases& b = body.bases;
+/// f(i, own) for `count` things that may happen at the same time, each on one thread with what is its own. The first that
+/// reports a fault is heard, as if they came one after another.
+template <class F> void run_apart(RunShared& shared, int64_t count, double ns, const F& f) {
+  Status reports[most_together];
+  const auto caller = std::this_thread::get_id();
+  Stream stream{shared.threads, shared.scratch, shared.scratch_bytes};
+  stream.parallel(count, ns, [&](int64_t i, char* scratch) {
+    RunShared own;
+    own.scratch = scratch;
+    own.scratch_bytes = shared.scratch_bytes;
+    own.profile = shared.profile;
+    if (std::this_thread::get_id() == caller) {  // which alone may ask
+      own.poll = shared.poll;
+      own.next_poll = shared.next_poll;
+    }
+    f(i, own);
+    reports[i] = own.status;
+  });
+  for (int64_t i = 0; i < count; i++) {
+    const Status& s = reports[i];
+    if (s.code == Status::ok) continue;
+    return shared.status.report(s.code, s.node, s.index, s.value, s.limit);
+  }
+}
+
+/// Puts in what is the same for all iterations in this region. Returns where their number stands.
+int32_t* enter_body(const ScanPlan& s, const View* in, char* region, RunState& state) {
   char** base = state.bases.data();
   base[arena_base] = region;
   int32_t* number = reinterpret_cast<int32_t*>(region + s.step);
-  int32_t captured = b.inputs + int32_t(s.carries + s.sequences);
+  int32_t captured = s.body->bases.inputs + int32_t(s.carries + s.sequences);
   for (int64_t i = 0; i < s.captured; i++) base[captured + i] = in[s.carries + s.sequences + i].as<char>();
   base[captured + s.captured] = reinterpret_cast<char*>(number);
+  return number;
+}
+
+/// Elements t of the sequences.
+void take_elements(const ScanPlan& s, int64_t t, const View* in, const View* out, RunState& state) {
+  char **from = state.bases.data() + s.body->bases.inputs + s.carries,
+       **to = state.bases.data() + s.body->bases.outputs + s.carries;
+  for (int64_t i = 0; i < s.sequences; i++) from[i] = in[s.carries + i].as<char>() + size_t(t) * s.element_bytes[size_t(i)];
+  for (int64_t i = 0; i < s.ys; i++) to[i] = out[s.carries + i].as<char>() + size_t(t) * s.y_bytes[size_t(i)];
+}
+
+void run_scan(const Plan& plan, const Step& step, const ScanPlan& s, const View* in, const View* out, char* region,
+              std::vector<RunState>& states, RunShared& shared) {
+  const Plan& body = *s.body;
+  if (s.at_once > 1 && shared.threads > 1) {
+    constexpr double fast = 0.01;  // the time that a vector unit takes, of a slow machine's
+    return run_apart(shared, s.length, fast * body.work_ns, [&](int64_t k, RunShared& own) {
+      const int64_t t = s.reverse ? s.length - 1 - k : k;
+      RunState& state = states[size_t(t)];
+      *enter_body(s, in, region + size_t(t) * s.region_bytes, state) = int32_t(t);
+      take_elements(s, t, in, out, state);
+      run_steps(body, state, own);
+    });
+  }
+  RunState& state = states.front();
+  const Bases& b = body.bases;
+  char** base = state.bases.data();
+  int32_t* number = enter_body(s, in, region, state);
   if (s.length == 0)
     for (int64_t i = 0; i < s.carries; i++) copy(shared, out[i].data, in[i].data, s.carry_bytes[size_t(i)]);
   for (int64_t k = 0; k < s.length; k++) {
@@ -74,10 +125,7 @@ void run_scan(const Plan& plan, const Step& step, const ScanPlan& s, const View*
       base[b.inputs + i] = k == 0 ? in[i].as<char>() : to_output ? spare : output;
       base[b.outputs + i] = to_output ? output : spare;
     }
-    for (int64_t i = 0; i < s.sequences; i++)
-      base[b.inputs + s.carries + i] = in[s.carries + i].as<char>() + size_t(t) * s.element_bytes[size_t(i)];
-    for (int64_t i = 0; i < s.ys; i++)
-      base[b.outputs + s.carries + i] = out[s.carries + i].as<char>() + size_t(t) * s.y_bytes[size_t(i)];
+    take_elements(s, t, in, out, state);
     run_steps(body, state, shared);
     poll(shared);
     if (shared.status.code != Status::ok) return;
@@ -127,29 +175,11 @@ bool pays(const Step* steps, int threads) {
   return after > 1.1 * std::max(most, sum / threads);
 }
 
-/// Each of them on a thread of its own. Their reports are joined in their order, so that a fault's does not depend on time.
+/// Each of them on a thread of its own.
 void run_together(const Plan& plan, const Step* steps, RunState& state, RunShared& shared) {
-  Status reports[most_together];
   double ns = 0;
   for (int32_t i = 0; i < steps->together; i++) ns = std::max(ns, double(steps[i].work_ns));
-  const auto caller = std::this_thread::get_id();
-  Stream stream{shared.threads, shared.scratch, shared.scratch_bytes};
-  stream.parallel(steps->together, ns, [&](int64_t i, char* scratch) {
-    RunShared own;
-    own.scratch = scratch;
-    own.scratch_bytes = shared.scratch_bytes;
-    own.profile = shared.profile;
-    if (std::this_thread::get_id() == caller) {  // which alone may ask
-      own.poll = shared.poll;
-      own.next_poll = shared.next_poll;
-    }
-    run_step(plan, steps[i], state, own);
-    reports[i] = own.status;
-  });
-  for (int32_t i = 0; i < steps->together; i++) {
-    const Status& s = reports[i];
-    if (s.code != Status::ok) shared.status.report(s.code, s.node, s.index, s.value, s.limit);
-  }
+  run_apart(shared, steps->together, ns, [&](int64_t i, RunShared& own) { run_step(plan, steps[i], state, own); });
 }
 
 /// Each step into its lane. Copies to outputs and of variables' old values come last, when all lanes have been joined.
@@ -185,7 +215,11 @@ RunState::RunState(const Plan& plan) : bases(size_t(plan.bases.count), nullptr),
     bases[size_t(plan.bases.constants) + i] = static_cast<char*>(const_cast<void*>(plan.constants[i]));
   for (size_t i = 0; i < plan.prepared.size(); i++) bases[size_t(plan.bases.prepared) + i] = static_cast<char*>(plan.prepared[i]);
   scans.reserve(plan.scans.size());
-  for (const ScanPlan& s : plan.scans) scans.emplace_back(*s.body);
+  for (const ScanPlan& s : plan.scans) {
+    scans.emplace_back();
+    scans.back().reserve(size_t(s.at_once));
+    for (int32_t i = 0; i < s.at_once; i++) scans.back().emplace_back(*s.body);
+  }
 }
 
 void run_steps(const Plan& plan, RunState& state, RunShared& shared) {

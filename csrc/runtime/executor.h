@@ -19,10 +19,10 @@ struct RunState {
   explicit RunState(const Plan& plan);
   std::vector<char*> bases;
   std::vector<View> views;
-  std::vector<RunState> scans;
-  std::unique_ptr<Queue> queue;  // of a device that records runs: kept with what it recorded for this state's memory
-  Staging staging;               // for runs one behind the other
-  uint64_t moves = 0;            // of the variables, when that was recorded
+  std::vector<std::vector<RunState>> scans;  // of each scan as many as are at work at once
+  std::unique_ptr<Queue> queue;              // of a device that records runs: kept with what it recorded for this state's memory
+  Staging staging;                           // for runs one behind the other
+  uint64_t moves = 0;                        // of the variables, when that was recorded
 };
 
 /// What a run shares between a plan and the bodies of its scans.

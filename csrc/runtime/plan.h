@@ -14,7 +14,8 @@
 // - On a GPU, steps stand in lanes, which run at the same time: a step follows the one that makes its input where that is the
 //   lane's last, and else goes to a lane that need not be waited for. What a step has to wait for in other lanes is said by
 //   marks. Memory passes from one value to another only where every use of the first is known to be done before the second.
-// - Bodies of scans are plans of their own, whose arena is a region of the outer plan's.
+// - Bodies of scans are plans of their own, whose arena is a region of the outer plan's. Short iterations that carry nothing from
+//   one to the next have a region each, and may run at the same time, each on one thread.
 #pragma once
 #include <memory>
 #include <string>
@@ -48,6 +49,7 @@ struct ScanPlan {
   std::vector<size_t> spare;  // offsets in the region: where carries stand in every other iteration
   size_t step = 0;            // offset of the step number
   size_t region_bytes = 0;    // the body's arena first, then these
+  int32_t at_once = 1;        // iterations that may be at work at the same time, each with a region of its own: 1 or all
 };
 
 inline constexpr int32_t most_together = 16;

@@ -427,23 +427,49 @@ TEST_CASE("split_batch: layers whose images stay in no cache are a scan over par
   CHECK(after(memory_bound(t, 144), memory_bound_types(144), split_batch) ==
         R"(main(%0 x: float32(144, 64, 64, 16), %1 w: float32(3, 3, 1, 16), %2 d: float32(16, 4)) {
   %3 = reshape(%0) {shape: [6, 24, 64, 64, 16]} : float32(6, 24, 64, 64, 16)
-  %4 = scan(%3, %1) {body: "batch@1", carries: 0, length: 6, reverse: false, sequences: 1} : float32(6, 24, 16)
-  %5 = reshape(%4) {shape: [144, 16]} : float32(144, 16)
-  %6 = matmul(%5, %2) {transpose_a: false, transpose_b: false} : float32(144, 4)
-  return %6
+  %4 = scan(%3, %1, %2) {body: "batch@1", carries: 0, length: 6, reverse: false, sequences: 1} : float32(6, 24, 4)
+  %5 = reshape(%4) {shape: [144, 4]} : float32(144, 4)
+  return %5
 }
 
-batch@1(%0 part: float32(24, 64, 64, 16), %1 whole: float32(3, 3, 1, 16), %2 step: int32()) {
-  %3 = full {dtype: "float32", shape: [], value: 6} : float32()
-  %4 = conv2d(%0, %1) {dilations: [1, 1], groups: 16, padding: "same", pads: [0, 0, 0, 0], strides: [1, 1]} : float32(24, 64, 64, 16)
-  %5 = minimum(%4, %3) : float32(24, 64, 64, 16)
-  %6 = conv2d(%5, %1) {dilations: [1, 1], groups: 16, padding: "same", pads: [0, 0, 0, 0], strides: [1, 1]} : float32(24, 64, 64, 16)
-  %7 = add(%6, %0) : float32(24, 64, 64, 16)
-  %8 = reshape(%7) {shape: [24, 4096, 16]} : float32(24, 4096, 16)
-  %9 = reduce_sum(%8) {axes: [1], keepdims: false} : float32(24, 16)
-  return %9
+batch@1(%0 part: float32(24, 64, 64, 16), %1 whole: float32(3, 3, 1, 16), %2 whole: float32(16, 4), %3 step: int32()) {
+  %4 = full {dtype: "float32", shape: [], value: 6} : float32()
+  %5 = conv2d(%0, %1) {dilations: [1, 1], groups: 16, padding: "same", pads: [0, 0, 0, 0], strides: [1, 1]} : float32(24, 64, 64, 16)
+  %6 = minimum(%5, %4) : float32(24, 64, 64, 16)
+  %7 = conv2d(%6, %1) {dilations: [1, 1], groups: 16, padding: "same", pads: [0, 0, 0, 0], strides: [1, 1]} : float32(24, 64, 64, 16)
+  %8 = add(%7, %0) : float32(24, 64, 64, 16)
+  %9 = reshape(%8) {shape: [24, 4096, 16]} : float32(24, 4096, 16)
+  %10 = reduce_sum(%9) {axes: [1], keepdims: false} : float32(24, 16)
+  %11 = matmul(%10, %2) {transpose_a: false, transpose_b: false} : float32(24, 4)
+  return %11
 }
 )");
+}
+
+TEST_CASE("split_batch: small layers, whose weights stay in a core's own cache, are a scan whose parts are at work at once") {
+  auto perceptron = [](int64_t batch, int64_t features, int64_t units, bool trained = false) {
+    Trace t;
+    auto weights = [&](Dims shape) { return t.read(t.variable("w", floats(std::move(shape)))); };
+    ValueId x = t.input("x", floats({batch, features}));
+    for (int64_t n : {units, int64_t(32), int64_t(10)}) {
+      ValueId product = t.b.emit("matmul", {x, weights({t.b.type(x).shape[1], n})});
+      x = t.b.add(product, weights({n}));
+      if (n != 10) x = t.b.emit("relu", {x});
+    }
+    t.out({t.b.emit("softmax", {x})});
+    if (trained) t.f.stores = {{int32_t(t.variable("last", floats({batch, 10}))), x, no_value}};
+    return after(t, {floats({batch, features})}, split_batch);
+  };
+  const std::string small = perceptron(32, 784, 64);
+  CHECK(contains(small, "length: 2,"));
+  CHECK(small.find("softmax") > small.find("batch@1("));  // the last layer too
+  CHECK(contains(perceptron(34, 784, 64), "length: 2,"));
+  CHECK_FALSE(contains(perceptron(24, 784, 64), "scan"));        // parts of few rows
+  CHECK_FALSE(contains(perceptron(31, 784, 64), "scan"));        // and of unequal ones
+  CHECK_FALSE(contains(perceptron(32, 784, 512), "scan"));       // weights of more than the cache
+  CHECK_FALSE(contains(perceptron(32, 20, 16), "scan"));         // too little for two threads
+  CHECK_FALSE(contains(perceptron(512, 784, 64), "scan"));       // layers that are worth handing out
+  CHECK_FALSE(contains(perceptron(32, 784, 64, true), "scan"));  // not a prediction
 }
 
 TEST_CASE("split_batch leaves alone what stays in the caches, what multiplies long and what crosses images") {

@@ -9,7 +9,9 @@
 #include "api/dagrt.h"
 #include "graph.h"
 #include "io/model_file.h"
+#include "passes/pipeline.h"
 #include "runtime/program.h"
+#include "trace.h"
 
 using namespace dagrt;
 using namespace dagrt::testing;
@@ -24,6 +26,15 @@ std::vector<float> value(const Variable& v) {
   std::vector<float> x(v.bytes() / 4);
   v.read(x.data());
   return x;
+}
+
+template <class F> std::string message_of(const F& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
 }
 
 /// Runs a program on vectors.
@@ -110,6 +121,58 @@ TEST_CASE("scan: carries, ys, captured values and the step, forwards and backwar
         CHECK(got[0] == c);
         CHECK(got[1] == ys);
       }
+}
+
+TEST_CASE("iterations that carry nothing are at work at once: the same bits on any number of threads, and the first fault") {
+  constexpr int64_t length = 7, n = 40000;
+  for (bool reverse : {false, true}) {
+    Trace t;
+    ValueId x = t.input("x", floats({length, n})), ids = t.input("ids", {DType::int32, {length, n}}),
+            table = t.input("table", floats({5}));
+    Trace body(t, "body");
+    ValueId xt = body.input("x", floats({n})), id = body.input("ids", {DType::int32, {n}}),
+            from = body.input("table", floats({5}));
+    ValueId step = body.input("step", {DType::int32, {}});
+    ValueId y = body.b.emit("exp", {body.b.mul(xt, body.b.emit("gather", {from, id}, {{"axis", {int64_t(0)}}}))});
+    y = body.b.add(y, body.b.cast(step, DType::float32));
+    body.out({y, body.b.sum(y, {0})});
+    t.out(t.b.emit_all("scan", {x, ids, table},
+                       {{"body", {std::string("body")}},
+                        {"carries", {int64_t(0)}},
+                        {"sequences", {int64_t(2)}},
+                        {"length", {length}},
+                        {"reverse", {reverse}}}));
+    const Types types{floats({length, n}), {DType::int32, {length, n}}, floats({5})};
+    Program p(compile(t.m, "main", types), {}, cpu_device());
+    REQUIRE(p.plan().scans.size() == 1);
+    CHECK(p.plan().scans[0].at_once == length);
+
+    std::vector<float> xs(length * n), of{1, -2, 0.5f, 3, -1}, ys(length * n), sums(length), first_ys, first_sums;
+    std::vector<int32_t> places(length * n);
+    for (size_t i = 0; i < xs.size(); i++) xs[i] = float(i % 97) / 97, places[i] = int32_t(i % 5);
+    std::vector<View> in = p.inputs(), out = p.outputs();
+    in[0].data = xs.data(), in[1].data = places.data(), in[2].data = of.data();
+    out[0].data = ys.data(), out[1].data = sums.data();
+    for (int threads : {1, 2, 3, 8}) {
+      set_default_threads(threads);
+      for (int round = 0; round < 5; round++) {
+        std::fill(ys.begin(), ys.end(), NAN);
+        p.run(in.data(), out.data(), nullptr);
+        if (first_ys.empty()) first_ys = ys, first_sums = sums;
+        CHECK(ys == first_ys);
+        CHECK(sums == first_sums);
+      }
+      for (int64_t step : {int64_t(2), int64_t(4)}) places[size_t(step * n + 3 + step)] = int32_t(4 + step);
+      const int64_t first = reverse ? 4 : 2;
+      CHECK(message_of([&] { p.run(in.data(), out.data(), nullptr); }) ==
+            "gather: expected ids in 0..4, got " + std::to_string(4 + first) + " at position " + std::to_string(3 + first));
+      for (int64_t step : {int64_t(2), int64_t(4)}) places[size_t(step * n + 3 + step)] = int32_t((step * n + 3 + step) % 5);
+    }
+    for (int64_t i = 0; i < length * n; i += 1111)
+      CHECK(first_ys[size_t(i)] ==
+            doctest::Approx(std::exp(xs[size_t(i)] * of[size_t(places[size_t(i)])]) + float(i / n)).epsilon(1e-6));
+  }
+  set_default_threads(0);
 }
 
 TEST_CASE("two threads run a model while a third trains it: every result is of one version") {
@@ -252,15 +315,6 @@ const char* echo = R"({"format": "dagrt", "version": 1, "variables": [{"name": "
 
 Tensor tensor(const std::vector<float>& x) {
   return Tensor::copy(make_view(DType::float32, {int64_t(x.size())}, const_cast<float*>(x.data())));
-}
-
-template <class F> std::string message_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace
