@@ -1,6 +1,6 @@
 // Maxima of windows that do not overlap, of channels that registers hold at once, and of more: values and places against a walk over
 // each window. Few different numbers, so that equals stand side by side; NaN; windows cut by the border; rows apart; any threads.
-// The gradient of windows of 3 x 3 that overlap: images of one row on, odd and even, where rows stand alone or in pairs.
+// The gradient of windows of 3 x 3 that overlap: images of one row on, odd and even, where rows stand alone or in pairs. Means.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -91,7 +91,64 @@ void check_overlapping_grad(int64_t H, int64_t W, int64_t C, int64_t stride, int
   CHECK(wrong == 0);
 }
 
+/// Whole numbers, whose means over 1, 2 or 4 pixels are exact, and their gradient.
+void check_means(int64_t H, int64_t W, int64_t C, int64_t pad, int64_t apart, int threads) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const int64_t B = 2, P = (H + 2 * pad - 2) / 2 + 1, Q = (W + 2 * pad - 2) / 2 + 1, ld = C + apart;
+  std::vector<float> x(size_t(B * H * W * ld), nan), y(size_t(B * P * Q * ld + 16), nan), dx(size_t(B * H * W * ld + 16), nan);
+  std::vector<float> sums(size_t(B * P * Q * C)), sent(size_t(B * H * W * C));
+  PoolArgs a;
+  a.B = B, a.H = H, a.W = W, a.C = C, a.P = P, a.Q = Q, a.ldx = a.ldy = a.lddx = ld;
+  a.pool_h = a.pool_w = a.stride_h = a.stride_w = 2, a.pad_top = a.pad_left = pad;
+  for (int64_t i = 0; i < B * H * W; i++)
+    for (int64_t c = 0; c < C; c++) x[size_t(i * ld + c)] = float((i * 7919 + c * 104729 + i * i) % 37) - 18;
+  for (int64_t out = 0; out < B * P * Q; out++)
+    for (int64_t c = 0; c < C; c++) {
+      const int64_t b = out / (P * Q), p = out / Q % P, q = out % Q;
+      int64_t places[4], n = 0;
+      for (int64_t h = 2 * p - pad; h < 2 * p - pad + 2; h++)
+        for (int64_t w = 2 * q - pad; w < 2 * q - pad + 2; w++)
+          if (h >= 0 && h < H && w >= 0 && w < W) places[n++] = (b * H + h) * W + w;
+      float sum = 0;
+      for (int64_t k = 0; k < n; k++) sum += x[size_t(places[k] * ld + c)];
+      sums[size_t(out * C + c)] = sum / float(n);
+      for (int64_t k = 0; k < n; k++) sent[size_t(places[k] * C + c)] = sum / float(n) / float(n);
+    }
+  Stream s;
+  s.threads = threads;
+  a.x = x.data(), a.y = y.data();
+  avg_pool2d(a, s);
+  const std::vector<float> dy = y;
+  a.x = dy.data(), a.dx = dx.data();
+  avg_pool2d_grad(a, s);
+  int64_t wrong = 0;
+  for (int64_t i = 0; i < B * P * Q * ld + 16; i++)
+    wrong += i < B * P * Q * ld && i % ld < C ? y[size_t(i)] != sums[size_t(i / ld * C + i % ld)] : !std::isnan(y[size_t(i)]);
+  for (int64_t i = 0; i < B * H * W * ld + 16; i++)
+    wrong += i < B * H * W * ld && i % ld < C ? dx[size_t(i)] != sent[size_t(i / ld * C + i % ld)] : !std::isnan(dx[size_t(i)]);
+  CHECK(wrong == 0);
+}
+
 }  // namespace
+
+TEST_CASE("means of windows side by side and their gradient, of a vector of channels and of others") {
+  const Isa before = chosen_isa;
+  for (const char* isa : testing::isas()) {
+    choose_isa(isa);
+    CAPTURE(isa);
+    for (int64_t C : {1, 4, 8, 16, 17, 32, 47})
+      for (int64_t pad : {0, 1})
+        for (int64_t H : {2, 3, 4, 5, 8})
+          for (int64_t W : {2, 3, 4, 7, 10}) {
+            CAPTURE(C);
+            CAPTURE(pad);
+            CAPTURE(H);
+            CAPTURE(W);
+            check_means(H, W, C, pad, H % 2 ? 5 : 0, int(1 + W % 3));
+          }
+  }
+  chosen_isa = before;
+}
 
 TEST_CASE("the gradient of overlapping windows, whose rows stand alone or in pairs") {
   const Isa before = chosen_isa;

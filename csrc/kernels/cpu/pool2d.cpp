@@ -285,20 +285,24 @@ struct Gather {
 /// Of `high` rows and `columns` pixels, if those are not 0.
 template <bool past, int high, int columns> void mean_of_windows(const PoolArgs& a, Windows w) {
   const int64_t rows = high ? high : w.rows, wide = columns ? columns : w.wide, ld = a.ldx, line = a.W * a.ldx;
+  const int64_t step = a.stride_w * ld;
   const vf share = splat(1.0f / float(rows * wide));
-  for (int64_t q = 0; q < w.count; q++, w.corner += a.stride_w * ld, w.y += a.ldy)
-    each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) {
-      vf t{};
-      const float* row = w.corner + c;
+  const auto mean = [&](const float* row, float* y, int64_t c, int n) __attribute__((always_inline)) {
+    vf t{};
 #pragma GCC unroll 2
-      for (int64_t i = 0; i < rows; i++, row += line)
+    for (int64_t i = 0; i < rows; i++, row += line)
 #pragma GCC unroll 3
-        for (int64_t j = 0; j < wide; j++) {
-          ask_below(row + j * ld, a.stride_h * line, c);
-          t += load_n(row + j * ld, n);
-        }
-      put_n<past>(w.y + c, t * share, n);
-    });
+      for (int64_t j = 0; j < wide; j++) {
+        if (V < 16 || past) ask_below(row + j * ld, a.stride_h * line, c);
+        t += load_n(row + j * ld, n);
+      }
+    put_n<past>(y, t * share, n);
+  };
+  if (a.C == V)
+    for (int64_t q = 0; q < w.count; q++, w.corner += step, w.y += a.ldy) mean(w.corner, w.y, 0, V);
+  else
+    for (int64_t q = 0; q < w.count; q++, w.corner += step, w.y += a.ldy)
+      each_vector(a.C, [&](int64_t c, int n) __attribute__((always_inline)) { mean(w.corner + c, w.y + c, c, n); });
 }
 
 template <bool past> void mean_rows(const PoolArgs& a, const Stream& s) {
@@ -365,7 +369,15 @@ template <bool maximum, bool past> void apart_row_grad(const PoolArgs& a, int64_
   const float *dy = a.x + unit * a.Q * a.ldx, *taken = nullptr;
   if (maximum) taken = reinterpret_cast<const float*>(a.taken) + unit * a.Q * C;
   float* image = a.dx + b * a.H * W * lddx;
-  for (int64_t q = 0; q < a.Q; q++, dy += a.ldx, taken += maximum ? C : 0) {
+  int64_t q = 0;
+  if (!maximum && C == V && rows == 2 && a.pool_w == 2 && a.pad_left == 0) {  // a vector for four pixels
+    float *top = image + h.from * W * lddx, *bottom = top + W * lddx;
+    for (; q < a.Q && 2 * q + 2 <= W; q++, dy += a.ldx, top += 2 * lddx, bottom += 2 * lddx) {
+      const vf g = load(dy) * splat(0.25f);
+      put_n<past>(top, g, V), put_n<past>(top + lddx, g, V), put_n<past>(bottom, g, V), put_n<past>(bottom + lddx, g, V);
+    }
+  }
+  for (; q < a.Q; q++, dy += a.ldx, taken += maximum ? C : 0) {
     const Span w = window(q, a.stride_w, a.pad_left, a.pool_w, W);
     const int64_t first = h.from * W + w.from, wide = w.to - w.from;
     if (rows == 2 && wide == 2)
