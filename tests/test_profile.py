@@ -10,7 +10,7 @@ from typing import Any
 import dagrt as keras
 import numpy as np
 import pytest
-from dagrt import _core
+from dagrt import _core, profiling
 
 
 def small_model() -> Any:
@@ -43,6 +43,28 @@ def test_table_reads_as_a_table() -> None:
     assert "GFLOP/s" in lines[0] and "roof" in lines[0]
     assert any("outer_conv" in line for line in lines)
     assert "a run over 2 runs" in lines[-1] and "the machine reaches" in lines[-1]
+
+
+def test_a_runs_time_counts_steps_at_once_but_once() -> None:
+    step = {"path": "a", "op": "matmul", "device": "cpu", "shapes": "", "flops": 1.0, "bytes": 1.0, "thread": 0}
+    times = [(0, 0, 8000), (0, 1000, 3000), (0, 2000, 9000), (0, 10000, 11000), (1, 3000, 5000), (1, 4000, 6000)]
+    steps = [step | {"run": run, "begin_ns": begin, "end_ns": end} for run, begin, end in times]
+    last = str(profiling.Profile(steps)).splitlines()[-1]  # (9 + 1 + 3) / 2
+    assert last.split(" a run")[0].strip() == "6.5 µs"
+
+
+def test_layers_of_a_batch_in_parts_at_once_are_all_there() -> None:
+    inputs = keras.Input((784,))
+    x = keras.layers.Dense(64, activation="relu", name="wide")(inputs)
+    x = keras.layers.Dense(32, activation="relu", name="narrow")(x)
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax", name="head")(x))
+    result = model.profile(np.ones((32, 784), "float32"), runs=2)
+    products = {
+        layer: sum(s["flops"] for s in result.steps if layer in s["path"] and s["op"] != "scan")
+        for layer in ("wide", "head")
+    }
+    assert products["wide"] >= 2 * 2 * 32 * 784 * 64
+    assert products["head"] >= 2 * 2 * 32 * 32 * 10
 
 
 def test_a_scan_counts_by_its_bodys_steps() -> None:

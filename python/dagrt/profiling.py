@@ -54,6 +54,15 @@ class Profile:
         """Steps, but those whose time is that of others among them: a scan is what its body's steps are."""
         return [s for s in self.steps if s["op"] != "scan"]
 
+    def _busy_ns(self) -> int:
+        """The runs' time in steps: where several are at work at once, it counts once."""
+        busy, reached = 0, (-1, 0)  # the run, and its time up to which all is counted
+        for s in sorted(self._work(), key=lambda s: (s["run"], s["begin_ns"])):
+            begin = max(s["begin_ns"], reached[1]) if s["run"] == reached[0] else s["begin_ns"]
+            busy += max(s["end_ns"] - begin, 0)
+            reached = (s["run"], max(s["end_ns"], begin))
+        return busy
+
     def rows(self) -> list[dict[str, Any]]:
         """Steps of the same layer, op and shapes together, the slowest first.
 
@@ -108,7 +117,7 @@ class Profile:
         if len(rows) > most:
             rest = rows[most:]
             lines.append(f"{'':>10} {sum(r['share'] for r in rest):6.1%}  ... {len(rest)} more")
-        total = sum(r["total_ns"] for r in rows)
+        total = self._busy_ns()
         devices = sorted({r["device"] for r in rows} - {"cpu"})
         on = (
             f"{', '.join(devices)}, step by step" if devices else f"{_core.num_threads()} threads; the machine reaches "
