@@ -245,6 +245,11 @@ DAGRT_INLINE const float* table_row(const LstmArgs& a, int64_t b, int64_t t) {
   return a.table + id * lstm_packed_columns(a.U);
 }
 
+/// A panel's units as a type: its strides are constants where it is taken through a step.
+template <int units> struct Width {
+  static constexpr int value = units;
+};
+
 /// Rows b0, ... of the batch through all steps: this part's share of the panels. lstm_memory knows what it lays out.
 void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, float* memory, const Gang& gang) {
   const int64_t U = a.U, C = a.C, T = a.T;
@@ -288,8 +293,8 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
         from[m] = table_row(a, b0 + m, time(step));
         then[m] = table_row(a, b0 + m, time(step + 1 < T ? step + 1 : step));
       }
-      for (int64_t i = first; i < last; i++) {
-        const int64_t p = step % 2 ? last - 1 - (i - first) : i, u = w.unit(p), units = w.width(p);
+      const auto panel = [&](auto width, int64_t u) __attribute__((always_inline)) {
+        constexpr int units = decltype(width)::value;
         float* sums = z + 4 * u * plan.steps * rows + k * rows * 4 * units;
         if (a.table) {  // the next step's rows lie anywhere
           sums = partial + 4 * w.unit(first) * rows;
@@ -305,7 +310,11 @@ void walk(const LstmArgs& a, const LstmPlan& plan, int64_t b0, int64_t rows, flo
             tile[count](U - q < depth ? U - q : depth, h + m * ldh + q, ldh, w.recurrent + 4 * u * U + q * 4 * units, to,
                         4 * units, to, 4 * units);
           });
-        units == V ? cells<V>(s, u, sums) : units == V / 2 ? cells<V / 2>(s, u, sums) : cells<V / 4>(s, u, sums);
+        cells<units>(s, u, sums);
+      };
+      for (int64_t i = first; i < last; i++) {
+        const int64_t p = step % 2 ? last - 1 - (i - first) : i, u = w.unit(p), units = w.width(p);
+        units == V ? panel(Width<V>(), u) : units == V / 2 ? panel(Width<V / 2>(), u) : panel(Width<V / 4>(), u);
       }
       float* swap = h;
       h = next, next = swap;
