@@ -9,8 +9,8 @@
 // Chunks are long enough for the passes over dU to be cheap, and short enough for V and Y to stay in cache beside dU; of many
 // filters, groups are taken one after another, V made anew for each, so that dU does too: beyond the caches, writing the n² streams
 // of V, Y and dU took longer than the products.
-// A small dU a thread keeps in its own L2: then the tiles are in 4 or 8 parts, each with a dU of its own, added up at the end, and
-// no thread waits for another's transforms. The order of sums depends on the sizes alone.
+// A small dU a thread keeps in its own L2: then the tiles are in 4 or 8 parts, each with a dU of its own, added up at the end by halves
+// of the parts, and no thread waits for another's transforms. The order of sums depends on the sizes alone.
 // 3x3 gradients of few tiles go another way (winograd_grad_mixed.cpp).
 #include "kernels/cpu/winograd_grad.h"
 
@@ -87,8 +87,8 @@ template <int M, int R> struct FilterGrad {
     gemm_run(j, channels(block), v + block * p.v_block + at * p.v_point, u + at * p.u_point, 0);
   }
 
-  /// dw of one channel and `lanes` filters; dU of `several` parts added up.
-  template <bool several, bool past> DAGRT_INLINE void gather(const float* u, float* dw, int lanes) const {
+  /// dw of one channel and `lanes` filters; dU of both halves of the parts added up.
+  template <bool halves, bool past> DAGRT_INLINE void gather(const float* u, float* dw, int lanes) const {
     const int64_t tap = a.C * a.F;
     if (!past)
 #pragma GCC unroll 9
@@ -101,8 +101,7 @@ template <int M, int R> struct FilterGrad {
       for (int r = 0; r < n; r++) {
         const float* at = u + r * n * p.u_point;
         d[r] = load(at);
-        if (several)
-          for (int64_t k = 1; k < p.parts; k++) d[r] += load(at + k * p.u_size);
+        if (halves) d[r] += load(at + p.parts / 2 * p.u_size);
         __builtin_prefetch(at + 4 * V);  // n² streams: more than the hardware follows
       }
       T::template interpolate<R, true>(d, out);
@@ -119,10 +118,10 @@ template <int M, int R> struct FilterGrad {
   }
 
   /// The same of channels [c, end) of a block and a panel of filters. u: of these, from channel c on.
-  template <bool several, bool past> void gather_rows(int64_t c, int64_t end, int64_t panel, const float* u) const {
+  template <bool halves, bool past> void gather_rows(int64_t c, int64_t end, int64_t panel, const float* u) const {
     const int64_t first = panel * p.y_width, filters = least(p.y_width, a.F - first);
     for (; c < end; c++, u += p.y_width)
-      each_vector(filters, [&](int64_t f, int lanes) { gather<several, past>(u + f, a.dw + c * a.F + first + f, lanes); });
+      each_vector(filters, [&](int64_t f, int lanes) { gather<halves, past>(u + f, a.dw + c * a.F + first + f, lanes); });
     if (past) finish_past();
   }
   /// u: of the block's first channel.
@@ -154,6 +153,22 @@ template <int M, int R> struct FilterGrad {
           for (int64_t k = 0; k < p.y_panels; k++)
             multiply(at, block, 0, k, tiles, v, y, u + (block * p.y_panels + k) * p.u_panel, chunk > 0);
     }
+  }
+
+  /// Adds up the parts of either half of them in its first one's place. Of two threads each has made its half, and finds it in its own
+  /// L2: the other's dU never go there, and so need not be called back from it when they are made the next time.
+  void add_halves(float* u, const Stream& s) const {
+    constexpr int64_t pieces = 8;
+    const int64_t half = p.parts / 2;
+    s.parallel(2 * pieces, double(half * p.u_size) / pieces * (2.0 / V), [&](int64_t unit, char*) {
+      const int64_t piece = unit % pieces, vectors = p.u_size / V;
+      float* sum = u + unit / pieces * half * p.u_size;
+      for (int64_t i = vectors * piece / pieces * V, end = vectors * (piece + 1) / pieces * V; i < end; i += V) {
+        vf t = load(sum + i);
+        for (int64_t k = 1; k < half; k++) t += load(sum + i + k * p.u_size);
+        store(sum + i, t);
+      }
+    });
   }
 
   /// Panels [first, last), one after another a group's chunks; dU of block and panel number block * (last - first) + panel - first.
@@ -193,7 +208,7 @@ template <int M, int R> struct FilterGrad {
   }
 
   void gather_all(int64_t first, int64_t last, const float* u, const Stream& s) const {
-    s.parallel(a.C, double((last - first) * p.y_width) * double(points) * double(p.parts) * (0.6 / V), [&](int64_t c, char*) {
+    s.parallel(a.C, double((last - first) * p.y_width) * double(points) * (p.parts > 1 ? 2.0 : 0.6) / V, [&](int64_t c, char*) {
       for (int64_t panel = first; panel < last; panel++)
         gather(c, c + 1, panel, u + (c / p.v_width * (last - first) + panel - first) * p.u_panel);
     });
@@ -210,6 +225,7 @@ template <int M, int R> struct FilterGrad {
         zero(none, zeros);
         add_up(part, none, none + zeros, u + part * p.u_size);
       });
+      add_halves(u, s);
       return gather_all(0, p.y_panels, u, s);
     }
     float *v = aligned(a.workspace), *y = v + p.v_size, *u = y + p.y_size;
