@@ -159,9 +159,13 @@ TEST_CASE("batch normalisation past the caches") {
 }
 
 TEST_CASE("pooling past the caches") {
-  const int64_t H = 461, P = 230;
-  for (const bool maximum : {true, false}) {
-    const int64_t C = maximum ? 40 : 41;  // places lie without gaps
+  struct Case {
+    bool maximum;
+    int64_t H, C;  // of a maximum whole vectors, since places lie without gaps
+  };
+  for (const Case each : {Case{true, 461, 40}, Case{true, 259, 128}, Case{true, 181, 272}, Case{false, 461, 41}}) {
+    const bool maximum = each.maximum;
+    const int64_t H = each.H, P = H / 2, C = each.C, ld = (C + 15) / 16 * 16 + 16;
     const std::vector<float> x = numbers(H * H * C, 1), dy = numbers(P * P * C, 2);
     std::vector<int32_t> taken(maximum ? size_t(2 * P * P * C + 16) : 0);
     int32_t* places = reinterpret_cast<int32_t*>((reinterpret_cast<uintptr_t>(taken.data()) + 63) / 64 * 64);

@@ -101,6 +101,7 @@ DAGRT_INLINE void max_of_window(const PoolArgs& a, const Windows& w, int64_t c, 
       for (int v = 0; v < vectors; v++) {
         const float* x = row + j * a.ldx + v * V;
         if (V < 16) ask_below(x, a.stride_h * line, c);
+        if (past && vectors == 8 && v % 4 == 0 && a.C < 16 * V) __builtin_prefetch(x + 512, 0, 2);  // each line would be slower
         if (i || j) best[v].take({load_n(x, lanes(v)), place});
       }
     }
@@ -111,13 +112,28 @@ DAGRT_INLINE void max_of_window(const PoolArgs& a, const Windows& w, int64_t c, 
     put_n<past>(reinterpret_cast<float*>(w.argmax) + c + v * V, as_f(best[v].at), lanes(v));
 }
 
+/// Reads part k of n of each row of a window as it lies in memory, so that it comes from there in that order, the only one in
+/// which the machine's prefetchers keep up.
+DAGRT_INLINE void touch(const PoolArgs& a, const float* corner, int64_t rows, int64_t wide, int64_t k, int64_t n) {
+  const int64_t all = (wide - 1) * a.ldx + a.C, from = all * k / n, to = all * (k + 1) / n;
+  for (int64_t i = 0; i < rows; i++, corner += a.W * a.ldx)
+    for (int64_t c = from; c + V <= to; c += V) {
+      const vf seen = load(corner + c);
+      asm volatile("" ::"v"(seen));
+    }
+}
+
 /// With vectors of a line many at once, so that memory is read in order. Narrower ones come slowly enough for lines that were
 /// asked for, and are faster one at a time.
 template <bool places, bool past, int high, int wide> void max_of_windows(const PoolArgs& a, Windows w) {
   constexpr int most = V == 16 ? 8 : 1;
+  const int64_t parts = a.C / (most * V);
   for (int64_t q = 0; q < w.count; q++) {
     int64_t c = 0;
-    for (; c + most * V <= a.C; c += most * V) max_of_window<places, past, high, wide, most>(a, w, c, V);
+    for (int64_t k = 0; k < parts; k++, c += most * V) {
+      if (V == 16 && past && parts > 1 && q + 1 < w.count) touch(a, w.corner + a.stride_w * a.ldx, w.rows, wide, k, parts);
+      max_of_window<places, past, high, wide, most>(a, w, c, V);
+    }
     for (; c < a.C; c += V) max_of_window<places, past, high, wide, 1>(a, w, c, a.C - c < V ? int(a.C - c) : V);
     w.corner += a.stride_w * a.ldx, w.y += a.ldy, w.first += int32_t(a.stride_w);
     if (places) w.argmax += a.C;
