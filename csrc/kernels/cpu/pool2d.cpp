@@ -118,8 +118,10 @@ DAGRT_INLINE void touch(const PoolArgs& a, const float* corner, int64_t rows, in
   const int64_t all = (wide - 1) * a.ldx + a.C, from = all * k / n, to = all * (k + 1) / n;
   for (int64_t i = 0; i < rows; i++, corner += a.W * a.ldx)
     for (int64_t c = from; c + V <= to; c += V) {
-      const vf seen = load(corner + c);
+      [[maybe_unused]] const vf seen = load(corner + c);
+#if defined(__AVX512F__)  // else no register holds it, as where AVX2 stands for AVX-512
       asm volatile("" ::"v"(seen));
+#endif
     }
 }
 
