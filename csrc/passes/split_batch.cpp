@@ -163,24 +163,26 @@ class Splitter {
   /// As many of the layers as may be, in as many parts at once as more threads may want.
   void choose_at_once() {
     const std::vector<double> leaving = find_leaving();
-    double all = 0, gain = 0, weights = 0;
+    struct {
+      double all = 0, gain = 0, weights = 0;
+    } seen, taken;
     for (size_t k = 0; k < layers_.size(); k++) {
       const Node& n = node(layers_[k]);
       const Layer l = measure(n);
-      if (weights + l.weights > near) break;
-      weights += l.weights;
+      seen.weights += l.weights;
+      if (seen.weights > near) break;
       if (!n.op->pointwise && !n.op->shape_attr) {
         const double ns = std::max(l.ns, row_ns * double(batch_));
-        all += ns;
-        gain += ns < serial_ns ? ns / 2 : handing_ns;
+        seen.all += ns;
+        seen.gain += ns < serial_ns ? ns / 2 : handing_ns;
       }
-      if (leaving[k] >= 0) taken_ = k + 1;
+      if (leaving[k] >= 0) taken_ = k + 1, taken = seen;
     }
     int64_t parts = 1;
     auto wanted = [&] { return parts < enough_parts || (parts < most_parts && batch_ / parts > many_rows); };
     while (wanted() && batch_ % (2 * parts) == 0 && batch_ / (2 * parts) >= least_rows) parts *= 2;
-    gain -= weights * near_ns * double(parts - 1);
-    if (all >= 2 * serial_ns && gain > worth_it * all) parts_ = parts;
+    const double gain = taken.gain - taken.weights * near_ns * double(parts - 1);
+    if (taken.all >= 2 * serial_ns && gain > worth_it * taken.all) parts_ = parts;
     layers_.resize(taken_);
   }
 
