@@ -19,8 +19,6 @@
 namespace dagrt {
 namespace {
 
-// Below this the hand-over to other threads costs more than it gives (0.3 us while they spin, far more asleep).
-constexpr double serial_ns = 10'000;
 // Cheap units are claimed several at a time.
 constexpr double claim_ns = 2'000;
 

@@ -11,6 +11,9 @@ namespace dagrt {
 
 struct CudaStream;  // base/cuda_stream.h
 
+/// Less work stays on the caller's thread: to hand it over costs more than it gives (handing_ns while threads spin, far more asleep).
+inline constexpr double serial_ns = 10'000, handing_ns = 300;
+
 struct Stream {
   int threads = 1;             // the caller and at most threads - 1 others
   char* scratch = nullptr;     // `threads` pieces of scratch_bytes, each 64-byte aligned

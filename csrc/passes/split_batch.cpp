@@ -17,6 +17,7 @@
 #include <climits>
 #include <cmath>
 
+#include "base/parallel.h"
 #include "ir/lists.h"
 #include "ir/op_view.h"
 #include "ops/op.h"
@@ -34,12 +35,10 @@ constexpr double operation_ns = 0.01;  // of convolutions and products
 constexpr double worth = 0.25;         // of the time that all layers multiply; less is lost in the noise
 
 // Of small layers.
-constexpr double near = 512 << 10;    // bytes of weights that a core's own cache keeps
-constexpr double near_ns = 0.00175;   // a byte that comes from there once more
-constexpr double serial_ns = 10'000;  // a layer that is done sooner is not handed out (base/parallel.cpp)
-constexpr double handing_ns = 300;    // to hand one out
-constexpr double row_ns = 25;         // of a layer, however little it multiplies
-constexpr double worth_it = 0.02;     // of the time that all layers take
+constexpr double near = 512 << 10;   // bytes of weights that a core's own cache keeps
+constexpr double near_ns = 0.00175;  // a byte that comes from there once more
+constexpr double row_ns = 25;        // of a layer, however little it multiplies
+constexpr double worth_it = 0.02;    // of the time that all layers take
 // Powers of two: five parts take two threads as long as six. Of 14 rows, which one tile takes, or more, since fewer read the weights too
 // often, and not of more than 32 where there would be fewer than 16 parts.
 constexpr int64_t enough_parts = 4, most_parts = 16, least_rows = 14, many_rows = 32;
@@ -56,10 +55,12 @@ class Splitter {
     if (!f_.inputs.empty() && type(f_.inputs[0].value).rank() > 0) batch_ = size(f_.inputs[0].value);
     if (batch_ < 2) return;
     find_layers();
-    const std::vector<size_t> all = layers_;
-    choose();
-    if (parts_ == 1 && f_.stores.empty()) layers_ = all, choose_at_once();
-    if (parts_ > 1) split();
+    const std::vector<double> leaving = find_leaving();
+    choose(leaving);
+    if (parts_ == 1 && f_.stores.empty()) choose_at_once(leaving);
+    if (parts_ == 1) return;
+    layers_.resize(taken_);
+    split();
   }
 
  private:
@@ -139,10 +140,9 @@ class Splitter {
   }
 
   /// In how many parts, and how many of the layers.
-  void choose() {
+  void choose(const std::vector<double>& leaving) {
     std::vector<Layer> all;
     for (size_t i : layers_) all.push_back(measure(node(i)));
-    const std::vector<double> leaving = find_leaving();
     double best = 0;
     for (const Layer& l : all) best += worth * l.ns;
     for (int64_t parts = 2; parts <= batch_; parts++) {
@@ -157,12 +157,10 @@ class Splitter {
           best = gain - leaving[k] * byte_ns, parts_ = parts, taken_ = k + 1;
       }
     }
-    layers_.resize(taken_);
   }
 
   /// As many of the layers as may be, in as many parts at once as more threads may want.
-  void choose_at_once() {
-    const std::vector<double> leaving = find_leaving();
+  void choose_at_once(const std::vector<double>& leaving) {
     struct {
       double all = 0, gain = 0, weights = 0;
     } seen, taken;
@@ -183,7 +181,6 @@ class Splitter {
     while (wanted() && batch_ % (2 * parts) == 0 && batch_ / (2 * parts) >= least_rows) parts *= 2;
     const double gain = taken.gain - taken.weights * near_ns * double(parts - 1);
     if (taken.all >= 2 * serial_ns && gain > worth_it * taken.all) parts_ = parts;
-    layers_.resize(taken_);
   }
 
   /// By layer: bytes of the values made so far that are wanted behind it; -1 where an epilogue would take one of them.

@@ -320,29 +320,24 @@ void gemm_stream(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_row,
   }
 }
 
-/// Rows that a tile of one vector holds at most: two such tiles read the panel once between them, where two low ones read it twice.
-constexpr int64_t gemm_high_mr = V == 16 ? 16 : gemm_mr;
-
-void run_halves(const TileJob& j, int64_t M, const float* a, float* c, int64_t row) {
-  const GemmTiles f = M == 16 ? gemm_tiles<16, 1, false> : gemm_tiles<15, 1, false>;
-  const char* ahead = reinterpret_cast<const char*>(j.next ? j.next : j.b);
-  const int64_t runs = j.next_runs ? j.next_runs : j.K, every = !j.next ? j.K : 2 * j.K > runs ? 2 * j.K / runs : 1;
-  for (int half = 0; half < j.n; half += V) {
-    TileJob h = j;
-    h.b += half, h.column += half, h.n = j.n - half < V ? j.n - half : V;
-    f(h, 1, a, c + half, row, ahead, every);
-  }
-}
-
 void gemm_run(TileJob j, int64_t M, const float* a, float* c, int64_t row) {
   if (!M) return;
-  if (V == 16 && M > gemm_mr && M <= gemm_high_mr && !j.taps && !j.packed && !j.crowded) return run_halves(j, M, a, c, row);
   const bool low_tiles = j.crowded;
   int64_t tiles = low_tiles ? (M + gemm_crowded_mr - 1) / gemm_crowded_mr : (M + gemm_mr - 1) / gemm_mr;
   const bool narrow = j.n <= V;
   const char* ahead = reinterpret_cast<const char*>(j.next ? j.next : j.b);
   const int64_t runs = j.next_runs ? j.next_runs : j.K, steps = tiles * j.K;
   const int64_t every = j.next ? (steps > runs ? steps / runs : 1) : j.K;
+  // Two tiles of one vector read the panel once between them, where two low ones read it twice.
+  if (V == 16 && tiles == 2 && M <= 16 && !j.taps && !j.packed && !low_tiles) {
+    const GemmTiles f = M == 16 ? gemm_tiles<16, 1, false> : gemm_tiles<15, 1, false>;
+    for (int half = 0; half < j.n; half += V) {
+      TileJob h = j;
+      h.b += half, h.column += half, h.n = j.n - half < V ? j.n - half : V;
+      f(h, 1, a, c + half, row, ahead, every);
+    }
+    return;
+  }
   if (j.packed) {
     auto* first = low_tiles ? gemm_tiles<gemm_crowded_mr, 2, false, true> : gemm_tiles<gemm_mr, 2, false, true>;
     const int64_t rows = low_tiles ? gemm_crowded_mr : gemm_mr;
